@@ -1,0 +1,88 @@
+"""What a pack says of itself: the schema of ``manifest.json``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.finding import Evidence, Kind
+
+
+class PackKind(StrEnum):
+    """How a pack is run."""
+
+    VIEW = "view"  #: frames in, a probability for each view out; a clip's label by vote
+    TRACING = "tracing"  #: a frame in, a probability of each structure for each pixel out
+    REGRESSION = "regression"  #: a frame in, one number for each output; a clip's value is the mean
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkSpec(_Strict):
+    """A network of :mod:`models.networks` by name, and its keyword arguments."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class InputSpec(_Strict):
+    """What the network sees.
+
+    ``rows`` x ``columns`` x 1, float32. Pixels are ``(grey / 255 - mean) / std``. ``frames`` are
+    taken ``interval_ms`` apart from the first one on; ``interval_ms`` None means every frame.
+    """
+
+    rows: int = Field(gt=0)
+    columns: int = Field(gt=0)
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0.0)
+    frames: int | None = Field(default=None, gt=0)
+    interval_ms: float | None = Field(default=None, gt=0.0)
+    letterbox: bool = True  #: keep the aspect ratio and pad with black; otherwise stretch
+
+
+class OutputSpec(_Strict):
+    """One output: a task of :mod:`models.tasks`, how the raw number becomes its value, evidence.
+
+    value = raw * scale + offset. ``low_error`` and ``high_error`` are the 2.5 % and 97.5 %
+    quantiles of (truth - value) on held-out data: an interval is value + these.
+    ``slope`` and ``intercept`` correct the shrinkage of a regression on validation data.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    scale: float = 1.0
+    offset: float = 0.0
+    threshold: float | None = None
+    low_error: float | None = None
+    high_error: float | None = None
+    evidence: Evidence
+    tested_on: str  #: which data, how many patients, which split
+    figures: dict[str, Any] = Field(default_factory=dict)
+
+
+class Manifest(_Strict):
+    """The whole of ``manifest.json``."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    version: str
+    kind: PackKind
+    title: str
+    network: NetworkSpec
+    weights: str = "weights.safetensors"
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    input: InputSpec
+    preprocessing: int = 1  #: version of :mod:`models.preprocess` that training used
+    classes: tuple[str, ...] = ()  #: meaning of the last axis, for kinds VIEW and TRACING
+    certain_from: float | None = None  #: kind VIEW: below this score a label is "uncertain"
+    temperature: float = Field(default=1.0, gt=0.0)  #: kind VIEW: logits are divided by it
+    outputs: tuple[OutputSpec, ...] = ()
+    licence: str
+    citations: tuple[str, ...] = ()
+    trained_on: str
+    training_command: str
