@@ -1,0 +1,455 @@
+"""The settings of the node: ``echonode.toml`` and ``ECHONODE_…`` variables, checked at the start.
+
+An environment variable goes before the file, the file before the defaults here. A variable's name
+is the key's path in capitals: ``ECHONODE_DATA_DIR``, ``ECHONODE_DIMSE__PORT``; lists are written
+as JSON. Keys that are not known here are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+DEFAULT_FILE = Path("echonode.toml")
+ENV_PREFIX = "ECHONODE_"
+_DELIMITER = "__"
+_NEVER_SHOWN = frozenset({"database_url", "url"})  #: may carry a password
+
+
+class SettingsError(Exception):
+    """Settings cannot be used. ``problems`` has one line for each wrong key or value."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _ae_title(value: str) -> str:
+    # PS3.5 6.2, AE: 16 bytes at most, no backslash, no control characters, not only spaces.
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
+        raise ValueError("an AE title has 1 to 16 plain characters and no backslash")
+    return title
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", value):
+        raise ValueError("a host is a name or an IP address, without a port")
+    return value
+
+
+def _destination_name(value: str) -> str:
+    if not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip():
+        raise ValueError("a name has 1 to 64 printable characters")
+    return value
+
+
+def _web_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("a DICOMweb URL looks like https://pacs.example/dicom-web")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a DICOMweb URL must not carry a name or password")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    if not re.fullmatch(r"sqlite(\+pysqlite)?:////[^?]+(\?.*)?", value):
+        raise ValueError(
+            "this version keeps its rows in an SQLite file: sqlite:////absolute/path.db"
+        )
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, AfterValidator(_host)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DimseSettings(_Section):
+    """``[dimse]``: the door for echo machines."""
+
+    host: Host = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - machines call in
+    port: Port = Field(11112, description="port to listen on; 0 takes a free one")
+    ae_title: AETitle = Field("ECHONODE", description="the node's own AE title")
+    allowed_calling_aes: tuple[AETitle, ...] = Field(
+        (), description="AE titles that may call; an empty list lets all call"
+    )
+    max_associations: int = Field(50, ge=1, le=1000, description="open associations at once")
+    maximum_pdu_size: int = Field(131072, ge=4096, le=1 << 24, description="in bytes")
+    network_timeout_s: Seconds = Field(60.0, description="silence after which a caller is cut off")
+    acse_timeout_s: Seconds = Field(30.0, description="longest wait in association set-up")
+    dimse_timeout_s: Seconds = Field(30.0, description="longest wait for a DIMSE message")
+
+
+class HttpSettings(_Section):
+    """``[http]``: the status page. This version reads the keys and serves no page yet."""
+
+    host: Host = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(8080, description="port to listen on; 0 takes a free one")
+
+
+class StudySettings(_Section):
+    """``[study]``: when a study counts as complete."""
+
+    quiet_s: Seconds = Field(30.0, description="quiet time since the last image")
+    released_quiet_s: Seconds = Field(
+        default_factory=lambda known: min(10.0, known.get("quiet_s", 10.0)),
+        description="quiet time once the sender has released its association",
+    )
+    max_age_s: Seconds = Field(3600.0, description="longest time from the first image")
+
+    @model_validator(mode="after")
+    def _released_is_sooner(self) -> Self:
+        if self.released_quiet_s > self.quiet_s:
+            raise ValueError(
+                f"released_quiet_s ({self.released_quiet_s:g}) must not be longer than "
+                f"quiet_s ({self.quiet_s:g})"
+            )
+        return self
+
+
+class DimseDestination(_Section):
+    """A ``[[destinations]]`` that takes results by C-STORE."""
+
+    name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
+    kind: Literal["dimse"]
+    host: Host = Field(description="where the archive listens")
+    port: int = Field(ge=1, le=65535, description="where the archive listens")
+    ae_title: AETitle = Field(description="the archive's AE title")
+
+
+class DicomwebDestination(_Section):
+    """A ``[[destinations]]`` that takes results by STOW-RS."""
+
+    name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
+    kind: Literal["dicomweb"]
+    url: Annotated[str, AfterValidator(_web_url)] = Field(
+        description="the DICOMweb root, such as https://pacs.example/dicom-web"
+    )
+
+
+Destination = Annotated[DimseDestination | DicomwebDestination, Field(discriminator="kind")]
+_KINDS: Mapping[int | str, type[_Section]] = {
+    "dimse": DimseDestination,
+    "dicomweb": DicomwebDestination,
+}
+
+
+class AnalysisSettings(_Section):
+    """``[analysis]``: the worker processes and what may be reported."""
+
+    workers: int = Field(
+        default_factory=lambda: max(1, (os.cpu_count() or 1) - 1),
+        ge=1,
+        le=256,
+        description="worker processes; the default leaves one core free",
+    )
+    allow_simulated_evidence: bool = Field(
+        False, description="also report outputs that have only seen the simulator"
+    )
+    time_limit_s: Seconds = Field(600.0, description="longest time for one clip")
+    max_attempts: int = Field(3, ge=1, le=100, description="tries before a clip has failed")
+    packs: tuple[AbsolutePath, ...] = Field(
+        (), description="folders of packs beside the shipped ones"
+    )
+
+
+class DeliverySettings(_Section):
+    """``[delivery]``: the pauses between tries, and when to give up."""
+
+    first_pause_s: Seconds = Field(10.0, description="pause after the first failed try")
+    longest_pause_s: Seconds = Field(900.0, description="pauses double up to this")
+    give_up_after_s: Seconds = Field(259_200.0, description="age at which a delivery has failed")
+
+
+class LogSettings(_Section):
+    """``[log]``: what goes to stderr, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level")
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, otherwise JSON"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of a node. Paths are absolute. Made by :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=_DELIMITER,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+    )
+
+    data_dir: AbsolutePath = Field(
+        Path("var/echonode"), description="where the node keeps its files"
+    )
+    database_url: Annotated[str, AfterValidator(_database_url)] = Field(
+        default_factory=lambda known: f"sqlite:///{known['data_dir']}/echonode.db",
+        description="an SQLAlchemy URL; by default a file in data_dir",
+        repr=False,
+    )
+    dimse: DimseSettings = DimseSettings()
+    http: HttpSettings = HttpSettings()
+    study: StudySettings = StudySettings()
+    destinations: tuple[Destination, ...] = Field((), description="where results are sent")
+    analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)
+    delivery: DeliverySettings = DeliverySettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [destination.name for destination in self.destinations]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"destinations: the name {name!r} is used more than once")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first; what the file says is handed over as keyword arguments."""
+        return env_settings, init_settings
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and check the settings.
+
+    Parameters
+    ----------
+    path
+        The file to read. None reads ``echonode.toml`` in the working folder where there is one,
+        and otherwise only the environment.
+
+    Raises
+    ------
+    SettingsError
+        With one line for each wrong key or value.
+    """
+    file = settings_file(path)
+    written = _read_file(file) if file is not None else {}
+    base = file.parent.resolve() if file is not None else Path.cwd()
+    try:
+        return Settings(**_with_absolute_paths(written, base))
+    except ValidationError as error:
+        raise SettingsError(tuple(_lines(error, file, written))) from error
+    except SourceError as error:
+        raise SettingsError((_unreadable_variable(error),)) from error
+
+
+def settings_file(path: Path | None = None) -> Path | None:
+    """The file that :func:`load_settings` would read, or None where there is none to read."""
+    if path is not None:
+        return path
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def sources(settings: Settings, path: Path | None = None) -> dict[str, str]:
+    """Where each value came from: key path to the file, the variable, or ``default``."""
+    file = settings_file(path)
+    written = _read_file(file) if file is not None else {}
+    return {
+        _dotted(key): _source(key, file, written)
+        for key in _leaves(settings.model_dump(mode="json"))
+    }
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values for a reader, without secrets."""
+    values = settings.model_dump(mode="json")
+    values["database_url"] = re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", settings.database_url)
+    return values
+
+
+def unknown_variables() -> tuple[str, ...]:
+    """``ECHONODE_…`` variables that name no setting.
+
+    They are told and not refused: Kubernetes sets ``ECHONODE_PORT`` and its like by itself for a
+    service of this name.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    return tuple(
+        sorted(
+            name
+            for name in os.environ
+            if name.upper().startswith(ENV_PREFIX)
+            and name.upper().removeprefix(ENV_PREFIX).split(_DELIMITER)[0] not in known
+        )
+    )
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            (f"{file}: cannot be read: {error.strerror}; name another with --config FILE",)
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError((f"{file}: is not UTF-8 text, as TOML must be",)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError((f"{file}: is not TOML: {error}",)) from error
+
+
+def _with_absolute_paths(written: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Paths in the file are meant from the file's folder, those of variables from where we are."""
+    values = dict(written)
+    if isinstance(values.get("data_dir"), str):
+        values["data_dir"] = _beside(values["data_dir"], base)
+    analysis = values.get("analysis")
+    if isinstance(analysis, dict) and isinstance(analysis.get("packs"), list):
+        values["analysis"] = {
+            **analysis,
+            "packs": [
+                _beside(pack, base) if isinstance(pack, str) else pack for pack in analysis["packs"]
+            ],
+        }
+    return values
+
+
+def _beside(path: str, base: Path) -> Path:
+    return base / Path(path).expanduser()
+
+
+def _lines(error: ValidationError, file: Path | None, written: Mapping[str, Any]) -> Iterator[str]:
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":
+            continue  # only follows from another line
+        loc = tuple(detail["loc"])
+        # Without the kind that pydantic puts into the path of a destination.
+        key = loc[:2] + loc[3:] if len(loc) > 2 and loc[0] == "destinations" else loc
+        where = f"{_source(key, file, written)}: {_dotted(key)}" if key else _place(file)
+        yield f"{where}: {_explain(detail, loc)}"
+
+
+def _explain(detail: Mapping[str, Any], key: tuple[int | str, ...]) -> str:
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key; {_known_keys(key)}"
+    hint = _description(key)
+    allowed = f" ({hint})" if hint else ""
+    if kind == "missing":
+        return f"is missing{allowed}"
+    if kind == "union_tag_not_found":
+        return 'kind is missing: write kind = "dimse" or kind = "dicomweb"'
+    if kind == "union_tag_invalid":
+        tag = detail["ctx"]["tag"]
+        return f'kind {tag!r} is not known: write kind = "dimse" or kind = "dicomweb"'
+    message = str(detail["msg"]).removeprefix("Value error, ").replace("Input should", "it should")
+    if kind == "path_type":
+        message = "it should be the path of a folder"
+    value = detail["input"]
+    plain = isinstance(value, (str, int, float, bool, Path))
+    if not key or key[-1] in _NEVER_SHOWN or not plain:
+        return f"{message}{allowed}"
+    return f"{str(value)!r} will not do: {message}{allowed}"
+
+
+def _known_keys(key: tuple[int | str, ...]) -> str:
+    fields = sorted(_model_at(key[:-1]))
+    close = difflib.get_close_matches(str(key[-1]), fields, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"{meant}known here: {', '.join(fields)}"
+
+
+def _model_at(key: tuple[int | str, ...]) -> dict[str, Any]:
+    """The fields of the section at ``key``: name to field. Empty where ``key`` is no section."""
+    fields: dict[str, Any] = dict(Settings.model_fields)
+    for part in key:
+        if part in _KINDS:
+            fields = dict(_KINDS[str(part)].model_fields)
+        elif isinstance(part, str):
+            field = fields.get(part)
+            models = tuple(_models(field.annotation)) if field is not None else ()
+            fields = {name: info for model in models for name, info in model.model_fields.items()}
+    return fields
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Annotated, Union, types.UnionType, tuple):
+        for part in get_args(annotation):
+            yield from _models(part)
+
+
+def _description(key: tuple[int | str, ...]) -> str:
+    names = tuple(part for part in key if isinstance(part, str))
+    field = _model_at(names[:-1]).get(names[-1]) if names else None
+    return "" if field is None or field.description is None else str(field.description)
+
+
+def _source(key: tuple[int | str, ...], file: Path | None, written: Mapping[str, Any]) -> str:
+    names = [str(part) for part in key]
+    present = {name.upper() for name in os.environ}
+    for length in range(len(names), 0, -1):
+        variable = ENV_PREFIX + _DELIMITER.join(names[:length]).upper()
+        if variable in present:
+            return variable
+    value: Any = written
+    for part in key:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            # A missing key is to be written into the section that is there.
+            return _place(file) if part == key[-1] and value is not written else "default"
+    return _place(file)
+
+
+def _place(file: Path | None) -> str:
+    return str(file) if file is not None else "settings"
+
+
+def _dotted(key: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in key:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _leaves(value: Any, key: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+    inner: list[tuple[int | str, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        inner = list(enumerate(value))
+    if not inner:
+        yield key
+    for part, below in inner:
+        yield from _leaves(below, (*key, part))
+
+
+def _unreadable_variable(error: SourceError) -> str:
+    found = re.search(r'field "(\w+)"', str(error))
+    section = ENV_PREFIX + found.group(1).upper() if found else ENV_PREFIX
+    name = " or ".join(sorted(n for n in os.environ if n.upper().startswith(section))) or section
+    return f'{name}: is not JSON; write a list as ["A", "B"] and a section as {{"key": "value"}}'
