@@ -204,9 +204,7 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    data_dir: AbsolutePath = Field(
-        Path("var/echonode"), description="where the node keeps its files"
-    )
+    data_dir: AbsolutePath = Field(Path("var/echonode"), description="the node's own folder")
     database_url: Annotated[str, AfterValidator(_database_url)] = Field(
         default_factory=lambda known: f"sqlite:///{known['data_dir']}/echonode.db",
         description="an SQLAlchemy URL; by default a file in data_dir",
@@ -384,9 +382,9 @@ def _known_keys(key: tuple[int | str, ...]) -> str:
 def _model_at(key: tuple[int | str, ...]) -> dict[str, Any]:
     """The fields of the section at ``key``: name to field. Empty where ``key`` is no section."""
     fields: dict[str, Any] = dict(Settings.model_fields)
-    for part in key:
-        if part in _KINDS:
-            fields = dict(_KINDS[str(part)].model_fields)
+    for depth, part in enumerate(key):
+        if key[0] == "destinations" and depth == 2 and part in _KINDS:
+            fields = dict(_KINDS[part].model_fields)
         elif isinstance(part, str):
             field = fields.get(part)
             models = tuple(_models(field.annotation)) if field is not None else ()
