@@ -1,0 +1,186 @@
+"""The catalog: every query of the node and its operators, as functions with a session.
+
+Functions that change something are called within :meth:`storage.database.Database.write`, the
+others within ``read``. What they return is frozen and outlives the session. A state changes
+together with a line of the study's timeline, in the same call and so in the same transaction.
+What an operator asks for in vain raises :class:`CatalogError` with one line for him.
+
+For the queue: ``claim_next`` -> ``record_view`` / ``record_analysis`` / ``refuse_recording`` /
+``record_failure``. For the outbox: ``claim_due_deliveries`` -> ``record_delivered`` /
+``record_delivery_retry`` / ``record_delivery_failed``. At a start, before the first claim:
+``requeue_interrupted``, ``requeue_interrupted_deliveries``, and ``studies_in_reporting``.
+"""
+
+from storage.catalog._intake import (
+    add_instance,
+    begin_analysis,
+    find_instance,
+    note_released,
+    studies_to_complete,
+)
+from storage.catalog._moves import (
+    CatalogError,
+    InstanceExistsError,
+    RevisionSupersededError,
+    add_event,
+    utc_now,
+)
+from storage.catalog._nodes import (
+    forget_node,
+    read_nodes,
+    write_heartbeat,
+)
+from storage.catalog._operator import (
+    find_study,
+    hold,
+    list_studies,
+    queue_status,
+    release,
+    resend,
+    retry,
+    study_detail,
+)
+from storage.catalog._outbox import (
+    claim_due_deliveries,
+    deliveries_of,
+    record_delivered,
+    record_delivery_failed,
+    record_delivery_retry,
+    requeue_interrupted_deliveries,
+)
+from storage.catalog._quarantine import (
+    add_quarantined,
+    get_quarantined,
+    list_quarantined,
+    remove_quarantined,
+)
+from storage.catalog._queue import (
+    claim_next,
+    record_analysis,
+    record_failure,
+    record_view,
+    recordings_of,
+    refuse_recording,
+    requeue_interrupted,
+)
+from storage.catalog._records import (
+    ClaimedRecording,
+    CompletableStudy,
+    DeliveryRecord,
+    DueDelivery,
+    EventRecord,
+    FindingRecord,
+    InstanceRecord,
+    NewInstance,
+    NewQuarantined,
+    NewResult,
+    NodeRecord,
+    PackRunRecord,
+    QuarantinedRecord,
+    QueueStatus,
+    RecordingRecord,
+    RefusalRecord,
+    ReportableStudy,
+    ResultRecord,
+    StudyDetail,
+    StudyRecord,
+    Trouble,
+    ViewOutcome,
+    Waiting,
+)
+from storage.catalog._results import (
+    add_results,
+    begin_reporting,
+    current_report,
+    fail_study,
+    ignore_study,
+    results_of,
+    studies_in_reporting,
+    studies_to_report,
+)
+from storage.states import (
+    DeliveryState,
+    EventKind,
+    RecordingKind,
+    RecordingState,
+    ResultKind,
+    StudyState,
+)
+
+__all__ = [
+    "CatalogError",
+    "ClaimedRecording",
+    "CompletableStudy",
+    "DeliveryRecord",
+    "DeliveryState",
+    "DueDelivery",
+    "EventKind",
+    "EventRecord",
+    "FindingRecord",
+    "InstanceExistsError",
+    "InstanceRecord",
+    "NewInstance",
+    "NewQuarantined",
+    "NewResult",
+    "NodeRecord",
+    "PackRunRecord",
+    "QuarantinedRecord",
+    "QueueStatus",
+    "RecordingKind",
+    "RecordingRecord",
+    "RecordingState",
+    "RefusalRecord",
+    "ReportableStudy",
+    "ResultKind",
+    "ResultRecord",
+    "RevisionSupersededError",
+    "StudyDetail",
+    "StudyRecord",
+    "StudyState",
+    "Trouble",
+    "ViewOutcome",
+    "Waiting",
+    "add_event",
+    "add_instance",
+    "add_quarantined",
+    "add_results",
+    "begin_analysis",
+    "begin_reporting",
+    "claim_due_deliveries",
+    "claim_next",
+    "current_report",
+    "deliveries_of",
+    "fail_study",
+    "find_instance",
+    "find_study",
+    "forget_node",
+    "get_quarantined",
+    "hold",
+    "ignore_study",
+    "list_quarantined",
+    "list_studies",
+    "note_released",
+    "queue_status",
+    "read_nodes",
+    "record_analysis",
+    "record_delivered",
+    "record_delivery_failed",
+    "record_delivery_retry",
+    "record_failure",
+    "record_view",
+    "recordings_of",
+    "refuse_recording",
+    "release",
+    "remove_quarantined",
+    "requeue_interrupted",
+    "requeue_interrupted_deliveries",
+    "resend",
+    "results_of",
+    "retry",
+    "studies_in_reporting",
+    "studies_to_complete",
+    "studies_to_report",
+    "study_detail",
+    "utc_now",
+    "write_heartbeat",
+]

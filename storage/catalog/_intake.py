@@ -1,0 +1,249 @@
+"""What comes in: instances into studies, and when a study is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.orm import Session
+
+from storage.catalog._moves import (
+    InstanceExistsError,
+    add_event,
+    move_recording,
+    move_study,
+    state_beneath,
+    study_by_id,
+    utc_now,
+)
+from storage.catalog._records import CompletableStudy, InstanceRecord, NewInstance
+from storage.catalog._rows import instance_record
+from storage.states import EventKind, RecordingState, StudyState
+from storage.tables import Instance, Recording, Study
+
+
+def find_instance(session: Session, sop_instance_uid: str) -> InstanceRecord | None:
+    """Return what is kept under this SOP instance UID, or None."""
+    instance = session.scalar(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid))
+    return instance_record(instance) if instance else None
+
+
+def add_instance(session: Session, new: NewInstance) -> InstanceRecord:
+    """Take an object in: its row, its study where it is the first, its recording if it has one.
+
+    A recording that comes after its study was complete opens the study's next revision, which is
+    received, analysed and reported like the first; a held study does so when it is released.
+    Objects without a recording, and the node's own, change nothing in a study that is there.
+
+    Raises
+    ------
+    InstanceExistsError
+        If an object with this SOP instance UID is kept already.
+    """
+    existing = find_instance(session, new.sop_instance_uid)
+    if existing:
+        raise InstanceExistsError(existing)
+    study = session.scalar(select(Study).where(Study.study_instance_uid == new.study_instance_uid))
+    if study is None:
+        study = _open_study(session, new)
+    elif not new.own:
+        _receive_into(session, study, new)
+    instance = Instance(
+        study=study,
+        series_instance_uid=new.series_instance_uid,
+        sop_instance_uid=new.sop_instance_uid,
+        sop_class_uid=new.sop_class_uid,
+        transfer_syntax_uid=new.transfer_syntax_uid,
+        content_sha256=new.content_sha256,
+        size_bytes=new.size_bytes,
+        file_key=new.file_key,
+        calling_ae=new.calling_ae,
+        called_ae=new.called_ae,
+        peer_host=new.peer_host,
+        door=new.door,
+        received_at=new.received_at,
+        own=new.own,
+        revision=study.revision,
+    )
+    session.add(instance)
+    if new.recording_kind is not None and not new.own:
+        instance.recording = Recording(
+            study=study,
+            kind=new.recording_kind,
+            state=RecordingState.RECEIVED,
+            urgency=study.urgency,
+        )
+    session.flush()
+    return instance_record(instance)
+
+
+def note_released(
+    session: Session, study_instance_uids: Iterable[str], at: datetime | None = None
+) -> None:
+    """Remember that an association which carried these studies was released."""
+    session.execute(
+        update(Study)
+        .where(Study.study_instance_uid.in_(tuple(study_instance_uids)))
+        .values(last_released_at=at or utc_now())
+    )
+
+
+def studies_to_complete(
+    session: Session,
+    now: datetime,
+    quiet_s: float,
+    released_quiet_s: float,
+    max_age_s: float,
+) -> tuple[CompletableStudy, ...]:
+    """List the studies that are to be taken as complete, each with the reason in words.
+
+    A study is complete when its last image is older than ``quiet_s``; or when its association
+    was released after the last image and ``released_quiet_s`` have passed since; or when the
+    first image of its revision is older than ``max_age_s``.
+    """
+    complete = []
+    for study in session.scalars(
+        select(Study)
+        .where(Study.state == StudyState.RECEIVING)
+        .order_by(Study.urgency.desc(), Study.last_image_at)
+    ):
+        reason = _why_complete(
+            study,
+            now=now,
+            quiet=timedelta(seconds=quiet_s),
+            released_quiet=timedelta(seconds=released_quiet_s),
+            max_age=timedelta(seconds=max_age_s),
+        )
+        if reason:
+            complete.append(
+                CompletableStudy(
+                    study_id=study.id,
+                    study_instance_uid=study.study_instance_uid,
+                    revision=study.revision,
+                    reason=reason,
+                )
+            )
+    return tuple(complete)
+
+
+def begin_analysis(
+    session: Session, study_id: int, reason: str, *, now: datetime | None = None
+) -> StudyState:
+    """Take a study as complete: its new recordings wait for a worker from now on.
+
+    Returns the study's state: ANALYSING, or IGNORED where it holds no recording at all.
+
+    Raises
+    ------
+    CatalogError
+        If the study is unknown or not receiving.
+    """
+    now = now or utc_now()
+    study = study_by_id(session, study_id)
+    if not session.scalar(select(exists().where(Recording.study_id == study_id))):
+        reason = f"{reason}; no object in it that a model could look at"
+        move_study(
+            session, study, StudyState.IGNORED, kind=EventKind.STUDY_IGNORED, reason=reason, at=now
+        )
+        return StudyState.IGNORED
+    waiting = session.scalars(
+        select(Recording).where(
+            Recording.study_id == study_id, Recording.state == RecordingState.RECEIVED
+        )
+    ).all()
+    move_study(
+        session,
+        study,
+        StudyState.ANALYSING,
+        kind=EventKind.STUDY_COMPLETE,
+        reason=reason,
+        at=now,
+        details={"revision": study.revision, "recordings": len(waiting)},
+    )
+    for recording in waiting:
+        move_recording(recording, RecordingState.TO_VIEW, at=now)
+        recording.queued_at = now
+    session.flush()
+    return StudyState.ANALYSING
+
+
+def _open_study(session: Session, new: NewInstance) -> Study:
+    study = Study(
+        study_instance_uid=new.study_instance_uid,
+        state=StudyState.RECEIVING,
+        reason=f"first object by {new.door} from {new.calling_ae or new.peer_host or 'here'}",
+        revision=1,
+        urgency=new.urgency,
+        first_image_at=new.received_at,
+        revision_opened_at=new.received_at,
+        last_image_at=new.received_at,
+        state_since=new.received_at,
+        study_date=new.study_date,
+        accession_number=new.accession_number,
+        description=new.description,
+    )
+    session.add(study)
+    session.flush()
+    add_event(session, study.id, EventKind.STUDY_OPENED, study.reason, at=new.received_at)
+    return study
+
+
+def _receive_into(session: Session, study: Study, new: NewInstance) -> None:
+    if state_beneath(study) is not StudyState.RECEIVING:
+        if new.recording_kind is None:
+            add_event(
+                session,
+                study.id,
+                EventKind.LATE_OBJECT,
+                "an object came after completion; kept, nothing in it for a model",
+                at=new.received_at,
+                details={"sop_instance_uid": new.sop_instance_uid},
+            )
+            return
+        study.revision += 1
+        study.revision_opened_at = new.received_at
+        move_study(
+            session,
+            study,
+            StudyState.RECEIVING,
+            kind=EventKind.REVISION_OPENED,
+            reason=f"an image came after completion: revision {study.revision}",
+            at=new.received_at,
+            details={"revision": study.revision, "sop_instance_uid": new.sop_instance_uid},
+        )
+    study.last_image_at = max(study.last_image_at, new.received_at)
+    study.study_date = study.study_date or new.study_date
+    study.accession_number = study.accession_number or new.accession_number
+    study.description = study.description or new.description
+    if new.urgency > study.urgency:
+        study.urgency = new.urgency
+        session.execute(
+            update(Recording).where(Recording.study_id == study.id).values(urgency=new.urgency)
+        )
+
+
+def _why_complete(
+    study: Study,
+    *,
+    now: datetime,
+    quiet: timedelta,
+    released_quiet: timedelta,
+    max_age: timedelta,
+) -> str | None:
+    since_image = now - study.last_image_at
+    released = study.last_released_at
+    if (
+        released is not None
+        and released >= study.last_image_at
+        and now - released >= released_quiet
+    ):
+        return (
+            f"association released and no image for {(now - released).total_seconds():.0f} s since"
+        )
+    if since_image >= quiet:
+        return f"no image for {since_image.total_seconds():.0f} s"
+    age = now - study.revision_opened_at
+    if age >= max_age:
+        return f"first image came {age.total_seconds():.0f} s ago; no longer waited for more"
+    return None

@@ -1,0 +1,368 @@
+"""What an operator sees and does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from storage.catalog._moves import (
+    CatalogError,
+    add_event,
+    move_recording,
+    move_study,
+    study_by_uid,
+    utc_now,
+)
+from storage.catalog._outbox import deliveries_of
+from storage.catalog._queue import recordings_of
+from storage.catalog._records import QueueStatus, StudyDetail, StudyRecord, Trouble, Waiting
+from storage.catalog._results import new_delivery, requeue_delivery, results_of
+from storage.catalog._rows import event_record, study_records
+from storage.states import (
+    HOLDABLE,
+    TROUBLE,
+    DeliveryState,
+    EventKind,
+    RecordingState,
+    StudyState,
+)
+from storage.tables import (
+    Delivery,
+    Instance,
+    QuarantinedObject,
+    Recording,
+    Result,
+    Study,
+    TimelineEvent,
+)
+
+
+def find_study(session: Session, study_instance_uid: str) -> StudyRecord:
+    """Return a study; raise :class:`CatalogError` where there is none of this UID."""
+    return study_records(session, [study_by_uid(session, study_instance_uid)])[0]
+
+
+def list_studies(
+    session: Session,
+    state: StudyState | None = None,
+    limit: int = 50,
+    text: str | None = None,
+) -> tuple[StudyRecord, ...]:
+    """List studies, the newest first.
+
+    ``text`` finds part of a study UID, an accession number or a description.
+    """
+    query = select(Study).order_by(Study.last_image_at.desc(), Study.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(Study.state == state)
+    if text:
+        query = query.where(
+            or_(
+                Study.study_instance_uid.contains(text, autoescape=True),
+                Study.accession_number.icontains(text, autoescape=True),
+                Study.description.icontains(text, autoescape=True),
+            )
+        )
+    return study_records(session, session.scalars(query).all())
+
+
+def study_detail(session: Session, study_instance_uid: str) -> StudyDetail:
+    """All that is known of a study; raise :class:`CatalogError` where there is none."""
+    study = study_by_uid(session, study_instance_uid)
+    events = session.scalars(
+        select(TimelineEvent).where(TimelineEvent.study_id == study.id).order_by(TimelineEvent.id)
+    )
+    return StudyDetail(
+        study=study_records(session, [study])[0],
+        recordings=recordings_of(session, study.id),
+        results=results_of(session, study.id),
+        deliveries=deliveries_of(session, study.id),
+        timeline=tuple(event_record(event) for event in events),
+    )
+
+
+def hold(
+    session: Session, study_instance_uid: str, reason: str = "", *, now: datetime | None = None
+) -> None:
+    """Stop a study where it is: nothing of it is taken from a queue until it is released.
+
+    Raises
+    ------
+    CatalogError
+        If the study is unknown, held already, or at an end.
+    """
+    now = now or utc_now()
+    study = study_by_uid(session, study_instance_uid)
+    if study.state not in HOLDABLE:
+        raise CatalogError(
+            f"study {study_instance_uid} is {study.state}; only a study on its way can be held"
+        )
+    reason = reason or "held by an operator"
+    study.state_before_hold = study.state
+    study.reason_before_hold = study.reason
+    study.next_step_before_hold = study.next_step
+    study.state = StudyState.HELD
+    study.state_since = now
+    study.reason = reason
+    study.next_step = f"`echonode release {study_instance_uid}` lets it go on"
+    add_event(
+        session, study.id, EventKind.HELD, reason, at=now, details={"was": study.state_before_hold}
+    )
+    session.flush()
+
+
+def release(session: Session, study_instance_uid: str, *, now: datetime | None = None) -> None:
+    """Let a held study go on from where it is by now.
+
+    Raises
+    ------
+    CatalogError
+        If the study is unknown or not held.
+    """
+    now = now or utc_now()
+    study = study_by_uid(session, study_instance_uid)
+    if study.state_before_hold is None:
+        raise CatalogError(f"study {study_instance_uid} is {study.state}, not held")
+    study.state = study.state_before_hold
+    study.reason = study.reason_before_hold
+    study.next_step = study.next_step_before_hold
+    study.state_since = now
+    study.state_before_hold = None
+    study.reason_before_hold = study.next_step_before_hold = ""
+    add_event(
+        session,
+        study.id,
+        EventKind.RELEASED,
+        f"released by an operator; goes on as {study.state}",
+        at=now,
+    )
+    session.flush()
+
+
+def retry(session: Session, study_instance_uid: str, *, now: datetime | None = None) -> StudyState:
+    """Let go again what failed in a study: recordings, deliveries, or the making of results.
+
+    Recordings that go again after a report was made lead to a next revision of it. Returns the
+    study's state after it.
+
+    Raises
+    ------
+    CatalogError
+        If the study is unknown or held, or nothing in it failed.
+    """
+    now = now or utc_now()
+    study = _not_held(session, study_instance_uid)
+    recordings = [r for r in study.recordings if r.state is RecordingState.FAILED]
+    deliveries = [
+        delivery
+        for result in study.results
+        if result.current
+        for delivery in result.deliveries
+        if delivery.state is DeliveryState.FAILED
+    ]
+    if study.state is not StudyState.FAILED and not recordings and not deliveries:
+        raise CatalogError(
+            f"study {study_instance_uid} is {study.state} and nothing in it failed: "
+            "there is nothing to try again"
+        )
+    for recording in recordings:
+        _again(recording, now)
+    for delivery in deliveries:
+        requeue_delivery(delivery, now)
+    _go_on(session, study, recordings, deliveries, now)
+    session.flush()
+    return study.state
+
+
+def resend(
+    session: Session,
+    study_instance_uid: str,
+    destination: str | None = None,
+    *,
+    destinations: Sequence[str] = (),
+    now: datetime | None = None,
+) -> int:
+    """Send a study's current results again, as they are kept; returns how many deliveries.
+
+    Parameters
+    ----------
+    destination
+        Only to this one; otherwise to each that was to have them.
+    destinations
+        The names in the settings: one of these gets the results even if it was never to.
+
+    Raises
+    ------
+    CatalogError
+        If the study is unknown or held, has no results, or none for the destination.
+    """
+    now = now or utc_now()
+    study = _not_held(session, study_instance_uid)
+    results = [result for result in study.results if result.current]
+    if not results:
+        raise CatalogError(
+            f"study {study_instance_uid} is {study.state} and has no results to send"
+        )
+    if destination is not None and destination in destinations:
+        for result in results:
+            if all(delivery.destination != destination for delivery in result.deliveries):
+                result.deliveries.append(new_delivery(destination, now))
+    chosen = [
+        delivery
+        for result in results
+        for delivery in result.deliveries
+        if destination in (None, delivery.destination)
+    ]
+    if not chosen:
+        raise CatalogError(_no_such_destination(study, results, destination))
+    for delivery in chosen:
+        if delivery.state is not DeliveryState.SENDING:
+            requeue_delivery(delivery, now)
+    message = f"{len(chosen)} deliveries go again to {destination or 'every destination'}"
+    # Results of an earlier revision may go while the present one is still in the making.
+    made = any(result.revision == study.revision for result in results)
+    if made and study.state in (StudyState.DONE, StudyState.FAILED):
+        move_study(
+            session, study, StudyState.DELIVERING, kind=EventKind.RESENT, reason=message, at=now
+        )
+    else:
+        add_event(session, study.id, EventKind.RESENT, message, at=now)
+    session.flush()
+    return len(chosen)
+
+
+def queue_status(
+    session: Session, now: datetime | None = None, *, last_errors: int = 5
+) -> QueueStatus:
+    """Count what is in which state, and name what waits longest and what went wrong last."""
+    now = now or utc_now()
+    return QueueStatus(
+        studies=_counts(session, Study.state, StudyState),
+        recordings=_counts(session, Recording.state, RecordingState),
+        deliveries=_counts(session, Delivery.state, DeliveryState),
+        quarantined=session.scalar(select(func.count()).select_from(QuarantinedObject)) or 0,
+        oldest_recording=_oldest_recording(session, now),
+        oldest_delivery=_oldest_delivery(session, now),
+        last_errors=_last_errors(session, last_errors),
+    )
+
+
+def _not_held(session: Session, study_instance_uid: str) -> Study:
+    study = study_by_uid(session, study_instance_uid)
+    if study.state is StudyState.HELD:
+        raise CatalogError(
+            f"study {study_instance_uid} is held; `echonode release {study_instance_uid}` first"
+        )
+    return study
+
+
+def _again(recording: Recording, now: datetime) -> None:
+    viewed = recording.frame_count is not None
+    state = RecordingState.QUEUED if viewed else RecordingState.TO_VIEW
+    move_recording(recording, state, at=now)
+    recording.attempts = 0
+    recording.queued_at = now
+
+
+def _go_on(
+    session: Session,
+    study: Study,
+    recordings: Sequence[Recording],
+    deliveries: Sequence[Delivery],
+    now: datetime,
+) -> None:
+    message = (
+        f"tried again by an operator: {len(recordings)} recordings, {len(deliveries)} deliveries"
+    )
+    on_its_way = study.state in (StudyState.RECEIVING, StudyState.ANALYSING)
+    if on_its_way or (study.state is StudyState.DELIVERING and not recordings):
+        add_event(session, study.id, EventKind.RETRIED, message, at=now)
+        return
+    made = any(result.revision == study.revision for result in study.results)
+    if deliveries and not recordings and made:
+        state = StudyState.DELIVERING
+    else:
+        state = StudyState.ANALYSING
+        if made:
+            # What was sent stands; another answer needs another revision.
+            study.revision += 1
+            study.revision_opened_at = now
+            message += f"; revision {study.revision}"
+    move_study(session, study, state, kind=EventKind.RETRIED, reason=message, at=now)
+
+
+def _no_such_destination(study: Study, results: Iterable[Result], destination: str | None) -> str:
+    names = sorted({d.destination for result in results for d in result.deliveries})
+    there = f"it has some for {', '.join(names)}" if names else "it has none for any destination"
+    return (
+        f"study {study.study_instance_uid} has nothing for "
+        f"{destination or 'any destination'}; {there}"
+    )
+
+
+def _counts(
+    session: Session, column: InstrumentedAttribute[Any], states: type[StrEnum]
+) -> dict[str, int]:
+    counts = {state.value: 0 for state in states}
+    for state, count in session.execute(select(column, func.count()).group_by(column)):
+        counts[state.value] = count
+    return counts
+
+
+def _oldest_recording(session: Session, now: datetime) -> Waiting | None:
+    row = session.execute(
+        select(Study.study_instance_uid, Instance.sop_instance_uid, Recording.queued_at)
+        .select_from(Recording)
+        .join(Recording.study)
+        .join(Recording.instance)
+        .where(Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)))
+        .order_by(Recording.queued_at, Recording.id)
+        .limit(1)
+    ).first()
+    return _waiting(row[0], row[1], row[2], now) if row else None
+
+
+def _oldest_delivery(session: Session, now: datetime) -> Waiting | None:
+    row = session.execute(
+        select(Study.study_instance_uid, Result.sop_instance_uid, Delivery.queued_at)
+        .select_from(Delivery)
+        .join(Delivery.result)
+        .join(Result.study)
+        .where(Delivery.state == DeliveryState.WAITING)
+        .order_by(Delivery.queued_at, Delivery.id)
+        .limit(1)
+    ).first()
+    return _waiting(row[0], row[1], row[2], now) if row else None
+
+
+def _waiting(
+    study_instance_uid: str, sop_instance_uid: str, since: datetime | None, now: datetime
+) -> Waiting:
+    since = since or now
+    return Waiting(
+        study_instance_uid=study_instance_uid,
+        sop_instance_uid=sop_instance_uid,
+        since=since,
+        age_s=(now - since).total_seconds(),
+    )
+
+
+def _last_errors(session: Session, limit: int) -> tuple[Trouble, ...]:
+    rows = session.execute(
+        select(
+            TimelineEvent.at, Study.study_instance_uid, TimelineEvent.kind, TimelineEvent.message
+        )
+        .join(TimelineEvent.study)
+        .where(TimelineEvent.kind.in_([kind.value for kind in TROUBLE]))
+        .order_by(TimelineEvent.at.desc(), TimelineEvent.id.desc())
+        .limit(limit)
+    )
+    return tuple(
+        Trouble(at=at, study_instance_uid=uid, kind=kind, message=message)
+        for at, uid, kind, message in rows
+    )

@@ -1,0 +1,185 @@
+"""The outbox: taking what is due, and what the destinations answered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from storage.catalog._moves import CatalogError, add_event, delivery_by_id, utc_now
+from storage.catalog._records import DeliveryRecord, DueDelivery
+from storage.catalog._results import settle_deliveries
+from storage.catalog._rows import delivery_record, result_record
+from storage.states import DeliveryState, EventKind, StudyState
+from storage.tables import Delivery, Result, Study
+
+
+def claim_due_deliveries(
+    session: Session,
+    now: datetime | None = None,
+    destination: str | None = None,
+    limit: int = 10,
+) -> tuple[DueDelivery, ...]:
+    """Take deliveries that are due, urgent studies first and else in the order they were queued.
+
+    Each goes to SENDING with its attempt counted. Those of held studies stay where they are. No
+    two callers ever get the same one.
+    """
+    now = now or utc_now()
+    query = (
+        select(Delivery)
+        .join(Delivery.result)
+        .join(Result.study)
+        .where(
+            Delivery.state == DeliveryState.WAITING,
+            Delivery.next_attempt_at <= now,
+            Study.state != StudyState.HELD,
+        )
+        .order_by(Study.urgency.desc(), Delivery.queued_at, Delivery.id)
+        .limit(limit)
+        .with_for_update(of=Delivery, skip_locked=True)
+    )
+    if destination is not None:
+        query = query.where(Delivery.destination == destination)
+    due = []
+    for delivery in session.scalars(query):
+        delivery.state = DeliveryState.SENDING
+        delivery.attempts += 1
+        delivery.last_attempt_at = now
+        due.append(
+            DueDelivery(
+                delivery_id=delivery.id,
+                destination=delivery.destination,
+                attempts=delivery.attempts,
+                queued_at=delivery.queued_at,
+                study_instance_uid=delivery.result.study.study_instance_uid,
+                result=result_record(delivery.result),
+            )
+        )
+    session.flush()
+    return tuple(due)
+
+
+def record_delivered(
+    session: Session,
+    delivery_id: int,
+    answer: str,
+    status: int | None,
+    now: datetime | None = None,
+) -> None:
+    """Note that the destination has the result; the study is done when it was the last."""
+    now = now or utc_now()
+    delivery = _being_sent(session, delivery_id)
+    delivery.state = DeliveryState.DELIVERED
+    delivery.delivered_at = now
+    _answered(session, delivery, answer, status, now, kind=EventKind.DELIVERED, word="has")
+    settle_deliveries(session, delivery.result.study, now)
+
+
+def record_delivery_retry(
+    session: Session,
+    delivery_id: int,
+    answer: str,
+    status: int | None,
+    next_attempt_at: datetime,
+    *,
+    now: datetime | None = None,
+) -> None:
+    """Note that a delivery did not succeed and when it is to be tried again."""
+    now = now or utc_now()
+    delivery = _being_sent(session, delivery_id)
+    delivery.state = DeliveryState.WAITING
+    delivery.next_attempt_at = next_attempt_at
+    _answered(
+        session, delivery, answer, status, now, kind=EventKind.DELIVERY_AGAIN, word="did not take"
+    )
+
+
+def record_delivery_failed(
+    session: Session,
+    delivery_id: int,
+    answer: str,
+    status: int | None,
+    now: datetime | None = None,
+) -> None:
+    """Note that a delivery is given up; the study fails when none of its others still waits."""
+    now = now or utc_now()
+    delivery = _being_sent(session, delivery_id)
+    delivery.state = DeliveryState.FAILED
+    _answered(
+        session, delivery, answer, status, now, kind=EventKind.DELIVERY_FAILED, word="never took"
+    )
+    settle_deliveries(session, delivery.result.study, now)
+
+
+def requeue_interrupted_deliveries(session: Session, *, now: datetime | None = None) -> int:
+    """Put back what was being sent when the node last stopped. Call once, before any claim.
+
+    The destination may have it already: sending the same bytes again does no harm. Returns how
+    many were put back.
+    """
+    now = now or utc_now()
+    interrupted = session.scalars(
+        select(Delivery).where(Delivery.state == DeliveryState.SENDING).order_by(Delivery.id)
+    ).all()
+    for delivery in interrupted:
+        delivery.state = DeliveryState.WAITING
+        delivery.next_attempt_at = now
+        add_event(
+            session,
+            delivery.result.study_id,
+            EventKind.INTERRUPTED,
+            f"the node stopped while it sent to {delivery.destination}; it sends again",
+            at=now,
+            details={"sop_instance_uid": delivery.result.sop_instance_uid},
+        )
+    session.flush()
+    return len(interrupted)
+
+
+def deliveries_of(session: Session, study_id: int) -> tuple[DeliveryRecord, ...]:
+    """List a study's deliveries, those of earlier revisions too."""
+    deliveries = session.scalars(
+        select(Delivery)
+        .join(Delivery.result)
+        .where(Result.study_id == study_id)
+        .order_by(Delivery.id)
+    )
+    return tuple(delivery_record(delivery) for delivery in deliveries)
+
+
+def _being_sent(session: Session, delivery_id: int) -> Delivery:
+    delivery = delivery_by_id(session, delivery_id)
+    if delivery.state is not DeliveryState.SENDING:
+        raise CatalogError(f"delivery {delivery_id} is {delivery.state}, not being sent")
+    return delivery
+
+
+def _answered(
+    session: Session,
+    delivery: Delivery,
+    answer: str,
+    status: int | None,
+    now: datetime,
+    *,
+    kind: EventKind,
+    word: str,
+) -> None:
+    delivery.last_answer = answer
+    delivery.last_status = status
+    result = delivery.result
+    add_event(
+        session,
+        result.study_id,
+        kind,
+        f"{delivery.destination} {word} the {result.kind.upper()} "
+        f"(attempt {delivery.attempts}): {answer}",
+        at=now,
+        details={
+            "destination": delivery.destination,
+            "sop_instance_uid": result.sop_instance_uid,
+            "status": status,
+        },
+    )
+    session.flush()

@@ -1,0 +1,80 @@
+"""Objects that could not be taken."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from storage.catalog._moves import CatalogError
+from storage.catalog._records import NewQuarantined, QuarantinedRecord
+from storage.tables import QuarantinedObject
+
+
+def add_quarantined(session: Session, new: NewQuarantined) -> QuarantinedRecord:
+    """Keep what is known of an object that could not be taken."""
+    row = QuarantinedObject(
+        received_at=new.received_at,
+        reason=new.reason,
+        status_sent=new.status_sent,
+        sop_class_uid=new.sop_class_uid,
+        sop_instance_uid=new.sop_instance_uid,
+        study_instance_uid=new.study_instance_uid,
+        calling_ae=new.calling_ae,
+        peer_host=new.peer_host,
+        file_key=new.file_key,
+        size_bytes=new.size_bytes,
+        sha256=new.sha256,
+    )
+    session.add(row)
+    session.flush()
+    return _record(row)
+
+
+def list_quarantined(session: Session, limit: int = 50) -> tuple[QuarantinedRecord, ...]:
+    """List what is in quarantine, the newest first."""
+    rows = session.scalars(
+        select(QuarantinedObject)
+        .order_by(QuarantinedObject.received_at.desc(), QuarantinedObject.id.desc())
+        .limit(limit)
+    )
+    return tuple(_record(row) for row in rows)
+
+
+def get_quarantined(session: Session, quarantined_id: int) -> QuarantinedRecord:
+    """Return one; raise :class:`CatalogError` where there is none of this number."""
+    return _record(_row(session, quarantined_id))
+
+
+def remove_quarantined(session: Session, quarantined_id: int) -> QuarantinedRecord:
+    """Forget one and return what it was: its file is the caller's to delete, after the commit."""
+    row = _row(session, quarantined_id)
+    record = _record(row)
+    session.delete(row)
+    session.flush()
+    return record
+
+
+def _row(session: Session, quarantined_id: int) -> QuarantinedObject:
+    row = session.get(QuarantinedObject, quarantined_id)
+    if row is None:
+        raise CatalogError(
+            f"no object {quarantined_id} in quarantine; `echonode quarantine` lists those that are"
+        )
+    return row
+
+
+def _record(row: QuarantinedObject) -> QuarantinedRecord:
+    return QuarantinedRecord(
+        id=row.id,
+        received_at=row.received_at,
+        reason=row.reason,
+        status_sent=row.status_sent,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        calling_ae=row.calling_ae,
+        peer_host=row.peer_host,
+        file_key=row.file_key,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+    )

@@ -1,0 +1,285 @@
+"""The queue of recordings: taking the next one, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, contains_eager, selectinload
+
+from storage.catalog._moves import add_event, move_recording, recording_by_id, utc_now
+from storage.catalog._records import (
+    ClaimedRecording,
+    FindingRecord,
+    PackRunRecord,
+    RecordingRecord,
+    RefusalRecord,
+    ViewOutcome,
+)
+from storage.catalog._rows import recording_record
+from storage.states import EventKind, RecordingState, StudyState
+from storage.tables import Finding, PackRun, Recording, Refusal, Study
+
+#: What a claimed recording is in, by what it waited in; and the way back.
+_AT_WORK = {
+    RecordingState.TO_VIEW: RecordingState.VIEWING,
+    RecordingState.QUEUED: RecordingState.ANALYSING,
+}
+_WAITING = {at_work: waiting for waiting, at_work in _AT_WORK.items()}
+
+
+def claim_next(
+    session: Session,
+    worker: str,
+    now: datetime | None = None,
+    states: Sequence[RecordingState] = (RecordingState.QUEUED, RecordingState.TO_VIEW),
+) -> ClaimedRecording | None:
+    """Take the next waiting recording: the most urgent, and of these the one that waits longest.
+
+    A recording in TO_VIEW goes to VIEWING, one in QUEUED to ANALYSING; the attempt is counted.
+    Recordings of held studies stay where they are. No two callers ever get the same one.
+    Returns None when nothing waits.
+    """
+    now = now or utc_now()
+    recording = session.scalar(
+        select(Recording)
+        .join(Recording.study)
+        .options(contains_eager(Recording.study))
+        .where(Recording.state.in_(states), Study.state != StudyState.HELD)
+        .order_by(Recording.urgency.desc(), Recording.queued_at, Recording.id)
+        .limit(1)
+        .with_for_update(of=Recording, skip_locked=True)
+    )
+    if recording is None:
+        return None
+    move_recording(recording, _AT_WORK[recording.state], at=now)
+    recording.attempts += 1
+    recording.worker = worker
+    session.flush()
+    instance = recording.instance
+    return ClaimedRecording(
+        recording_id=recording.id,
+        study_id=recording.study_id,
+        study_instance_uid=recording.study.study_instance_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        sop_class_uid=instance.sop_class_uid,
+        kind=recording.kind,
+        state=recording.state,
+        file_key=instance.file_key,
+        attempts=recording.attempts,
+        view_label=recording.view_label,
+    )
+
+
+def requeue_interrupted(
+    session: Session, *, max_attempts: int | None = None, now: datetime | None = None
+) -> int:
+    """Put back what was at work when the node last stopped. Call once, before any claim.
+
+    Attempts stay counted; with ``max_attempts``, a recording that has used them up fails, so
+    that one which takes the whole node down does not do so for ever. Returns how many were put
+    back.
+    """
+    now = now or utc_now()
+    put_back = 0
+    for recording in session.scalars(
+        select(Recording).where(Recording.state.in_(tuple(_WAITING))).order_by(Recording.id)
+    ):
+        reason = "the node stopped while it was at work on this"
+        if max_attempts is not None and recording.attempts >= max_attempts:
+            _fail(session, recording, reason, now)
+            continue
+        move_recording(recording, _WAITING[recording.state], at=now, reason=reason)
+        _say(session, recording, EventKind.INTERRUPTED, f"{reason}; it waits again", now)
+        put_back += 1
+    session.flush()
+    return put_back
+
+
+def record_view(
+    session: Session,
+    recording_id: int,
+    outcome: ViewOutcome,
+    *,
+    queue: bool,
+    reason: str = "",
+    now: datetime | None = None,
+) -> RecordingState:
+    """Keep what reading a recording said, and queue it for analysis or leave it at that.
+
+    ``reason`` says why there is nothing more to do, where ``queue`` is False. Returns the state:
+    QUEUED, with attempts counted anew, or SKIPPED.
+    """
+    now = now or utc_now()
+    recording = recording_by_id(session, recording_id)
+    state = RecordingState.QUEUED if queue else RecordingState.SKIPPED
+    move_recording(recording, state, at=now, reason=reason)
+    recording.view_label = outcome.label
+    recording.view_score = outcome.score
+    recording.view_certain = outcome.certain
+    recording.mode = outcome.mode
+    recording.frame_count = outcome.frame_count
+    if queue:
+        recording.queued_at = now
+        recording.attempts = 0
+    _say(
+        session,
+        recording,
+        EventKind.VIEW_NAMED,
+        f"{_view_words(outcome)}; {'queued for analysis' if queue else reason or 'not analysed'}",
+        now,
+        view=outcome.label,
+        score=outcome.score,
+    )
+    session.flush()
+    return state
+
+
+def refuse_recording(
+    session: Session, recording_id: int, reason: str, *, now: datetime | None = None
+) -> None:
+    """Say that a recording cannot be read, and why. Its study goes on without it."""
+    now = now or utc_now()
+    recording = recording_by_id(session, recording_id)
+    move_recording(recording, RecordingState.REFUSED, at=now, reason=reason)
+    _say(session, recording, EventKind.RECORDING_REFUSED, f"cannot be read: {reason}", now)
+    session.flush()
+
+
+def record_analysis(
+    session: Session,
+    recording_id: int,
+    findings: Sequence[FindingRecord],
+    refusals: Sequence[RefusalRecord],
+    packs: Sequence[PackRunRecord],
+    *,
+    now: datetime | None = None,
+) -> None:
+    """Keep what the models said of a recording, in place of what they may have said before."""
+    now = now or utc_now()
+    recording = recording_by_id(session, recording_id)
+    move_recording(recording, RecordingState.DONE, at=now)
+    revision = recording.study.revision
+    recording.findings = [_finding(finding, revision) for finding in findings]
+    recording.refusals = [
+        Refusal(
+            output=refusal.output,
+            reason=refusal.reason,
+            pack=refusal.pack,
+            pack_version=refusal.pack_version,
+            weights_sha256=refusal.weights_sha256,
+        )
+        for refusal in refusals
+    ]
+    recording.pack_runs = [
+        PackRun(pack=pack.pack, version=pack.version, weights_sha256=pack.weights_sha256)
+        for pack in packs
+    ]
+    _say(
+        session,
+        recording,
+        EventKind.RECORDING_DONE,
+        f"analysed by {len(packs)} packs: {len(findings)} findings, {len(refusals)} refusals",
+        now,
+        packs=[f"{pack.pack} {pack.version}" for pack in packs],
+    )
+    session.flush()
+
+
+def record_failure(
+    session: Session,
+    recording_id: int,
+    reason: str,
+    max_attempts: int,
+    *,
+    now: datetime | None = None,
+) -> RecordingState:
+    """Note that a worker failed at a recording: it waits again, or fails after ``max_attempts``.
+
+    It waits at the end of its queue, so that it keeps no other from its turn. Returns the state.
+    """
+    now = now or utc_now()
+    recording = recording_by_id(session, recording_id)
+    if recording.attempts >= max_attempts:
+        _fail(session, recording, reason, now)
+    else:
+        waiting = _WAITING.get(recording.state, RecordingState.TO_VIEW)
+        move_recording(recording, waiting, at=now, reason=reason)
+        recording.queued_at = now
+        _say(
+            session,
+            recording,
+            EventKind.RECORDING_AGAIN,
+            f"attempt {recording.attempts} of {max_attempts} failed: {reason}; it waits again",
+            now,
+        )
+    session.flush()
+    return recording.state
+
+
+def recordings_of(session: Session, study_id: int) -> tuple[RecordingRecord, ...]:
+    """List a study's recordings with their findings and refusals, in the order they came."""
+    recordings = session.scalars(
+        select(Recording)
+        .where(Recording.study_id == study_id)
+        .order_by(Recording.id)
+        .options(
+            selectinload(Recording.instance),
+            selectinload(Recording.findings),
+            selectinload(Recording.refusals),
+            selectinload(Recording.pack_runs),
+        )
+    )
+    return tuple(recording_record(recording) for recording in recordings)
+
+
+def _fail(session: Session, recording: Recording, reason: str, now: datetime) -> None:
+    move_recording(recording, RecordingState.FAILED, at=now, reason=reason)
+    _say(
+        session,
+        recording,
+        EventKind.RECORDING_FAILED,
+        f"given up after {recording.attempts} attempts: {reason}",
+        now,
+    )
+
+
+def _say(
+    session: Session,
+    recording: Recording,
+    kind: EventKind,
+    message: str,
+    at: datetime,
+    **details: Any,
+) -> None:
+    details["sop_instance_uid"] = recording.instance.sop_instance_uid
+    add_event(session, recording.study_id, kind, message, at=at, details=details)
+
+
+def _view_words(outcome: ViewOutcome) -> str:
+    if outcome.label is None:
+        return "read"
+    score = "" if outcome.score is None else f" ({outcome.score:.2f})"
+    return f"view {outcome.label}{score}{', uncertain' if outcome.certain is False else ''}"
+
+
+def _finding(finding: FindingRecord, revision: int) -> Finding:
+    return Finding(
+        revision=revision,
+        output=finding.output,
+        kind=str(finding.kind),
+        value=finding.value,
+        unit=finding.unit,
+        low=finding.low,
+        high=finding.high,
+        score=finding.score,
+        threshold=finding.threshold,
+        method=str(finding.method),
+        evidence=str(finding.evidence),
+        pack=finding.pack,
+        pack_version=finding.pack_version,
+        weights_sha256=finding.weights_sha256,
+        frames=[int(frame) for frame in finding.frames],
+    )

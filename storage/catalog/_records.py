@@ -1,0 +1,372 @@
+"""The frozen records that go into the catalog and come out of it.
+
+Everything that leaves a session is one of these, so that any thread may keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from storage.states import DeliveryState, RecordingKind, RecordingState, ResultKind, StudyState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewInstance:
+    """An object whose file is kept and which is now to be acknowledged.
+
+    ``recording_kind`` None means that no model may look at it. ``urgency`` raises the study's.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    content_sha256: str
+    size_bytes: int
+    file_key: str
+    door: str
+    received_at: datetime
+    calling_ae: str = ""
+    called_ae: str = ""
+    peer_host: str = ""
+    own: bool = False
+    recording_kind: RecordingKind | None = None
+    urgency: int = 0
+    study_date: date | None = None
+    accession_number: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceRecord:
+    """An instance that is kept."""
+
+    id: int
+    study_id: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    content_sha256: str
+    size_bytes: int
+    file_key: str
+    calling_ae: str
+    called_ae: str
+    peer_host: str
+    door: str
+    received_at: datetime
+    own: bool
+    revision: int
+    recording_id: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyRecord:
+    """A study, as a list shows it. ``images`` counts instances that the node did not make."""
+
+    id: int
+    study_instance_uid: str
+    state: StudyState
+    reason: str
+    next_step: str
+    revision: int
+    state_before_hold: StudyState | None
+    urgency: int
+    first_image_at: datetime
+    last_image_at: datetime
+    state_since: datetime
+    study_date: date | None
+    accession_number: str | None
+    description: str | None
+    images: int
+    recordings: Mapping[str, int]  #: how many in each state that has any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletableStudy:
+    """A study that is quiet long enough, and why that is so, in words."""
+
+    study_id: int
+    study_instance_uid: str
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportableStudy:
+    """A study whose recordings all have an end."""
+
+    study_id: int
+    study_instance_uid: str
+    revision: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimedRecording:
+    """A recording that this worker has taken; ``state`` says for what: VIEWING or ANALYSING."""
+
+    recording_id: int
+    study_id: int
+    study_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    kind: RecordingKind
+    state: RecordingState
+    file_key: str
+    attempts: int
+    view_label: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewOutcome:
+    """What reading a recording said. ``label`` None: this kind of recording has no views."""
+
+    label: str | None
+    score: float | None
+    certain: bool | None
+    mode: str | None
+    frame_count: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FindingRecord:
+    """One output's value for one recording, going in and coming out.
+
+    ``low`` and ``high`` bound a 95 % interval in ``unit`` (UCUM).
+    """
+
+    output: str
+    kind: str
+    value: float | None
+    unit: str
+    method: str
+    evidence: str
+    pack: str
+    pack_version: str
+    weights_sha256: str
+    low: float | None = None
+    high: float | None = None
+    score: float | None = None
+    threshold: float | None = None
+    frames: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusalRecord:
+    """An output that was not given for a recording, and why."""
+
+    output: str
+    reason: str
+    pack: str
+    pack_version: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackRunRecord:
+    """A pack that ran on a recording."""
+
+    pack: str
+    version: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordingRecord:
+    """A recording with all that is known of it."""
+
+    id: int
+    study_id: int
+    kind: RecordingKind
+    state: RecordingState
+    reason: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    file_key: str
+    revision: int  #: of the study, in which it came
+    mode: str | None
+    view_label: str | None
+    view_score: float | None
+    view_certain: bool | None
+    frame_count: int | None
+    attempts: int
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    worker: str | None
+    findings: tuple[FindingRecord, ...]
+    refusals: tuple[RefusalRecord, ...]
+    packs: tuple[PackRunRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewResult:
+    """A result whose bytes are in the file store and which is now to be sent."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    file_key: str
+    sha256: str
+    size_bytes: int
+    recording_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultRecord:
+    """A result that is kept; ``revision`` is the study's for which it was first made."""
+
+    id: int
+    study_id: int
+    revision: int
+    recording_id: int | None
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    file_key: str
+    sha256: str
+    size_bytes: int
+    created_at: datetime
+    current: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DueDelivery:
+    """A delivery that this sender has taken, with what it needs to send it."""
+
+    delivery_id: int
+    destination: str
+    attempts: int  #: with this one
+    queued_at: datetime
+    study_instance_uid: str
+    result: ResultRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryRecord:
+    """Where one result is on its way to one destination."""
+
+    id: int
+    result_id: int
+    sop_instance_uid: str
+    kind: ResultKind
+    destination: str
+    state: DeliveryState
+    attempts: int
+    queued_at: datetime
+    next_attempt_at: datetime
+    last_attempt_at: datetime | None
+    last_answer: str
+    last_status: int | None
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventRecord:
+    """A line of a study's timeline."""
+
+    at: datetime
+    kind: str
+    message: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyDetail:
+    """All that is known of a study."""
+
+    study: StudyRecord
+    recordings: tuple[RecordingRecord, ...]
+    results: tuple[ResultRecord, ...]
+    deliveries: tuple[DeliveryRecord, ...]
+    timeline: tuple[EventRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """What has waited longest: a recording's or a result's SOP instance UID, and since when."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
+    since: datetime
+    age_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trouble:
+    """Something that went wrong lately."""
+
+    at: datetime
+    study_instance_uid: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueStatus:
+    """How many of what are in which state (every state is there, with 0 where there are none)."""
+
+    studies: Mapping[str, int]
+    recordings: Mapping[str, int]
+    deliveries: Mapping[str, int]
+    quarantined: int
+    oldest_recording: Waiting | None
+    oldest_delivery: Waiting | None
+    last_errors: tuple[Trouble, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewQuarantined:
+    """An object that could not be taken; ``file_key`` None where no bytes could be kept."""
+
+    received_at: datetime
+    reason: str
+    status_sent: int
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    study_instance_uid: str = ""
+    calling_ae: str = ""
+    peer_host: str = ""
+    file_key: str | None = None
+    size_bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuarantinedRecord:
+    """An object in quarantine."""
+
+    id: int
+    received_at: datetime
+    reason: str
+    status_sent: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    calling_ae: str
+    peer_host: str
+    file_key: str | None
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeRecord:
+    """A node that runs, or did at its last heartbeat."""
+
+    node_id: str
+    pid: int
+    started_at: datetime
+    heartbeat_at: datetime
+    details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,276 @@
+"""From the last recording's end to the results in the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from storage.catalog._moves import (
+    CatalogError,
+    RevisionSupersededError,
+    move_study,
+    state_beneath,
+    study_by_id,
+    utc_now,
+)
+from storage.catalog._records import NewResult, ReportableStudy, ResultRecord
+from storage.catalog._rows import result_record
+from storage.states import (
+    RECORDING_ENDS,
+    DeliveryState,
+    EventKind,
+    ResultKind,
+    StudyState,
+)
+from storage.tables import Delivery, Recording, Result, Study
+
+
+def studies_to_report(session: Session) -> tuple[ReportableStudy, ...]:
+    """List the studies in analysis of which every recording has an end, urgent ones first."""
+    unfinished = exists().where(
+        Recording.study_id == Study.id, Recording.state.not_in(tuple(RECORDING_ENDS))
+    )
+    studies = session.scalars(
+        select(Study)
+        .where(Study.state == StudyState.ANALYSING, ~unfinished)
+        .order_by(Study.urgency.desc(), Study.state_since, Study.id)
+    )
+    return tuple(_reportable(study) for study in studies)
+
+
+def studies_in_reporting(session: Session) -> tuple[ReportableStudy, ...]:
+    """List the studies whose results are being made: after a start, those that are to be made."""
+    studies = session.scalars(
+        select(Study).where(Study.state == StudyState.REPORTING).order_by(Study.id)
+    )
+    return tuple(_reportable(study) for study in studies)
+
+
+def begin_reporting(session: Session, study_id: int, *, now: datetime | None = None) -> None:
+    """Say that the study's results are being made."""
+    study = study_by_id(session, study_id)
+    move_study(
+        session,
+        study,
+        StudyState.REPORTING,
+        kind=EventKind.REPORTING,
+        reason="every recording has an end; the results are being made",
+        at=now,
+    )
+    session.flush()
+
+
+def ignore_study(
+    session: Session, study_id: int, reason: str, *, now: datetime | None = None
+) -> None:
+    """Say that nothing in the study is for a model, and why."""
+    study = study_by_id(session, study_id)
+    move_study(
+        session, study, StudyState.IGNORED, kind=EventKind.STUDY_IGNORED, reason=reason, at=now
+    )
+    session.flush()
+
+
+def fail_study(
+    session: Session, study_id: int, reason: str, next_step: str, *, now: datetime | None = None
+) -> None:
+    """Say that the study went wrong, how, and what an operator can do."""
+    study = study_by_id(session, study_id)
+    move_study(
+        session,
+        study,
+        StudyState.FAILED,
+        kind=EventKind.STUDY_FAILED,
+        reason=reason,
+        next_step=next_step,
+        at=now,
+    )
+    session.flush()
+
+
+def add_results(
+    session: Session,
+    study_id: int,
+    revision: int,
+    results: Sequence[NewResult],
+    destinations: Sequence[str],
+    *,
+    now: datetime | None = None,
+) -> tuple[ResultRecord, ...]:
+    """Put a revision's results into the outbox; the study is DELIVERING, or DONE without any.
+
+    A result whose SOP instance UID is there already stays as it was first kept, with the
+    deliveries that it has. Results that this revision does not name are no longer current. The
+    same call twice does nothing the second time. Returns the results in the order given.
+
+    Raises
+    ------
+    RevisionSupersededError
+        If a later image has opened another revision meanwhile: these results are to be dropped.
+    CatalogError
+        If the study is not in REPORTING.
+    """
+    now = now or utc_now()
+    study = study_by_id(session, study_id)
+    if study.revision != revision:
+        raise RevisionSupersededError(
+            f"study {study.study_instance_uid} is at revision {study.revision}; "
+            f"results of revision {revision} come too late"
+        )
+    rows = {result.sop_instance_uid: result for result in study.results}
+    if state_beneath(study) is not StudyState.REPORTING:
+        if all(new.sop_instance_uid in rows for new in results):
+            return tuple(result_record(rows[new.sop_instance_uid]) for new in results)
+        raise CatalogError(
+            f"study {study.study_instance_uid} is {state_beneath(study)}, not reporting; "
+            "it takes no results"
+        )
+    named = [rows.get(new.sop_instance_uid) or _add(study, new, now) for new in results]
+    for row in rows.values():
+        row.current = False
+    for row in named:
+        row.current = True
+        _queue(row, destinations, now)
+    _announce(session, study, named, destinations, now)
+    session.flush()
+    settle_deliveries(session, study, now)
+    return tuple(result_record(row) for row in named)
+
+
+def current_report(session: Session, study_id: int) -> ResultRecord | None:
+    """Return the study's newest Structured Report, which a next one names its predecessor."""
+    result = session.scalar(
+        select(Result)
+        .where(Result.study_id == study_id, Result.kind == ResultKind.SR, Result.current.is_(True))
+        .order_by(Result.revision.desc(), Result.id.desc())
+        .limit(1)
+    )
+    return result_record(result) if result else None
+
+
+def results_of(
+    session: Session, study_id: int, *, current: bool = False
+) -> tuple[ResultRecord, ...]:
+    """List a study's results, or only those that no later revision has replaced."""
+    query = select(Result).where(Result.study_id == study_id).order_by(Result.id)
+    if current:
+        query = query.where(Result.current.is_(True))
+    return tuple(result_record(result) for result in session.scalars(query))
+
+
+def settle_deliveries(session: Session, study: Study, now: datetime) -> None:
+    """Move a delivering study on when its current results have all come to an end."""
+    if state_beneath(study) is not StudyState.DELIVERING:
+        return
+    deliveries = session.scalars(
+        select(Delivery)
+        .join(Delivery.result)
+        .where(Result.study_id == study.id, Result.current.is_(True))
+        .order_by(Delivery.id)
+    ).all()
+    states = {delivery.state for delivery in deliveries}
+    if states & {DeliveryState.WAITING, DeliveryState.SENDING}:
+        return
+    failed = [d for d in deliveries if d.state is DeliveryState.FAILED]
+    if failed:
+        names = ", ".join(sorted({delivery.destination for delivery in failed}))
+        move_study(
+            session,
+            study,
+            StudyState.FAILED,
+            kind=EventKind.STUDY_FAILED,
+            reason=f"{names} did not take {len(failed)} of {len(deliveries)} results: "
+            f"{failed[-1].last_answer}",
+            next_step=f"mend the way to {names}, then `echonode retry {study.study_instance_uid}`",
+            at=now,
+        )
+    else:
+        move_study(
+            session,
+            study,
+            StudyState.DONE,
+            kind=EventKind.STUDY_DONE,
+            reason="every destination has every result",
+            at=now,
+        )
+    session.flush()
+
+
+def _reportable(study: Study) -> ReportableStudy:
+    return ReportableStudy(
+        study_id=study.id, study_instance_uid=study.study_instance_uid, revision=study.revision
+    )
+
+
+def _add(study: Study, new: NewResult, now: datetime) -> Result:
+    result = Result(
+        revision=study.revision,
+        recording_id=new.recording_id,
+        kind=new.kind,
+        sop_class_uid=new.sop_class_uid,
+        sop_instance_uid=new.sop_instance_uid,
+        series_instance_uid=new.series_instance_uid,
+        transfer_syntax_uid=new.transfer_syntax_uid,
+        file_key=new.file_key,
+        sha256=new.sha256,
+        size_bytes=new.size_bytes,
+        created_at=now,
+        current=True,
+    )
+    study.results.append(result)
+    return result
+
+
+def _queue(result: Result, destinations: Sequence[str], now: datetime) -> None:
+    there = {delivery.destination: delivery for delivery in result.deliveries}
+    for destination in destinations:
+        delivery = there.get(destination)
+        if delivery is None:
+            result.deliveries.append(new_delivery(destination, now))
+        elif delivery.state is DeliveryState.FAILED:
+            requeue_delivery(delivery, now)
+
+
+def new_delivery(destination: str, now: datetime) -> Delivery:
+    """A delivery that is due at once."""
+    return Delivery(
+        destination=destination,
+        state=DeliveryState.WAITING,
+        attempts=0,
+        queued_at=now,
+        next_attempt_at=now,
+        last_answer="",
+    )
+
+
+def requeue_delivery(delivery: Delivery, now: datetime) -> None:
+    """Make a delivery due at once, with attempts and age counted anew."""
+    delivery.state = DeliveryState.WAITING
+    delivery.attempts = 0
+    delivery.queued_at = now
+    delivery.next_attempt_at = now
+
+
+def _announce(
+    session: Session,
+    study: Study,
+    results: Sequence[Result],
+    destinations: Sequence[str],
+    now: datetime,
+) -> None:
+    to = ", ".join(destinations)
+    reason = f"revision {study.revision}: {len(results)} results " + (
+        f"wait for {to}" if destinations else "made; no destination is set"
+    )
+    move_study(
+        session,
+        study,
+        StudyState.DELIVERING if destinations else StudyState.DONE,
+        kind=EventKind.RESULTS_MADE,
+        reason=reason,
+        at=now,
+        details={"revision": study.revision, "results": [r.sop_instance_uid for r in results]},
+    )

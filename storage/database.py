@@ -1,0 +1,357 @@
+"""The database: opening it, its transactions, and bringing its tables up to date.
+
+SQLite by default, PostgreSQL where several machines share one. On both there is one writer at a
+time: a write transaction takes its turn at its begin and not half-way, so none ever has to be
+given up because another was faster.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_BUSY_TIMEOUT_MS = 10_000
+_MIGRATION_LOCK_TIMEOUT_S = 60.0
+#: PostgreSQL advisory locks are numbers shared by a whole database: "echonode" in ASCII, and +1.
+_WRITER_LOCK = 0x6563686F6E6F6465
+_MIGRATION_LOCK = _WRITER_LOCK + 1
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message says which, why, and what to do."""
+
+
+class SchemaError(DatabaseError):
+    """The tables are not those that this version of echonode knows."""
+
+
+class SchemaState(NamedTuple):
+    """Which revision the tables are at (None: there are none), and which the code is at."""
+
+    current: str | None
+    head: str
+
+
+class Database:
+    """An open database. One for a process; any thread may use it.
+
+    Parameters
+    ----------
+    url
+        As SQLAlchemy knows it: ``sqlite:////var/lib/echonode/echonode.db``.
+
+    Raises
+    ------
+    DatabaseError
+        If the URL is not one, or names an SQLite file that is not there.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        if self.url.get_backend_name() == "sqlite" and not _sqlite_file(self.url).is_file():
+            raise DatabaseError(
+                f"no database at {_sqlite_file(self.url)}; "
+                "`echonode serve` or `echonode db upgrade` makes one"
+            )
+        self._engine = _engine(self.url)
+        self._reader = self._engine.execution_options(
+            echonode_write=False, postgresql_readonly=True
+        )
+        self._writer = self._engine.execution_options(echonode_write=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One short transaction that sees one state of the database and can change nothing."""
+        with self._transaction(self._reader) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One short transaction that may write: committed at the end, undone at an exception.
+
+        Others wait for their turn meanwhile: do nothing slow in it.
+        """
+        with self._transaction(self._writer) as session:
+            yield session
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Session]:
+        try:
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except OperationalError as error:
+            raise _explained(self.url, error) from error
+
+
+def open_database(url: str) -> Database:
+    """Open a database whose tables are those that this version of echonode knows.
+
+    Raises
+    ------
+    DatabaseError
+        If it cannot be opened.
+    SchemaError
+        If its tables are older or newer; the message says what to do.
+    """
+    database = Database(url)
+    try:
+        state = migration_state(url)
+        if state.current != state.head:
+            raise SchemaError(
+                f"database {_name(database.url)}: its tables are at revision {state.current}, "
+                f"this version of echonode needs {state.head}; run `echonode db upgrade`"
+            )
+    except DatabaseError:
+        database.close()
+        raise
+    return database
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the tables up to date, and make the database where there is none.
+
+    Any number of processes may call this at once: one does it, the others wait. It happens in
+    one transaction, whole or not at all.
+
+    Parameters
+    ----------
+    revision
+        An earlier revision takes the tables back to it; "base" removes them.
+
+    Raises
+    ------
+    SchemaError
+        If the tables are newer than this version of echonode.
+    DatabaseError
+        If the database cannot be opened, or another process keeps the lock.
+    """
+    parsed = _parse(url)
+    with _migration_lock(parsed):
+        engine = _engine(parsed, foreign_keys=False)
+        try:
+            with engine.execution_options(echonode_write=True).begin() as connection:
+                current = _state(connection, parsed).current
+                config = _alembic_config()
+                config.attributes["connection"] = connection
+                if revision == "head" or _is_later(revision, current):
+                    command.upgrade(config, revision)
+                else:
+                    command.downgrade(config, revision)
+        except DBAPIError as error:
+            raise _explained(parsed, error) from error
+        finally:
+            engine.dispose()
+
+
+def migration_state(url: str) -> SchemaState:
+    """Return which revision the tables are at and which this version of echonode needs.
+
+    Raises
+    ------
+    SchemaError
+        If the tables are newer than this version of echonode.
+    DatabaseError
+        If the database cannot be opened.
+    """
+    database = Database(url)
+    try:
+        with database.read() as session:
+            return _state(session.connection(), database.url)
+    finally:
+        database.close()
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise DatabaseError(
+            f"database_url {url.split(':', maxsplit=1)[0]!r}… is not a database URL; "
+            "write one such as sqlite:////var/lib/echonode/echonode.db"
+        ) from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise DatabaseError(
+            "database_url names an SQLite database in memory, which keeps nothing; name a file"
+        )
+    return parsed
+
+
+def _sqlite_file(url: URL) -> Path:
+    return Path(str(url.database))
+
+
+def _name(url: URL) -> str:
+    """A database as messages name it: never with a password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.render_as_string(hide_password=True)
+
+
+def _engine(url: URL, *, foreign_keys: bool = True) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        engine = create_engine(url, pool_pre_ping=True)
+        event.listen(engine, "begin", _begin_elsewhere)
+        return engine
+    if foreign_keys:
+        # More threads than these wait: associations, workers' keepers and senders at once.
+        engine = create_engine(url, pool_size=8, max_overflow=56)
+    else:
+        engine = create_engine(url, poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver would begin transactions where it likes: `_begin_sqlite` does it.
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={_BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that turns to writing can meet a lock that no waiting resolves.
+    write = bool(connection.get_execution_options().get("echonode_write"))
+    connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if write else 'ON'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _begin_elsewhere(connection: Connection) -> None:
+    if connection.get_execution_options().get("echonode_write"):
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+
+
+def _explained(url: URL, error: DBAPIError) -> DatabaseError:
+    cause = str(error.orig)
+    steps = {
+        "unable to open": "see that the folder exists and that this user may write in it",
+        "readonly": "see that this user may write the file and its folder",
+        "read-only": "see that this user may write the file and its folder",
+        "locked": "another process keeps it; `echonode status` names the node",
+        "full": "free space on its volume",
+        "not a database": "the file is something else or is damaged; restore it from a backup",
+        "malformed": "the file is damaged; restore it from a backup",
+        "no such table": "run `echonode db upgrade`",
+        "no such column": "run `echonode db upgrade`",
+    }
+    step = next((step for words, step in steps.items() if words in cause), "see its own log")
+    return DatabaseError(f"database {_name(url)}: {cause}; {step}")
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _state(connection: Connection, url: URL) -> SchemaState:
+    scripts = ScriptDirectory.from_config(_alembic_config())
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
+        raise SchemaError(
+            f"database {_name(url)}: its tables are at revision {current}, which this version of "
+            "echonode does not know; install the version that last used it, or a later one"
+        )
+    return SchemaState(current=current, head=str(scripts.get_current_head()))
+
+
+def _is_later(revision: str, current: str | None) -> bool:
+    if current is None:
+        return revision != "base"
+    scripts = ScriptDirectory.from_config(_alembic_config())
+    if revision == "base":
+        return False
+    return revision not in {s.revision for s in scripts.iterate_revisions(current, "base")}
+
+
+@contextmanager
+def _migration_lock(url: URL) -> Iterator[None]:
+    if url.get_backend_name() == "sqlite":
+        with _file_lock(_sqlite_file(url)):
+            yield
+        return
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            # Held by the connection, and so given back even when this process is killed.
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+            yield
+    except OperationalError as error:
+        raise _explained(url, error) from error
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _file_lock(database: Path) -> Iterator[None]:
+    lock = database.with_name(database.name + ".migrate.lock")
+    try:
+        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The log files that SQLite puts beside it take the mode of the database file.
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DatabaseError(
+            f"database {database}: {error.strerror}: {error.filename}; "
+            "see that the folder exists and that this user may write in it"
+        ) from error
+    try:
+        _wait_for(handle, lock)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _wait_for(handle: int, lock: Path) -> None:
+    deadline = time.monotonic() + _MIGRATION_LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise DatabaseError(
+                    f"another process has kept {lock} for {_MIGRATION_LOCK_TIMEOUT_S:.0f} s; "
+                    "see whether an upgrade hangs"
+                ) from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+__all__ = [
+    "Database",
+    "DatabaseError",
+    "SchemaError",
+    "SchemaState",
+    "migrate",
+    "migration_state",
+    "open_database",
+]

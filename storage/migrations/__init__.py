@@ -1,0 +1,1 @@
+"""The history of the tables, for Alembic. :func:`storage.database.migrate` runs it."""

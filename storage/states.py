@@ -1,0 +1,177 @@
+"""The states of what is kept, and which state may follow which.
+
+The two tables of moves are the whole of the state machine: nothing changes a state but through
+them. A held study keeps the state that it would be in besides (``state_before_hold``), and that
+one follows the same table.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StudyState(StrEnum):
+    """Where a study is on its way."""
+
+    RECEIVING = "receiving"  #: images still come
+    ANALYSING = "analysing"  #: complete; its recordings are looked at
+    REPORTING = "reporting"  #: every recording has an end; the results are being made
+    DELIVERING = "delivering"  #: the results wait for an archive
+    DONE = "done"  #: every archive has said that it has the results
+    HELD = "held"  #: an operator wishes that nothing happens to it
+    IGNORED = "ignored"  #: nothing in it for a model; the reason says why
+    FAILED = "failed"  #: went wrong; the reason says how and the next step what to do
+
+
+class RecordingState(StrEnum):
+    """What is to be done with a recording. The rows in TO_VIEW and QUEUED are the queue."""
+
+    RECEIVED = "received"  #: kept; its study is not complete
+    TO_VIEW = "to_view"  #: waits for a worker to read it and name its view
+    VIEWING = "viewing"  #: a worker is at that
+    QUEUED = "queued"  #: waits for a worker to analyse it
+    ANALYSING = "analysing"  #: a worker is at that
+    DONE = "done"  #: analysed
+    SKIPPED = "skipped"  #: read, and nothing for a model to do; the reason says why
+    REFUSED = "refused"  #: cannot be read; the reason says why
+    FAILED = "failed"  #: the worker failed too often; the reason says how
+
+
+class DeliveryState(StrEnum):
+    """Where one result is on its way to one destination."""
+
+    WAITING = "waiting"  #: to be sent when its time has come
+    SENDING = "sending"  #: taken by a sender
+    DELIVERED = "delivered"  #: the destination has said so
+    FAILED = "failed"  #: given up; the last answer says why
+
+
+class RecordingKind(StrEnum):
+    """Which reader a recording needs."""
+
+    ULTRASOUND = "ultrasound"
+    ECG = "ecg"
+
+
+class ResultKind(StrEnum):
+    """What sort of object a result is."""
+
+    SR = "sr"  #: a Structured Report
+    SC = "sc"  #: a secondary capture
+
+
+class EventKind(StrEnum):
+    """The slugs of timeline events that the catalog writes itself."""
+
+    STUDY_OPENED = "study-opened"
+    REVISION_OPENED = "revision-opened"
+    LATE_OBJECT = "late-object"  #: came after completion, and no model could look at it
+    STUDY_COMPLETE = "study-complete"
+    REPORTING = "reporting"
+    RESULTS_MADE = "results-made"
+    STUDY_DONE = "study-done"
+    STUDY_IGNORED = "study-ignored"
+    STUDY_FAILED = "study-failed"
+    HELD = "held"
+    RELEASED = "released"
+    RETRIED = "retried"
+    RESENT = "resent"
+    VIEW_NAMED = "view-named"
+    RECORDING_DONE = "recording-done"
+    RECORDING_REFUSED = "recording-refused"
+    RECORDING_FAILED = "recording-failed"
+    RECORDING_AGAIN = "recording-again"
+    INTERRUPTED = "interrupted"
+    DELIVERED = "delivered"
+    DELIVERY_AGAIN = "delivery-again"
+    DELIVERY_FAILED = "delivery-failed"
+
+
+#: Events that tell of trouble, for the operator's list of last errors.
+TROUBLE = (
+    EventKind.STUDY_FAILED,
+    EventKind.RECORDING_REFUSED,
+    EventKind.RECORDING_FAILED,
+    EventKind.RECORDING_AGAIN,
+    EventKind.DELIVERY_AGAIN,
+    EventKind.DELIVERY_FAILED,
+)
+
+#: Which state of a study may follow which; HELD stands beside it (see :data:`HOLDABLE`).
+STUDY_MOVES: dict[StudyState, frozenset[StudyState]] = {
+    StudyState.RECEIVING: frozenset(
+        {StudyState.ANALYSING, StudyState.IGNORED, StudyState.FAILED},
+    ),
+    StudyState.ANALYSING: frozenset(
+        {StudyState.RECEIVING, StudyState.REPORTING, StudyState.IGNORED, StudyState.FAILED},
+    ),
+    StudyState.REPORTING: frozenset(
+        {
+            StudyState.RECEIVING,
+            StudyState.ANALYSING,
+            StudyState.DELIVERING,
+            StudyState.DONE,
+            StudyState.IGNORED,
+            StudyState.FAILED,
+        },
+    ),
+    StudyState.DELIVERING: frozenset(
+        {StudyState.RECEIVING, StudyState.ANALYSING, StudyState.DONE, StudyState.FAILED},
+    ),
+    StudyState.DONE: frozenset(
+        {StudyState.RECEIVING, StudyState.ANALYSING, StudyState.DELIVERING},
+    ),
+    StudyState.IGNORED: frozenset({StudyState.RECEIVING}),
+    StudyState.FAILED: frozenset(
+        {StudyState.RECEIVING, StudyState.ANALYSING, StudyState.DELIVERING},
+    ),
+}
+
+#: The states that an operator can hold: those in which something would still happen by itself.
+HOLDABLE = frozenset(
+    {
+        StudyState.RECEIVING,
+        StudyState.ANALYSING,
+        StudyState.REPORTING,
+        StudyState.DELIVERING,
+    },
+)
+
+#: Which state of a recording may follow which.
+RECORDING_MOVES: dict[RecordingState, frozenset[RecordingState]] = {
+    RecordingState.RECEIVED: frozenset({RecordingState.TO_VIEW}),
+    RecordingState.TO_VIEW: frozenset({RecordingState.VIEWING}),
+    RecordingState.VIEWING: frozenset(
+        {
+            RecordingState.TO_VIEW,
+            RecordingState.QUEUED,
+            RecordingState.SKIPPED,
+            RecordingState.REFUSED,
+            RecordingState.FAILED,
+        },
+    ),
+    RecordingState.QUEUED: frozenset({RecordingState.ANALYSING}),
+    RecordingState.ANALYSING: frozenset(
+        {
+            RecordingState.QUEUED,
+            RecordingState.DONE,
+            RecordingState.SKIPPED,
+            RecordingState.REFUSED,
+            RecordingState.FAILED,
+        },
+    ),
+    RecordingState.DONE: frozenset(),
+    RecordingState.SKIPPED: frozenset(),
+    RecordingState.REFUSED: frozenset(),
+    RecordingState.FAILED: frozenset({RecordingState.TO_VIEW, RecordingState.QUEUED}),
+}
+
+#: States of a recording in which nothing more is to be done with it.
+RECORDING_ENDS = frozenset(
+    {
+        RecordingState.DONE,
+        RecordingState.SKIPPED,
+        RecordingState.REFUSED,
+        RecordingState.FAILED,
+    },
+)

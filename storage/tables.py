@@ -1,0 +1,360 @@
+"""The tables.
+
+Times are aware datetimes in UTC. States and kinds are stored as the words of their enums. No
+table holds a patient's name or identifier: the files do, the rows point at them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from storage.states import DeliveryState, RecordingKind, RecordingState, ResultKind, StudyState
+
+_UID = String(64)  # PS3.5 9: at most 64 characters
+_AE_TITLE = String(16)  # PS3.5 6.2, VR AE
+_SHA256 = String(64)
+_WORD = String(32)
+_CASCADE = "all, delete-orphan"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, kept in UTC; SQLite, which knows no zones, gets it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Turn to UTC; a naive time is a mistake of ours and is refused."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"time {value} has no zone; the store takes aware times only")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _words(kind: type[StrEnum]) -> Enum:
+    # No CHECK constraint: on SQLite a new state would mean copying the table.
+    return Enum(
+        kind,
+        native_enum=False,
+        length=16,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    """What all tables share: names for constraints, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[int]: JSON,
+        StudyState: _words(StudyState),
+        RecordingState: _words(RecordingState),
+        DeliveryState: _words(DeliveryState),
+        RecordingKind: _words(RecordingKind),
+        ResultKind: _words(ResultKind),
+    }
+
+
+class Study(Base):
+    """A study, from its first image to the archive's answer."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
+    state: Mapped[StudyState]
+    reason: Mapped[str] = mapped_column(Text, default="")  #: why it is in this state
+    next_step: Mapped[str] = mapped_column(Text, default="")  #: what to do, when held or failed
+    revision: Mapped[int] = mapped_column(default=1)
+    state_before_hold: Mapped[StudyState | None]  #: where a held study would be ...
+    reason_before_hold: Mapped[str] = mapped_column(Text, default="")  #: ... and why
+    next_step_before_hold: Mapped[str] = mapped_column(Text, default="")
+    urgency: Mapped[int] = mapped_column(default=0)  #: higher first
+    first_image_at: Mapped[datetime]
+    revision_opened_at: Mapped[datetime]  #: the first image of this revision
+    last_image_at: Mapped[datetime]
+    last_released_at: Mapped[datetime | None]  #: an association that carried it was released
+    state_since: Mapped[datetime]
+    study_date: Mapped[date | None]
+    accession_number: Mapped[str | None] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+
+    instances: Mapped[list[Instance]] = relationship(
+        back_populates="study", cascade=_CASCADE, passive_deletes=True
+    )
+    recordings: Mapped[list[Recording]] = relationship(
+        back_populates="study", cascade=_CASCADE, passive_deletes=True, order_by="Recording.id"
+    )
+    results: Mapped[list[Result]] = relationship(
+        back_populates="study", cascade=_CASCADE, passive_deletes=True, order_by="Result.id"
+    )
+    events: Mapped[list[TimelineEvent]] = relationship(
+        back_populates="study", cascade=_CASCADE, passive_deletes=True, order_by="TimelineEvent.id"
+    )
+
+    __table_args__ = (Index("ix_study_state", "state", "state_since"),)
+
+
+class Instance(Base):
+    """A DICOM object that was acknowledged and is kept."""
+
+    __tablename__ = "instance"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(_UID)
+    sop_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
+    sop_class_uid: Mapped[str] = mapped_column(_UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(_UID)
+    content_sha256: Mapped[str] = mapped_column(_SHA256)  #: of the data set's bytes as received
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    file_key: Mapped[str] = mapped_column(String(128))
+    calling_ae: Mapped[str] = mapped_column(_AE_TITLE, default="")
+    called_ae: Mapped[str] = mapped_column(_AE_TITLE, default="")
+    peer_host: Mapped[str] = mapped_column(String(255), default="")
+    door: Mapped[str] = mapped_column(_WORD)  #: "dimse", "folder", ...
+    received_at: Mapped[datetime]
+    own: Mapped[bool] = mapped_column(default=False)  #: made by the node itself
+    revision: Mapped[int]  #: of the study, in which it came
+
+    study: Mapped[Study] = relationship(back_populates="instances")
+    recording: Mapped[Recording | None] = relationship(
+        back_populates="instance", cascade=_CASCADE, passive_deletes=True
+    )
+
+
+class Recording(Base):
+    """An instance that a model may look at. Its state is its place in the queue."""
+
+    __tablename__ = "recording"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_id: Mapped[int] = mapped_column(
+        ForeignKey("instance.id", ondelete="CASCADE"), unique=True
+    )
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[RecordingKind]
+    state: Mapped[RecordingState]
+    reason: Mapped[str] = mapped_column(Text, default="")
+    mode: Mapped[str | None] = mapped_column(_WORD)
+    view_label: Mapped[str | None] = mapped_column(_WORD)
+    view_score: Mapped[float | None]
+    view_certain: Mapped[bool | None]
+    frame_count: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)  #: at what it waits for now
+    urgency: Mapped[int] = mapped_column(default=0)  #: of its study, here for the queue's index
+    queued_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    worker: Mapped[str | None] = mapped_column(Text)
+
+    study: Mapped[Study] = relationship(back_populates="recordings")
+    instance: Mapped[Instance] = relationship(back_populates="recording")
+    findings: Mapped[list[Finding]] = relationship(
+        cascade=_CASCADE, passive_deletes=True, order_by="Finding.id"
+    )
+    refusals: Mapped[list[Refusal]] = relationship(
+        cascade=_CASCADE, passive_deletes=True, order_by="Refusal.id"
+    )
+    pack_runs: Mapped[list[PackRun]] = relationship(
+        cascade=_CASCADE, passive_deletes=True, order_by="PackRun.id"
+    )
+
+    __table_args__ = (Index("ix_recording_queue", "state", urgency.desc(), "queued_at", "id"),)
+
+
+class Finding(Base):
+    """One output's value for one recording."""
+
+    __tablename__ = "finding"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recording_id: Mapped[int] = mapped_column(
+        ForeignKey("recording.id", ondelete="CASCADE"), index=True
+    )
+    revision: Mapped[int]  #: of the study, when it was found
+    output: Mapped[str] = mapped_column(_WORD)
+    kind: Mapped[str] = mapped_column(_WORD)
+    value: Mapped[float | None]
+    unit: Mapped[str] = mapped_column(_WORD)  #: UCUM
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    score: Mapped[float | None]
+    threshold: Mapped[float | None]
+    method: Mapped[str] = mapped_column(String(64))
+    evidence: Mapped[str] = mapped_column(_WORD)
+    pack: Mapped[str] = mapped_column(String(64))
+    pack_version: Mapped[str] = mapped_column(_WORD)
+    weights_sha256: Mapped[str] = mapped_column(_SHA256)
+    frames: Mapped[list[int]]  #: zero-based source frames, the most telling first
+
+
+class Refusal(Base):
+    """An output that was not given for a recording, and why."""
+
+    __tablename__ = "refusal"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recording_id: Mapped[int] = mapped_column(
+        ForeignKey("recording.id", ondelete="CASCADE"), index=True
+    )
+    output: Mapped[str] = mapped_column(_WORD)
+    reason: Mapped[str] = mapped_column(Text)
+    pack: Mapped[str] = mapped_column(String(64))
+    pack_version: Mapped[str] = mapped_column(_WORD)
+    weights_sha256: Mapped[str] = mapped_column(_SHA256)
+
+
+class PackRun(Base):
+    """A pack that ran on a recording, whether it found anything or not."""
+
+    __tablename__ = "pack_run"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recording_id: Mapped[int] = mapped_column(
+        ForeignKey("recording.id", ondelete="CASCADE"), index=True
+    )
+    pack: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(_WORD)
+    weights_sha256: Mapped[str] = mapped_column(_SHA256)
+
+
+class Result(Base):
+    """An SR or SC object that the node made; its bytes are in the file store."""
+
+    __tablename__ = "result"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[int]  #: of the study, for which it was first made
+    recording_id: Mapped[int | None] = mapped_column(
+        ForeignKey("recording.id", ondelete="SET NULL"), index=True
+    )
+    kind: Mapped[ResultKind]
+    sop_class_uid: Mapped[str] = mapped_column(_UID)
+    sop_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(_UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(_UID)
+    file_key: Mapped[str] = mapped_column(String(128))
+    sha256: Mapped[str] = mapped_column(_SHA256)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    current: Mapped[bool] = mapped_column(default=True)  #: no later revision replaced it
+
+    study: Mapped[Study] = relationship(back_populates="results")
+    deliveries: Mapped[list[Delivery]] = relationship(
+        back_populates="result", cascade=_CASCADE, passive_deletes=True, order_by="Delivery.id"
+    )
+
+
+class Delivery(Base):
+    """One result on its way to one destination: a line of the outbox."""
+
+    __tablename__ = "delivery"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    result_id: Mapped[int] = mapped_column(ForeignKey("result.id", ondelete="CASCADE"))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[DeliveryState]
+    attempts: Mapped[int] = mapped_column(default=0)
+    queued_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime]
+    last_attempt_at: Mapped[datetime | None]
+    last_answer: Mapped[str] = mapped_column(Text, default="")
+    last_status: Mapped[int | None]  #: a DIMSE or HTTP status
+    delivered_at: Mapped[datetime | None]
+
+    result: Mapped[Result] = relationship(back_populates="deliveries")
+
+    __table_args__ = (
+        UniqueConstraint("result_id", "destination"),
+        Index("ix_delivery_due", "state", "next_attempt_at"),
+    )
+
+
+class TimelineEvent(Base):
+    """A line of a study's timeline."""
+
+    __tablename__ = "timeline_event"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(_WORD)  #: a slug, as in :class:`storage.states.EventKind`
+    message: Mapped[str] = mapped_column(Text)
+    details: Mapped[dict[str, Any]]
+
+    study: Mapped[Study] = relationship(back_populates="events")
+
+    __table_args__ = (
+        Index("ix_timeline_event_study", "study_id", "id"),
+        Index("ix_timeline_event_kind", "kind", "at"),
+    )
+
+
+class QuarantinedObject(Base):
+    """An object that could not be taken, and why.
+
+    What it says of itself may be anything, and is empty where it says nothing.
+    """
+
+    __tablename__ = "quarantined_object"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    received_at: Mapped[datetime] = mapped_column(index=True)
+    reason: Mapped[str] = mapped_column(Text)
+    status_sent: Mapped[int]  #: the DIMSE status that the sender got
+    sop_class_uid: Mapped[str] = mapped_column(Text, default="")
+    sop_instance_uid: Mapped[str] = mapped_column(Text, default="")
+    study_instance_uid: Mapped[str] = mapped_column(Text, default="")
+    calling_ae: Mapped[str] = mapped_column(Text, default="")
+    peer_host: Mapped[str] = mapped_column(String(255), default="")
+    file_key: Mapped[str | None] = mapped_column(String(128))
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    sha256: Mapped[str] = mapped_column(_SHA256, default="")
+
+
+class NodeProcess(Base):
+    """A running node: one row for each, kept fresh by its heartbeat."""
+
+    __tablename__ = "node_process"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    pid: Mapped[int]
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    details: Mapped[dict[str, Any]]  #: addresses, workers
