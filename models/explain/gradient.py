@@ -1,0 +1,111 @@
+"""The plain gradient: how strongly each pixel moves an output.
+
+|dF/dx|, the absolute derivative of an output by the input's pixels (Simonyan et al. 2014,
+arXiv:1312.6034). :mod:`models.explain.smoothgrad` averages it over noisy copies; both go through
+:func:`mean_gradient`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 10
+"""Inputs that go through the network at once: this alone bounds the memory."""
+
+
+def input_gradient(
+    network: keras.Model,
+    inputs: NDArray[np.float32],
+    outputs: Sequence[int],
+    *,
+    batch: int = BATCH,
+) -> NDArray[np.float32]:
+    """|dF/dx| for several outputs of a network.
+
+    Parameters
+    ----------
+    network
+        (n, rows, columns, 1) to (n, numbers); run in inference mode.
+    inputs
+        (n, rows, columns, 1), normalised as the network wants it.
+    outputs
+        Which numbers: indices of the network's last axis.
+
+    Returns
+    -------
+    (outputs, n, rows, columns) float32, in units of the raw output per unit of input.
+    """
+    no_noise = np.zeros((1, *inputs.shape[1:]), np.float32)
+    return mean_gradient(network, inputs, no_noise, outputs, batch=batch)
+
+
+def mean_gradient(
+    network: keras.Model,
+    inputs: NDArray[np.float32],
+    noise: NDArray[np.float32],
+    outputs: Sequence[int],
+    *,
+    batch: int = BATCH,
+) -> NDArray[np.float32]:
+    """The mean of |dF/dx| over ``inputs + noise[0], inputs + noise[1], ...``.
+
+    Frames and noise samples share the batches, so that few frames with many samples run as
+    fast as many frames with few.
+
+    Parameters
+    ----------
+    noise
+        (samples, rows, columns, 1), the same for every frame.
+
+    Returns
+    -------
+    (outputs, n, rows, columns) float32.
+    """
+    if inputs.ndim != 4 or noise.shape[1:] != inputs.shape[1:] or not len(noise):
+        raise ValueError(f"inputs {inputs.shape} and noise {noise.shape} do not fit")
+    step = _compiled(network, tuple(outputs), (batch, *inputs.shape[1:]))
+    samples = len(noise)
+    pairs = [(frame, sample) for frame in range(len(inputs)) for sample in range(samples)]
+    total = np.zeros((len(outputs), *inputs.shape[:3]), np.float32)
+    for start in range(0, len(pairs), batch):
+        part = pairs[start : start + batch]
+        padded = part + part[-1:] * (batch - len(part))  # one fixed shape: compiled once
+        frames, draws = np.array(padded).T
+        maps = step(inputs[frames] + noise[draws]).numpy()
+        for place, (frame, _) in enumerate(part):
+            total[:, frame] += maps[:, place]
+    total /= samples
+    return total
+
+
+@lru_cache(maxsize=8)
+def _compiled(
+    network: keras.Model, outputs: tuple[int, ...], shape: tuple[int, ...]
+) -> Callable[[NDArray[np.float32]], Any]:
+    """One graph that gives |dF/dx| of every output for a batch of this shape.
+
+    In inference mode no input of a batch touches another, so the gradient of an output's sum is
+    each input's own gradient. One forward pass serves all outputs: with Inception-ResNet-v1 at
+    half width, 160 x 160, three outputs cost 35 ms a frame so, against 60 ms one by one.
+    """
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])  # type: ignore[untyped-decorator]
+    def step(inputs: Any) -> Any:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            numbers = network(inputs, training=False)
+            sums = [tf.reduce_sum(numbers[:, output]) for output in outputs]
+        gradients = [tf.abs(tape.gradient(total, inputs))[..., 0] for total in sums]
+        return tf.stack(gradients)
+
+    compiled: Callable[[NDArray[np.float32]], Any] = step
+    return compiled
