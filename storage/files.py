@@ -1,0 +1,246 @@
+"""The file store: objects kept under the digest of their content.
+
+A file is there whole or not at all, and once :meth:`FileStore.adopt` or :meth:`FileStore.write`
+has returned, a power cut cannot take it back: its bytes are synced, then it is renamed into
+place, then its folder is synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tempfile
+import threading
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+_INCOMING = "incoming"
+_CHUNK_BYTES = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{32,128}")
+_KEY = re.compile(
+    r"(?P<area>[a-z]+)/(?P<folder>[0-9a-f]{2})/(?P<name>[0-9a-f]{30,126}(-\d+)?\.dcm)"
+)
+
+
+class Area(StrEnum):
+    """A part of the store."""
+
+    OBJECTS = "objects"  #: what was acknowledged
+    RESULTS = "results"  #: what the node made
+    QUARANTINE = "quarantine"  #: what could not be taken
+
+
+class FileStoreError(Exception):
+    """A file cannot be kept or found; the message says which and what to do.
+
+    ``disk_full`` tells whether it may succeed later, when there is space again.
+    """
+
+    def __init__(self, message: str, *, disk_full: bool = False) -> None:
+        super().__init__(message)
+        self.disk_full = disk_full
+
+
+class FileStore:
+    """Files in a folder. Any thread and any process may use one folder at once.
+
+    Parameters
+    ----------
+    root
+        The folder; made if it is not there. All of it must be on one volume.
+
+    Raises
+    ------
+    FileStoreError
+        If the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._lock = threading.Lock()
+        self._durable: set[Path] = set()
+        try:
+            if not self.root.is_dir():
+                self.root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+                _sync_folder(self.root.parent)
+            for area in (_INCOMING, *Area):
+                self._make_folder(self.root / area)
+        except OSError as error:
+            raise self._error("cannot be made", error) from error
+
+    @property
+    def incoming_folder(self) -> Path:
+        """Where doors put files while they receive them, before :meth:`adopt`."""
+        return self.root / _INCOMING
+
+    def adopt(self, temporary: Path, area: Area, digest: str) -> str:
+        """Take a file into the store, for good, and return its key.
+
+        The file is moved. One with the same bytes that is there already takes its place; one
+        with other bytes under the same digest stays, and the new one gets a key of its own.
+
+        Parameters
+        ----------
+        temporary
+            A whole file on the volume of the store: best in :attr:`incoming_folder`.
+        digest
+            Lower-case hexadecimal digest of the content, 32 to 128 characters.
+
+        Raises
+        ------
+        FileStoreError
+            If it cannot be kept; ``temporary`` is still there then.
+        ValueError
+            If the digest is not one.
+        """
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"{digest!r} is not a digest in lower-case hexadecimal")
+        try:
+            _sync_file(temporary)
+            folder = self._make_folder(self.root / area / digest[:2])
+            # Without the lock two callers could both find a name free and one overwrite the other.
+            with self._lock:
+                target = _place_for(temporary, folder, digest[2:])
+                os.replace(temporary, target)  # noqa: PTH105  named as the tests watch it
+            _sync_folder(folder)
+        except OSError as error:
+            raise self._error(f"cannot keep {area}/{digest[:8]}…", error) from error
+        return f"{area}/{folder.name}/{target.name}"
+
+    def write(self, area: Area, digest: str, data: bytes) -> str:
+        """Keep bytes, for good, and return their key; otherwise as :meth:`adopt`."""
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"{digest!r} is not a digest in lower-case hexadecimal")
+        temporary = None
+        try:
+            handle, name = tempfile.mkstemp(dir=self.incoming_folder, prefix="write-")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            return self.adopt(temporary, area, digest)
+        except OSError as error:
+            raise self._error(f"cannot keep {area}/{digest[:8]}…", error) from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
+    def path(self, key: str) -> Path:
+        """Return where the file of a key lies.
+
+        Raises
+        ------
+        ValueError
+            If it is no key of this store: nothing outside the store can be named.
+        """
+        match = _KEY.fullmatch(key)
+        if match is None or match["area"] not in set(Area):
+            raise ValueError(f"{key!r} is not a key of the file store")
+        return self.root / key
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a kept file for reading.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there or cannot be read.
+        """
+        try:
+            return self.path(key).open("rb")
+        except OSError as error:
+            raise self._error(f"cannot read {key}", error) from error
+
+    def delete(self, key: str) -> None:
+        """Delete a kept file, for good. One that is gone already is no error."""
+        path = self.path(key)
+        try:
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise self._error(f"cannot delete {key}", error) from error
+
+    def clear_incoming(self, older_than_s: float = 0.0) -> int:
+        """Delete what was being received when the node stopped: it was never acknowledged.
+
+        Returns how many files. ``older_than_s`` leaves those that were written to lately.
+        """
+        before = time.time() - older_than_s
+        cleared = 0
+        for path in self.incoming_folder.iterdir():
+            try:
+                if path.stat().st_mtime <= before:
+                    path.unlink()
+                    cleared += 1
+            except FileNotFoundError:
+                continue  # its owner was faster
+            except OSError as error:
+                raise self._error(f"cannot delete {_INCOMING}/{path.name}", error) from error
+        return cleared
+
+    def _make_folder(self, folder: Path) -> Path:
+        # A folder that is there may have been made, and not yet synced, by another thread or by
+        # a process that was killed: only one whose parent we have synced ourselves is durable.
+        if folder not in self._durable or not folder.is_dir():
+            folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            _sync_folder(folder.parent)
+            self._durable.add(folder)
+        return folder
+
+    def _error(self, what: str, error: OSError) -> FileStoreError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        steps = {
+            errno.ENOSPC: "free space on its volume",
+            errno.EDQUOT: "free space on its volume",
+            errno.EXDEV: "put files into its incoming folder before they are kept",
+            errno.ENOENT: "restore it from a backup",
+            errno.EACCES: "see that this user may read and write there",
+            errno.EPERM: "see that this user may read and write there",
+            errno.EROFS: "its volume can only be read; see why",
+        }
+        step = steps.get(error.errno or 0, "see to its volume")
+        return FileStoreError(
+            f"file store {self.root}: {what}: {error.strerror or error}; {step}", disk_full=full
+        )
+
+
+def _place_for(temporary: Path, folder: Path, stem: str) -> Path:
+    """The first name that is free, or taken by a file with the same bytes."""
+    target = folder / f"{stem}.dcm"
+    number = 2
+    while target.exists() and not _same_bytes(temporary, target):
+        target = folder / f"{stem}-{number}.dcm"
+        number += 1
+    return target
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as left, other.open("rb") as right:
+        while chunk := left.read(_CHUNK_BYTES):
+            if chunk != right.read(_CHUNK_BYTES):
+                return False
+    return True
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(handle, _FILE_MODE)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
