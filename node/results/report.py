@@ -1,0 +1,639 @@
+"""The report: one TID 1500 Measurement Report for a study, as Comprehensive 3D SR.
+
+What a reader meets, in order: the study's ejection fraction, to be read first; then, for each
+clip and pack, groups of at most five measurements with their evidence, where they were made, the
+picture that explains them and the frame they came from; then a line of words for every clip, the
+ones that no model read included, with the reason. The image library gives each clip's view in
+codes. Every group has a tracking UID and a spatial coordinate, without which OHIF 3.13 fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import groupby
+from types import MappingProxyType
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from models.finding import Evidence, Finding, Kind, Method, PackRef
+from models.tasks import TASKS
+from models.views import ViewCall
+from node.results import codes, content
+from node.results.codes import OUTPUTS, UNITS, VIEWS, Concept, Subject
+from node.results.content import (
+    HAS_ACQ_CONTEXT,
+    HAS_CONCEPT_MOD,
+    HAS_OBS_CONTEXT,
+    HAS_PROPERTIES,
+    SELECTED_FROM,
+    Item,
+)
+from node.results.header import (
+    TIME_ATTRIBUTES,
+    add_equipment,
+    add_times,
+    coding_scheme_items,
+    copy_patient_and_study,
+)
+from node.results.objects import (
+    MANUFACTURER,
+    MODEL_NAME,
+    RESEARCH_WORDS,
+    ClipResult,
+    EncodedObject,
+    ObjectRef,
+    ReportSettings,
+    ResultError,
+    content_uid,
+    derive_uid,
+    encode,
+    mark_as_own,
+    reference,
+    series_uid,
+)
+from node.results.summary import Summary, summarise
+
+MAX_MEASUREMENTS = 5  # OHIF 3.13 shows so many lines of a group and no more
+
+TestedOn = Mapping[tuple[PackRef, str], str]
+"""By pack and output: on which data the output was tested, in words for a reader."""
+
+
+def build_report(
+    clips: Sequence[ClipResult],
+    *,
+    revision: int,
+    predecessor: ObjectRef | None,
+    settings: ReportSettings,
+    created_at: datetime,
+    tested_on: TestedOn = MappingProxyType({}),
+) -> EncodedObject:
+    """The report of a study.
+
+    Parameters
+    ----------
+    clips
+        Every clip of the study, in any order.
+    revision
+        1 for the first report; becomes the Instance Number.
+    predecessor
+        The report that this one takes the place of.
+    created_at
+        When the report was made, with a time zone. It is in the object, but not in its UID.
+
+    Returns
+    -------
+    EncodedObject
+        Explicit VR Little Endian. The same inputs give the same SOP Instance UID.
+
+    Raises
+    ------
+    ResultError
+        If the clips are none, or of several studies, or a finding contradicts itself.
+    """
+    sources = _sources(clips, settings)
+    if revision < 1:
+        raise ResultError(f"revision {revision}: the first is 1")
+    dataset = Dataset()
+    copy_patient_and_study(sources[0].result.header, dataset)
+    _add_series_and_document(dataset, sources, revision, predecessor, settings)
+    add_equipment(dataset, settings, _packs(sources))
+    dataset.CodingSchemeIdentificationSequence = coding_scheme_items()
+    root = _root(sources, settings, tested_on)
+    for element in root:
+        dataset[element.tag] = element
+    mark_as_own(dataset, "SR")
+    dataset.SOPInstanceUID = content_uid(dataset, leave_out=())
+    add_times(dataset, sources[0].result.header, created_at)
+    return encode(dataset, ExplicitVRLittleEndian)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A clip as the report speaks of it."""
+
+    result: ClipResult
+    ref: ObjectRef
+    findings: tuple[Finding, ...]  # those that may be reported
+    left_out: tuple[str, ...]  # what may not, and why
+
+    @cached_property
+    def order(self) -> tuple[float, float, str]:
+        header = self.result.header
+        return (
+            _number(header, "SeriesNumber"),
+            _number(header, "InstanceNumber"),
+            self.ref.sop_instance_uid,
+        )
+
+    @cached_property
+    def title(self) -> str:
+        series, instance, uid = self.order
+        if math.isinf(instance):
+            return f"image {uid}"
+        if math.isinf(series):
+            return f"image {instance:.0f}"
+        return f"series {series:.0f} image {instance:.0f}"
+
+    @cached_property
+    def frame_count(self) -> int:
+        count = _number(self.result.header, "NumberOfFrames")
+        return 1 if math.isinf(count) else max(int(count), 1)
+
+    def image(
+        self, name: Concept, relationship: object, *, frame: int | None = None,
+        children: Iterable[Item] = (),
+    ) -> Item:
+        """A reference to the clip; ``frame`` is zero-based and left out of a still."""
+        if frame is not None and not 0 <= frame < self.frame_count:
+            raise ResultError(
+                f"{self.title}: a finding came from frame {frame}, "
+                f"but the clip has {self.frame_count}"
+            )
+        number = frame + 1 if frame is not None and self.frame_count > 1 else None
+        return content.image(
+            name, self.ref.sop_class_uid, self.ref.sop_instance_uid, relationship,
+            frame=number, children=children,
+        )
+
+    def coordinate(self, frame: int) -> Item:
+        """The middle of a frame: the whole picture was the source, but viewers need a point."""
+        header = self.result.header
+        if not header.get("Rows") or not header.get("Columns"):
+            raise ResultError(f"{self.title}: the header has no Rows or Columns")
+        return content.point(
+            codes.SOURCE_OF_MEASUREMENT, int(header.Columns) / 2, int(header.Rows) / 2,
+            self.image(codes.SOURCE_OF_MEASUREMENT, SELECTED_FROM, frame=frame),
+        )
+
+
+def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Source]:
+    if not clips:
+        raise ResultError("a report needs at least one clip")
+    sources = []
+    for clip in clips:
+        for finding in clip.findings:
+            _check_finding(finding)
+        reasons = [_withheld(finding, settings) for finding in clip.findings]
+        pairs = tuple(zip(clip.findings, reasons, strict=True))
+        sources.append(
+            _Source(
+                result=clip,
+                ref=reference(clip.header),
+                findings=tuple(finding for finding, reason in pairs if reason is None),
+                left_out=tuple(
+                    f"{TASKS[finding.output].title} by {_pack_words(finding.pack)}: {reason}"
+                    for finding, reason in pairs
+                    if reason is not None
+                )
+                + tuple(
+                    f"{_output_title(refusal.output)} by {_pack_words(refusal.pack)}: "
+                    f"{refusal.reason}"
+                    for refusal in clip.refusals
+                ),
+            )
+        )
+    if len({source.ref.study_instance_uid for source in sources}) > 1:
+        raise ResultError("the clips belong to several studies; make a report for each")
+    if len({source.ref.sop_instance_uid for source in sources}) < len(sources):
+        raise ResultError("a clip was given twice")
+    return sorted(sources, key=lambda source: source.order)
+
+
+def _check_finding(finding: Finding) -> None:
+    name = f"finding {finding.output!r} of pack {finding.pack.name}"
+    if finding.output not in OUTPUTS:
+        raise ResultError(f"{name}: there are no codes for this output")
+    if finding.unit not in UNITS:
+        raise ResultError(f"{name}: there is no code for the unit {finding.unit!r}")
+    main = finding.score if finding.kind is Kind.SCORE else finding.value
+    if main is None:
+        raise ResultError(f"{name}: a {finding.kind} without its number")
+    for number in (main, finding.low, finding.high, finding.threshold):
+        if number is not None and not math.isfinite(number):
+            raise ResultError(f"{name}: {number} is not a number to report")
+
+
+def _withheld(finding: Finding, settings: ReportSettings) -> str | None:
+    """Why a finding may not be reported."""
+    if finding.evidence is Evidence.SIMULATED and not settings.simulated_evidence:
+        return "tested on simulated clips only, and such outputs are switched off"
+    if TASKS[finding.output].demographic and not settings.demographic_estimates:
+        return "estimates of the person are switched off"
+    return None
+
+
+# The header.
+
+
+def _add_series_and_document(
+    dataset: Dataset,
+    sources: Sequence[_Source],
+    revision: int,
+    predecessor: ObjectRef | None,
+    settings: ReportSettings,
+) -> None:
+    study = sources[0].ref.study_instance_uid
+    dataset.SOPClassUID = settings.sop_class_uid
+    dataset.Modality = "SR"
+    dataset.SeriesInstanceUID = series_uid(study, "SR", settings)
+    dataset.SeriesNumber = settings.report_series_number
+    dataset.SeriesDescription = settings.report_series_description
+    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset.InstanceNumber = revision
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
+    dataset.PerformedProcedureCodeSequence = []
+    captures = [source.result.capture for source in sources]
+    dataset.CurrentRequestedProcedureEvidenceSequence = _hierarchy(
+        [source.ref for source in sources] + [ref for ref in captures if ref is not None]
+    )
+    if predecessor is not None:
+        dataset.PredecessorDocumentsSequence = _hierarchy([predecessor])
+
+
+def _hierarchy(refs: Iterable[ObjectRef]) -> list[Dataset]:
+    """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
+    def study(ref: ObjectRef) -> str:
+        return ref.study_instance_uid
+
+    def series(ref: ObjectRef) -> str:
+        return ref.series_instance_uid
+
+    studies = []
+    for study_uid, of_study in groupby(sorted(set(refs), key=_hierarchy_key), key=study):
+        study_item = Dataset()
+        study_item.ReferencedSeriesSequence = []
+        study_item.StudyInstanceUID = study_uid
+        for the_series, of_series in groupby(of_study, key=series):
+            series_item = Dataset()
+            series_item.ReferencedSOPSequence = [_sop_item(ref) for ref in of_series]
+            series_item.SeriesInstanceUID = the_series
+            study_item.ReferencedSeriesSequence.append(series_item)
+        studies.append(study_item)
+    return studies
+
+
+def _hierarchy_key(ref: ObjectRef) -> tuple[str, str, str]:
+    return (ref.study_instance_uid, ref.series_instance_uid, ref.sop_instance_uid)
+
+
+def _sop_item(ref: ObjectRef) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = ref.sop_class_uid
+    item.ReferencedSOPInstanceUID = ref.sop_instance_uid
+    return item
+
+
+def _packs(sources: Iterable[_Source]) -> list[PackRef]:
+    """Every pack that took part, by name."""
+    packs = {
+        pack
+        for source in sources
+        for pack in (
+            *source.result.packs,
+            *(finding.pack for finding in source.findings),
+            *(refusal.pack for refusal in source.result.refusals),
+        )
+    }
+    return sorted(packs, key=lambda pack: (pack.name, pack.version, pack.weights_sha256))
+
+
+# The tree.
+
+
+def _root(
+    sources: Sequence[_Source], settings: ReportSettings, tested_on: TestedOn
+) -> Item:
+    groups: list[Item] = []
+    summary = summarise(
+        [source.result for source in sources], [source.findings for source in sources]
+    )
+    if summary is not None:
+        groups.append(_summary_group(summary, sources, tested_on))
+    for source in sources:
+        groups.extend(_clip_groups(source, tested_on))
+    parts = [
+        content.code(codes.LANGUAGE, codes.ENGLISH_US, HAS_CONCEPT_MOD),
+        *_observer(settings),
+        content.code(codes.PROCEDURE_REPORTED, codes.TRANSTHORACIC_ECHO, HAS_CONCEPT_MOD),
+        content.container(
+            codes.IMAGE_LIBRARY,
+            [
+                content.container(
+                    codes.IMAGE_LIBRARY_GROUP, [_library_entry(source) for source in sources]
+                )
+            ],
+        ),
+    ]
+    if groups:
+        parts.append(content.container(codes.IMAGING_MEASUREMENTS, groups))
+    parts.append(
+        content.container(
+            codes.QUALITATIVE_EVALUATIONS,
+            [
+                content.text(codes.COMMENT, f"{RESEARCH_WORDS}. Results of echonode "
+                             f"{settings.software_version}, not verified by a physician."),
+                *(content.text(codes.CLIP, _clip_words(source)) for source in sources),
+            ],
+        )
+    )
+    return content.container(
+        codes.IMAGING_MEASUREMENT_REPORT, parts, relationship=None, template="1500"
+    )
+
+
+def _observer(settings: ReportSettings) -> list[Item]:
+    """TID 1002 and TID 1004: a device observed."""
+    return [
+        content.code(codes.OBSERVER_TYPE, codes.DEVICE, HAS_OBS_CONTEXT),
+        content.uid(codes.DEVICE_UID, settings.device_uid, HAS_OBS_CONTEXT),
+        content.text(codes.DEVICE_NAME, MODEL_NAME, HAS_OBS_CONTEXT),
+        content.text(codes.DEVICE_MANUFACTURER, MANUFACTURER, HAS_OBS_CONTEXT),
+        content.text(codes.DEVICE_MODEL, MODEL_NAME, HAS_OBS_CONTEXT),
+        content.text(codes.DEVICE_SERIAL, settings.device_serial, HAS_OBS_CONTEXT),
+    ]
+
+
+def _library_entry(source: _Source) -> Item:
+    """TID 1601 and TID 1602: the clip, and which view of the heart it shows."""
+    return source.image(
+        codes.SOURCE_OF_MEASUREMENT, content.CONTAINS,
+        children=[
+            content.code(codes.MODALITY, codes.ULTRASOUND, HAS_ACQ_CONTEXT),
+            *_view_items(source.result.view),
+        ],
+    )
+
+
+def _view_items(view: ViewCall | None) -> list[Item]:
+    """The view in codes where the model is certain; its label and score in any case."""
+    if view is None:
+        return []
+    items = []
+    if view.certain:
+        known = VIEWS[view.view]
+        items.append(content.code(known.name, known.value, HAS_ACQ_CONTEXT))
+        if known.site is not None:
+            items.append(content.code(codes.FINDING_SITE, known.site, HAS_ACQ_CONTEXT))
+    items.append(content.text(codes.VIEW_LABEL, view.view.value, HAS_ACQ_CONTEXT))
+    items.append(
+        content.number(codes.VIEW_SCORE, view.score, codes.SCORE, 3, relationship=HAS_ACQ_CONTEXT)
+    )
+    return items
+
+
+def _clip_groups(source: _Source, tested_on: TestedOn) -> Iterator[Item]:
+    """The measurement groups of a clip: by pack, by subject, at most five measurements each."""
+    packs = list(dict.fromkeys(finding.pack for finding in source.findings))
+    for pack in packs:
+        for subject in dict.fromkeys(output.subject for output in OUTPUTS.values()):
+            findings = [
+                finding
+                for output, of_output in OUTPUTS.items()
+                for finding in source.findings
+                if finding.output == output
+                and finding.pack == pack
+                and of_output.subject == subject
+            ]
+            for start in range(0, len(findings), MAX_MEASUREMENTS):
+                part = findings[start : start + MAX_MEASUREMENTS]
+                yield _group(source, pack, subject, part, start // MAX_MEASUREMENTS, tested_on)
+
+
+def _group(
+    source: _Source,
+    pack: PackRef,
+    subject: Subject,
+    findings: Sequence[Finding],
+    part: int,
+    tested_on: TestedOn,
+) -> Item:
+    """TID 1501: what one pack says of one part of the heart in one clip."""
+    identity = (source.ref.sop_instance_uid, pack.name, subject.finding.value, str(part))
+    frames = dict.fromkeys(finding.frames[0] if finding.frames else 0 for finding in findings)
+    capture = source.result.capture
+    return content.container(
+        codes.MEASUREMENT_GROUP,
+        [
+            *_group_head(
+                f"{subject.finding.meaning}, {source.title}, by {pack.name}",
+                derive_uid("tracking", *identity), subject, pack, findings,
+            ),
+            *(_measurement(finding) for finding in findings),
+            *_evaluations(findings),
+            *_intervals(findings),
+            *(
+                [content.image(codes.VISUAL_EXPLANATION, capture.sop_class_uid,
+                               capture.sop_instance_uid, content.CONTAINS)]
+                if capture is not None
+                else []
+            ),
+            *(source.coordinate(frame) for frame in frames),
+            content.text(codes.COMMENT, _evidence_words(findings, tested_on)),
+        ],
+    )
+
+
+def _summary_group(
+    summary: Summary, sources: Sequence[_Source], tested_on: TestedOn
+) -> Item:
+    """TID 1501: the ejection fraction of the study, with the clips that it came from."""
+    findings = [finding for _, finding in summary.members]
+    first = findings[0]
+    many = len(findings) > 1
+    subject = OUTPUTS["ef"].subject
+    children = [content.code(codes.DERIVATION, codes.MEAN if many else codes.ESTIMATED,
+                             HAS_CONCEPT_MOD)]
+    if not many:
+        children += _interval_bounds(first)
+    items = [
+        *_group_head(
+            f"Study summary: {TASKS['ef'].title}", 
+            derive_uid("tracking", sources[0].ref.study_instance_uid, "summary", "ef"),
+            subject, summary.pack, findings[:1],
+        ),
+        content.number(
+            OUTPUTS["ef"].name_of(summary.method), summary.value, UNITS[first.unit],
+            OUTPUTS["ef"].decimals, [*_method(summary.method), *children],
+        ),
+        *([] if many else _intervals(findings)),
+    ]
+    for index, finding in summary.members:
+        items.append(sources[index].coordinate(finding.frames[0] if finding.frames else 0))
+    items.append(content.text(codes.COMMENT, _summary_words(summary, sources)))
+    items.append(content.text(codes.COMMENT, _evidence_words(findings[:1], tested_on)))
+    return content.container(codes.MEASUREMENT_GROUP, items)
+
+
+def _group_head(
+    tracking: str, tracking_uid: str, subject: Subject, pack: PackRef, findings: Sequence[Finding]
+) -> list[Item]:
+    site = subject.site
+    return [
+        content.text(codes.TRACKING_IDENTIFIER, tracking, HAS_OBS_CONTEXT),
+        content.uid(codes.TRACKING_UID, tracking_uid, HAS_OBS_CONTEXT),
+        content.code(codes.FINDING, subject.finding),
+        *([content.code(codes.FINDING_SITE, site, HAS_CONCEPT_MOD)] if site is not None else []),
+        *_algorithm(pack, findings),
+    ]
+
+
+def _algorithm(pack: PackRef, findings: Iterable[Finding]) -> list[Item]:
+    """TID 4019: which pack, with which weights, and where it draws the line."""
+    parameters = [f"weights_sha256={pack.weights_sha256}"]
+    parameters += [
+        f"decision_threshold.{finding.output}={finding.threshold:.6g}"
+        for finding in findings
+        if finding.threshold is not None
+    ]
+    return [
+        content.code(codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE, HAS_CONCEPT_MOD),
+        content.text(codes.ALGORITHM_NAME, pack.name, HAS_CONCEPT_MOD),
+        content.text(codes.ALGORITHM_VERSION, pack.version, HAS_CONCEPT_MOD),
+        content.text(codes.ALGORITHM_MANUFACTURER, MANUFACTURER, HAS_CONCEPT_MOD),
+        *(content.text(codes.ALGORITHM_PARAMETERS, each, HAS_CONCEPT_MOD) for each in parameters),
+    ]
+
+
+def _measurement(finding: Finding) -> Item:
+    """TID 300: a number, how it came about, and its interval."""
+    output = OUTPUTS[finding.output]
+    if finding.kind is Kind.SCORE:
+        return content.number(output.measured, _main(finding), codes.SCORE, output.decimals)
+    return content.number(
+        output.name_of(finding.method), _main(finding), UNITS[finding.unit], output.decimals,
+        [
+            *_method(finding.method),
+            content.code(codes.DERIVATION, codes.ESTIMATED, HAS_CONCEPT_MOD),
+            *_interval_bounds(finding),
+        ],
+    )
+
+
+def _method(method: Method) -> list[Item]:
+    if method is not Method.SINGLE_PLANE_DISCS:
+        return []
+    return [content.code(codes.MEASUREMENT_METHOD, codes.DISCS_SINGLE_PLANE, HAS_CONCEPT_MOD)]
+
+
+def _interval_bounds(finding: Finding) -> list[Item]:
+    """The interval as numbers below the value, in the value's own unit."""
+    output = OUTPUTS[finding.output]
+    return [
+        content.number(name, bound, UNITS[finding.unit], output.decimals,
+                       relationship=HAS_PROPERTIES)
+        for name, bound in (
+            (codes.INTERVAL_LOW, finding.low), (codes.INTERVAL_HIGH, finding.high),
+        )
+        if bound is not None
+    ]
+
+
+def _intervals(findings: Iterable[Finding]) -> list[Item]:
+    """The intervals as words, since many viewers do not show what stands below a number."""
+    return [
+        content.text(
+            codes.INTERVAL,
+            f"{TASKS[finding.output].title}: {_rounded(finding, finding.low)} to "
+            f"{_rounded(finding, finding.high)} {finding.unit}",
+        )
+        for finding in findings
+        if finding.low is not None and finding.high is not None
+    ]
+
+
+def _evaluations(findings: Iterable[Finding]) -> list[Item]:
+    """A score against its threshold, as a qualitative finding."""
+    items = []
+    for finding in findings:
+        concept = OUTPUTS[finding.output].qualitative
+        if concept is not None and finding.score is not None and finding.threshold is not None:
+            present = finding.score >= finding.threshold
+            items.append(content.code(concept, codes.PRESENT if present else codes.ABSENT))
+    return items
+
+
+# Words.
+
+
+def _clip_words(source: _Source) -> str:
+    """A line about a clip: its view, who read it, what was not given and why."""
+    words = f"{source.title[0].upper()}{source.title[1:]}: {_view_words(source.result.view)}."
+    if source.result.not_analysed is not None:
+        words += f" Not analysed: {source.result.not_analysed.rstrip('.')}."
+    elif source.result.packs:
+        words += f" Read by {', '.join(_pack_words(pack) for pack in source.result.packs)}."
+    if source.left_out:
+        words += f" Not given: {'; '.join(each.rstrip('.') for each in source.left_out)}."
+    return words
+
+
+def _view_words(view: ViewCall | None) -> str:
+    if view is None:
+        return "view not determined"
+    sure = "" if view.certain else "uncertain, perhaps "
+    return f"{sure}{VIEWS[view.view].title} ({view.view.value}, score {view.score:.2f})"
+
+
+def _summary_words(summary: Summary, sources: Sequence[_Source]) -> str:
+    names = ", ".join(sources[index].title for index, _ in summary.members)
+    by = f"{summary.method} by {_pack_words(summary.pack)}"
+    if summary.deviation is None:
+        return f"From one clip ({names}), {by}."
+    return (
+        f"Mean of {len(summary.members)} clips ({names}), {by}; range {summary.lowest:.1f} to "
+        f"{summary.highest:.1f} %, standard deviation {summary.deviation:.1f} percentage points."
+    )
+
+
+def _evidence_words(findings: Sequence[Finding], tested_on: TestedOn) -> str:
+    """What every line of ours must say: for research, and on what evidence."""
+    words = [f"{RESEARCH_WORDS}."]
+    grouped: dict[tuple[Evidence, str], list[Finding]] = {}
+    for finding in findings:
+        tested = tested_on.get((finding.pack, finding.output), "").strip().rstrip(".")
+        grouped.setdefault((finding.evidence, tested), []).append(finding)
+    for (evidence, tested), members in grouped.items():
+        names = ", ".join(dict.fromkeys(TASKS[finding.output].title for finding in members))
+        if evidence is Evidence.PATIENTS:
+            level = "tested on patients that training never saw"
+        else:
+            level = "FOR DEMONSTRATION: has only seen simulated clips, never tested on patients"
+        words.append(f"{names}: {level}{f' ({tested})' if tested else ''}.")
+    if any(finding.method is Method.REGRESSION for finding in findings):
+        words.append("Numbers were given directly by a network; nothing was traced.")
+    return " ".join(words)
+
+
+def _pack_words(pack: PackRef) -> str:
+    return f"{pack.name} {pack.version}"
+
+
+def _output_title(output: str) -> str:
+    return TASKS[output].title if output in TASKS else output
+
+
+def _rounded(finding: Finding, value: float | None) -> str:
+    return "" if value is None else f"{value:.{OUTPUTS[finding.output].decimals}f}"
+
+
+def _main(finding: Finding) -> float:
+    number = finding.score if finding.kind is Kind.SCORE else finding.value
+    if number is None:  # held by _check_finding
+        raise ResultError(f"finding {finding.output!r}: a {finding.kind} without its number")
+    return number
+
+
+def _number(header: Dataset, keyword: str) -> float:
+    """An integer of the header; infinity where it has none."""
+    try:
+        return float(int(str(header.get(keyword))))
+    except ValueError:
+        return math.inf
