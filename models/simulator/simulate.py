@@ -1,0 +1,220 @@
+"""One call from a view and a seed to a clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.simulator.anatomy import Anatomy, build_anatomy
+from models.simulator.beams import BeamPainter
+from models.simulator.clip import Region, RegionFormat, RegionType, SimulatedClip, Truth
+from models.simulator.heart import Heart, random_heart
+from models.simulator.look import Borrowed, Look, random_look, slow_field
+from models.simulator.screen import Layout, Screen, place_sector, random_flow, random_layout
+from models.simulator.sector import Sector
+from models.views import View
+
+_STILLS = (View.PW, View.CW, View.M_MODE)
+_HAS_VENTRICLE = (View.A4C, View.A2C, View.A3C, View.A5C, View.PSLA, View.SUB4C, View.SAX_MID)
+_COLOUR_CHANCE = 0.12
+
+
+def simulate(
+    view: View,
+    *,
+    seed: int,
+    frames: int | None = None,
+    ef: float | None = None,
+    lead: bool | None = None,
+    size: tuple[int, int] | None = None,
+    frame_time_ms: float | None = None,
+    colour_flow: bool | None = None,
+    look: Look | None = None,
+    borrowed: Borrowed | None = None,
+    masks: bool = True,
+) -> SimulatedClip:
+    """Make a clip. The same arguments make the same pixels.
+
+    Parameters
+    ----------
+    view
+        What the clip shows. PW, CW and M-mode are stills; "other" is drawn among blank pictures,
+        phantoms, organs, linear probes and pages of text.
+    seed
+        Of everything that is drawn at random.
+    frames
+        How many; None makes about one beat (1 for stills).
+    ef
+        Ejection fraction in percent (5 to 85); None draws one.
+    lead
+        Whether a pacemaker lead lies in the right heart (seen in four-chamber views).
+    size
+        Rows and columns of the screen; None draws one of usual screens.
+    frame_time_ms
+        Time between frames; None draws 25 to 70 frames a second.
+    colour_flow
+        Whether a colour-Doppler box is shown; None shows one at times.
+    look
+        Gain, haze, grain and so on; None draws one.
+    borrowed
+        What a real frame lends to a drawn look.
+    masks
+        Whether to draw the truth of every pixel.
+
+    Raises
+    ------
+    ValueError
+        If ``frames`` is not positive or ``ef`` is out of range.
+    """
+    if frames is not None and frames < 1:
+        raise ValueError(f"a clip needs at least one frame, not {frames}")
+    rng = np.random.default_rng([seed, tuple(View).index(view)])
+    if view in _STILLS:
+        from models.simulator.stills import simulate_still
+
+        return simulate_still(view, rng=rng, seed=seed, frames=frames or 1, size=size)
+    if view is View.OTHER:
+        from models.simulator.others import simulate_other
+
+        return simulate_other(rng=rng, seed=seed, frames=frames, size=size, borrowed=borrowed)
+    heart = random_heart(rng, ef_percent=ef, lead=lead)
+    anatomy = build_anatomy(view, heart, rng)
+    drawn_look = look or random_look(rng, borrowed)
+    flow = bool(rng.random() < _COLOUR_CHANCE) if colour_flow is None else colour_flow
+    layout = random_layout(
+        rng, rows=size[0] if size else None, columns=size[1] if size else None, colour=flow
+    )
+    sector = place_sector(layout, rng, depth_cm=anatomy.depth_cm)
+    step_ms = float(rng.uniform(1000 / 70, 40)) if frame_time_ms is None else frame_time_ms
+    count = frames or max(2, math.ceil(heart.rr_ms / step_ms))
+    return _film(
+        view=view, seed=seed, heart=heart, anatomy=anatomy, look=drawn_look, layout=layout,
+        sector=sector, step_ms=step_ms, count=count, flow=flow, masks=masks, rng=rng,
+    )  # fmt: skip
+
+
+def _film(
+    *,
+    view: View,
+    seed: int,
+    heart: Heart,
+    anatomy: Anatomy,
+    look: Look,
+    layout: Layout,
+    sector: Sector,
+    step_ms: float,
+    count: int,
+    flow: bool,
+    masks: bool,
+    rng: np.random.Generator,
+) -> SimulatedClip:
+    painter = BeamPainter(anatomy, sector, look, rng)
+    screen = Screen(layout, (sector,), rng)
+    stream = FlowBox(rng, sector) if flow else None
+    start_ms = float(rng.uniform(0, heart.rr_ms)) if rng.random() < 0.5 else 0.0
+    pictures, labels, phases, volumes = [], [], [], []
+    for index in range(count):
+        beat = heart.at(start_ms + index * step_ms)
+        beams, structure = painter.paint(beat, heart)
+        pictures.append(
+            screen.frame(
+                sector.draw(beams),
+                progress=index / max(1, count - 1),
+                phase=start_ms / heart.rr_ms,
+                beats=max(1.0, count * step_ms / heart.rr_ms),
+                flow=None if stream is None else stream.at(beat.phase, beams),
+            )
+        )
+        phases.append(beat.phase)
+        volumes.append(beat.volume_ml)
+        if masks:
+            labels.append(sector.draw_labels(structure) * screen.mask)
+    ventricle = view in _HAS_VENTRICLE
+    four = view in (View.A4C, View.A5C, View.SUB4C)
+    atrium = view in (View.A4C, View.A2C)
+    truth = Truth(
+        kind=view.value,
+        heart_rate_bpm=heart.heart_rate_bpm,
+        edv_ml=heart.edv_ml if ventricle else None,
+        esv_ml=heart.esv_ml if ventricle else None,
+        ef_percent=heart.ef_percent if ventricle else None,
+        volumes_ml=tuple(volumes) if ventricle else (),
+        wall_cm=heart.wall_cm if ventricle else None,
+        la_area_cm2=heart.la_area_cm2 if atrium else None,
+        la_volume_ml=heart.la_volume_ml if atrium else None,
+        ra_length_cm=heart.ra_length_cm if four else None,
+        lead=heart.lead if four else None,
+        cm_per_pixel=sector.cm_per_pixel,
+        phases=tuple(phases),
+        masks=np.stack(labels) if masks else None,
+    )
+    box = box_of(screen.mask)
+    return SimulatedClip(
+        view=view,
+        seed=seed,
+        frames=np.stack(pictures),
+        frame_time_ms=step_ms,
+        truth=truth,
+        regions=(two_d_region(sector, box, flow=flow),),
+        sector_box=box,
+        colour_flow=flow,
+    )
+
+
+class FlowBox:
+    """A colour-Doppler box over the blood of a beam picture."""
+
+    def __init__(self, rng: np.random.Generator, sector: Sector) -> None:
+        self._sector = sector
+        self._depths, self._beams = random_flow(rng, sector)
+        self._fields = [slow_field(rng, depth_scale=40, beam_scale=25) for _ in range(2)]
+        self._drift = float(rng.normal(0, 0.4))
+        self._threshold = float(rng.uniform(0.25, 0.5))
+        self._mosaic = float(rng.choice([0.0, 0.2, 0.5]))
+        self._rng = np.random.default_rng(rng.integers(2**63))
+
+    def at(self, phase: float, beams: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Velocity by pixel, -1 to 1, NaN where none is shown."""
+        from scipy.ndimage import uniform_filter
+
+        turn = 2 * math.pi * phase
+        speed = self._fields[0] * math.cos(turn) + self._fields[1] * math.sin(turn) + self._drift
+        if self._mosaic:
+            speed = speed + self._mosaic * self._rng.standard_normal(speed.shape, np.float32)
+        shown = np.zeros(beams.shape, np.float32)
+        window = (self._depths, self._beams)
+        dark = uniform_filter(beams, 5)[window] < self._threshold
+        shown[window] = dark & (np.abs(speed[window]) > 0.25)
+        where = self._sector.draw(shown) > 0.5
+        return np.where(where, self._sector.draw(np.asarray(speed, np.float32)), np.nan)
+
+
+def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The half-open box (top, left, bottom, right) around a mask's pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def two_d_region(sector: Sector, box: tuple[int, int, int, int], *, flow: bool) -> Region:
+    """The region that a machine would declare for the sector."""
+    return Region(
+        format=RegionFormat.TWO_D,
+        type=RegionType.COLOUR_FLOW if flow else RegionType.TISSUE,
+        top=box[0],
+        left=box[1],
+        bottom=box[2],
+        right=box[3],
+        delta_x=sector.cm_per_pixel,
+        delta_y=sector.cm_per_pixel,
+        reference_row=round(sector.centre_row),
+    )
+
+
+def with_look(look: Look, borrowed: Borrowed, *, share: float = 1.0) -> Look:
+    """A look that takes grain, levels and shading from a real frame."""
+    return replace(
+        look, borrowed=borrowed, borrow_grain=share, borrow_levels=share, borrow_shade=share
+    )
