@@ -170,6 +170,25 @@ def _leaflets(
     return out
 
 
+def _orifice(u: float, low: float, high: float) -> Layer:
+    """Blood between two chambers, where a valve's annulus lets it through."""
+    shape = Ellipse(u=u, v=(low + high) / 2, half_u=0.55, half_v=max(0.3, (high - low) / 2 - 0.12))
+    return Layer(shape=shape, echo=BLOOD)
+
+
+def _root(
+    points: tuple[tuple[float, float], ...], radius: float, beat: Beat
+) -> list[Layer]:
+    """The aortic root and its cusps; its near end opens into the ventricle."""
+    (u, v) = points[0]
+    mouth = Ellipse(u=u - 0.9, v=v, half_u=radius + 1.0, half_v=radius * 0.92)
+    return [
+        *_vessel(points, radius, structure=Structure.AORTA),
+        Layer(shape=mouth, echo=BLOOD, soft_cm=0.2),
+        *_cusps(u + 0.8, v, radius, beat),
+    ]
+
+
 def _spots(places: list[tuple[float, float]], radius: float, echo: float) -> list[Layer]:
     return [
         Layer(shape=Ellipse(u=u, v=v, half_u=radius, half_v=radius), echo=echo) for u, v in places
@@ -208,7 +227,7 @@ def _vessel(
 def _apical_placement(rng: np.random.Generator, *, tilt: tuple[float, float]) -> Placement:
     return Placement(
         x=float(rng.normal(0.0, 0.9)),
-        z=float(rng.uniform(1.6, 3.6)),
+        z=float(rng.uniform(0.9, 3.2)),
         angle_deg=float(rng.uniform(*tilt)),
         mirrored=bool(rng.random() < 0.15),  # some laboratories show the left heart on the left
     )
@@ -234,6 +253,7 @@ def _right_heart(heart: Heart, beat: Beat, *, ra_v: float, rv_share: float) -> l
         Layer(shape=wall, echo=0.4, soft_cm=0.25),
         Layer(shape=cavity, echo=BLOOD * 1.4, soft_cm=0.3, structure=Structure.RIGHT_VENTRICLE),
         *_chamber(atrium, Structure.RIGHT_ATRIUM),
+        _orifice(base - 0.5, rv_v - half * 0.9, rv_v + half * 0.9),
         *_leaflets(
             (base - 0.5, rv_v - half * 0.9),
             (base - 0.5, rv_v + half * 0.9),
@@ -276,6 +296,7 @@ def _left_atrium(heart: Heart, beat: Beat, *, v: float, angle_deg: float = 0.0) 
 def _mitral(beat: Beat, *, low: float, high: float, share: float = 0.58) -> list[Layer]:
     base = beat.lv_length_cm
     return [
+        _orifice(base, low, high),
         *_spots([(base, low), (base, high)], 0.22, 0.9),
         *_leaflets(
             (base, low), (base, high), opened=beat.mitral_open, towards_deg=180.0, share=share
@@ -315,19 +336,8 @@ def _four_chamber_layers(heart: Heart, rng: np.random.Generator, *, outflow: boo
         out.append(Layer(shape=Tube(points=line, radius=0.22), echo=septum, soft_cm=0.3))
         if outflow:
             axis = -a * root_shift - 0.25
-            out += _vessel(
-                ((base - 0.5, axis), (base + 1.6, axis - 0.15), (base + 3.4, axis - 0.5)),
-                root_radius,
-                structure=Structure.AORTA,
-            )
-            out.append(  # the outflow tract opens into the ventricle
-                Layer(
-                    shape=Ellipse(u=base - 0.7, v=axis, half_u=0.9, half_v=root_radius),
-                    echo=BLOOD,
-                    structure=Structure.LV_CAVITY,
-                )
-            )
-            out += _cusps(base + 0.55, axis, root_radius, beat)
+            course = ((base - 0.3, axis), (base + 1.6, axis - 0.15), (base + 3.4, axis - 0.5))
+            out += _root(course, root_radius, beat)
             out += _mitral(beat, low=axis + root_radius + 0.15, high=a * 1.0 + 0.2)
         else:
             out += _spots([(base - 0.25, -(a + w * 0.6))], 0.35, 0.9)  # the crux
@@ -433,17 +443,9 @@ def _a3c(heart: Heart, rng: np.random.Generator) -> Anatomy:
             Layer(shape=rv, echo=BLOOD * 1.4, structure=Structure.RIGHT_VENTRICLE, soft_cm=0.25),
             *_ventricle(beat),
             *_left_atrium(heart, beat, v=-a * 0.45 - 0.3, angle_deg=8.0),
-            *_vessel(
-                ((base - 0.2, axis), (base + 1.8, axis + 0.5), (base + 4.0, axis + 1.5)),
-                root,
-                structure=Structure.AORTA,
+            *_root(
+                ((base - 0.2, axis), (base + 1.8, axis + 0.5), (base + 4.0, axis + 1.5)), root, beat
             ),
-            Layer(
-                shape=Ellipse(u=base - 0.7, v=axis - 0.1, half_u=1.0, half_v=root * 0.9),
-                echo=BLOOD,
-                structure=Structure.LV_CAVITY,
-            ),
-            *_cusps(base + 0.5, axis + 0.1, root, beat),
             *_mitral(beat, low=-a * 1.0, high=axis - root - 0.1, share=0.42),
         ]
 
@@ -458,7 +460,7 @@ def _a3c(heart: Heart, rng: np.random.Generator) -> Anatomy:
 
 def _depth(heart: Heart, rng: np.random.Generator, *, atrium: bool) -> float:
     need = 2.6 + heart.lv_length_cm + (heart.la_length_cm if atrium else 0.0)
-    return float(np.clip(need * rng.uniform(0.92, 1.25), 11.0, 24.0))
+    return float(np.clip(need * rng.uniform(0.82, 1.2), 9.0, 24.0))
 
 
 # --- Parasternal views -----------------------------------------------------------------------
@@ -512,17 +514,10 @@ def _psla(heart: Heart, rng: np.random.Generator) -> Anatomy:
             ),
             *_ventricle(beat, squeeze=0.95),
             *_chamber(la, Structure.LEFT_ATRIUM),
-            *_vessel(
-                ((base - 0.3, axis), (base + 2.0, axis + 0.15), (base + 5.0, axis + 0.6)),
-                root,
-                structure=Structure.AORTA,
+            *_root(
+                ((base - 0.3, axis), (base + 2.0, axis + 0.15), (base + 5.0, axis + 0.6)), root, beat
             ),
-            Layer(
-                shape=Ellipse(u=base - 0.8, v=axis - 0.1, half_u=1.1, half_v=root * 0.95),
-                echo=BLOOD,
-                structure=Structure.LV_CAVITY,
-            ),
-            *_cusps(base + 0.4, axis, root, beat),
+            _orifice(base, -a * 0.98, axis - root),
             *_spots([(base, -a * 0.98), (base, axis - root)], 0.22, 0.9),
             *_leaflets(
                 (base, -a * 0.98),

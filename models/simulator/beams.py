@@ -40,8 +40,9 @@ class BeamPainter:
             (rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32))
             for _ in range(look.looks)
         ]
-        self._background = np.float32(anatomy.background) * np.exp(
-            0.45 * slow_field(rng, depth_scale=22, beam_scale=12)
+        strength = anatomy.background * float(rng.uniform(0.35, 1.15))
+        self._background = np.asarray(
+            strength * np.exp(0.5 * slow_field(rng, depth_scale=22, beam_scale=12)), np.float32
         )
         self._gain = self._static_gain(rng, sector)
         self._veil = self._static_veil(rng)
