@@ -20,6 +20,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -38,6 +39,7 @@ T = TypeVar("T")
 
 START_LIMIT_S = 300.0  #: a process whose initializer takes longer than this is killed
 START_ATTEMPTS = 3  #: deaths in a row before its initializer ended, after which a slot gives up
+RETRY_AFTER_S = 60.0  #: after which it tries again: memory may have come free
 _IDLE_LOOK_S = 0.5  # how often an idle slot looks whether its process still lives
 _START_PAUSE_S = 0.5  # after the first death in starting; twice that after the second, and so on
 _END_LIMIT_S = 5.0  # how long a process that was told to end may take before it is killed
@@ -99,6 +101,8 @@ class WorkerProcesses(Executor):
         None: no limit.
     start_limit_s
         The same for the initializer.
+    retry_after_s
+        A slot whose process could not be started tries again after this time.
 
     Functions, arguments and answers must be picklable; what is not fails its own future. A
     function's own exception arrives as it was raised, with the worker's traceback as a note.
@@ -114,6 +118,7 @@ class WorkerProcesses(Executor):
         initargs: tuple[Any, ...] = (),
         time_limit_s: float | None = None,
         start_limit_s: float = START_LIMIT_S,
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
         if count < 1:
             raise ValueError(f"an executor needs at least one worker process, not {count}")
@@ -125,6 +130,7 @@ class WorkerProcesses(Executor):
                 start=(initializer, initargs),
                 time_limit_s=time_limit_s,
                 start_limit_s=start_limit_s,
+                retry_after_s=retry_after_s,
             )
             for number in range(1, count + 1)
         )
@@ -137,10 +143,11 @@ class WorkerProcesses(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call.
 
+        Where every slot has given up starting its process, the future fails at once with
+        :class:`WorkerStartFailed`; the slots try again after ``retry_after_s``.
+
         Raises
         ------
-        WorkerStartFailed
-            If every slot has given up starting its process.
         RuntimeError
             After :meth:`shutdown`.
         """
@@ -165,7 +172,7 @@ class WorkerProcesses(Executor):
         self._queue.close(cancel=cancel_futures)
         if self._queue.finished:
             for slot in self._slots:
-                if slot.state.state is SlotState.STARTING:
+                if slot.state.state in (SlotState.STARTING, SlotState.FAILED):
                     slot.kill()  # there is nothing left that it could run
         if wait:
             self._join()
@@ -208,12 +215,14 @@ class _Queue:
 
     def put(self, job: _Job) -> None:
         with self._changed:
-            if self._error is not None:
-                raise WorkerStartFailed(str(self._error))
             if self._closed:
                 raise RuntimeError("cannot submit a job after the executor was shut down")
-            self._jobs.append(job)
-            self._changed.notify()
+            error = self._error
+            if error is None:
+                self._jobs.append(job)
+                self._changed.notify()
+        if error is not None:
+            job.future.set_exception(WorkerStartFailed(str(error)))
 
     def take(self, timeout_s: float) -> _Job | None:
         """The next job that nobody cancelled, or None when there is none after the time."""
@@ -244,6 +253,7 @@ class _Queue:
             job.future.set_running_or_notify_cancel()
 
     def fail(self, error: WorkerStartFailed) -> None:
+        """Fail what waits and what comes, until :meth:`recover`."""
         with self._changed:
             self._error = error
             jobs = list(self._jobs)
@@ -251,6 +261,11 @@ class _Queue:
         for job in jobs:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(WorkerStartFailed(str(error)))
+
+    def recover(self) -> None:
+        """A process runs: take jobs again."""
+        with self._changed:
+            self._error = None
 
 
 class _Slot:
@@ -268,12 +283,14 @@ class _Slot:
         start: tuple[Callable[..., object] | None, tuple[Any, ...]],
         time_limit_s: float | None,
         start_limit_s: float,
+        retry_after_s: float,
     ) -> None:
         self._name = name
         self._queue = queue
         self._start_call = start
         self._time_limit_s = time_limit_s
         self._start_limit_s = start_limit_s
+        self._retry_after_s = retry_after_s
         self._killed = threading.Event()
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
@@ -297,26 +314,35 @@ class _Slot:
                 process.kill()
 
     def _live(self, on_failed: Callable[[], None]) -> None:
-        try:
-            while self._ensure_process():
-                job = self._queue.take(_IDLE_LOOK_S)
-                if job is not None:
-                    self._run(job)
-                elif self._queue.finished:
-                    break
-            self._end_process()
-            self._set(state=SlotState.STOPPED, pid=None)
-        except WorkerStartFailed as error:
-            _log.error("%s is given up: %s", self._name, error)
-            self._give_up(str(error), on_failed)
-        except Exception as error:  # noqa: BLE001 - the edge of the thread: others go on
-            _log.exception("%s is given up", self._name)
-            self._give_up(f"the thread that looks after a worker failed: {error!r}", on_failed)
+        while not self._killed.is_set() and not self._queue.finished:
+            try:
+                self._serve()
+            except WorkerStartFailed as error:
+                _log.error("%s is given up for now: %s", self._name, error)
+                self._give_up(str(error), on_failed)
+            except Exception as error:  # noqa: BLE001 - the edge of the thread: others go on
+                _log.exception("%s is given up for now", self._name)
+                self._give_up(f"the thread that looks after a worker failed: {error!r}", on_failed)
+        self._end_process()
+        self._set(state=SlotState.STOPPED, pid=None)
+
+    def _serve(self) -> None:
+        """Run jobs until there are no more to come."""
+        while self._ensure_process():
+            job = self._queue.take(_IDLE_LOOK_S)
+            if job is not None:
+                self._run(job)
+            elif self._queue.finished:
+                break
 
     def _give_up(self, reason: str, on_failed: Callable[[], None]) -> None:
         self._end_process()
         self._set(state=SlotState.FAILED, pid=None, error=reason)
         on_failed()
+        again = time.monotonic() + self._retry_after_s
+        while time.monotonic() < again and not self._queue.finished:
+            if self._killed.wait(min(_IDLE_LOOK_S, self._retry_after_s)):
+                break
 
     def _ensure_process(self) -> bool:
         """Have a living process with its initializer done; False when the slot must end.
@@ -367,6 +393,7 @@ class _Slot:
             self._end_process()
             raise WorkerStartFailed(f"a worker process could not be prepared: {answer}") from answer
         self._set(state=SlotState.IDLE)
+        self._queue.recover()
 
     def _run(self, job: _Job) -> None:
         self._set(state=SlotState.BUSY)

@@ -187,7 +187,7 @@ def test_an_initializer_that_fails_is_reported_and_not_tried_for_ever() -> None:
         with pytest.raises(WorkerStartFailed, match="pack lv: no readable manifest"):
             waiting.result(_PATIENCE_S)
         with pytest.raises(WorkerStartFailed, match="pack lv"):
-            pool.submit(len, "abc")
+            pool.submit(len, "abc").result(_PATIENCE_S)
         assert {worker.state for worker in pool.workers()} == {SlotState.FAILED}
         assert all("pack lv" in (worker.error or "") for worker in pool.workers())
 
@@ -197,6 +197,17 @@ def test_a_death_in_the_initializer_is_tried_again(tmp_path: Path) -> None:
     with WorkerProcesses(1, initializer=_die_at_start, initargs=(log, 1)) as pool:
         assert pool.submit(len, "abc").result(_PATIENCE_S) == 3
         assert pool.workers()[0].restarts == 1
+
+
+def test_workers_come_back_when_the_reason_is_gone(tmp_path: Path) -> None:
+    log = str(tmp_path / "starts")
+    with WorkerProcesses(
+        1, initializer=_die_at_start, initargs=(log, 3), retry_after_s=0.5
+    ) as pool:
+        with pytest.raises(WorkerStartFailed):
+            pool.submit(len, "abc").result(_PATIENCE_S)
+        _all_idle(pool)
+        assert pool.submit(len, "abc").result(_PATIENCE_S) == 3
 
 
 def test_deaths_in_the_initializer_end_in_a_plain_reason(tmp_path: Path) -> None:
