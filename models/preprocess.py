@@ -58,13 +58,13 @@ class Fit:
         """(n, 2) network (row, column) to sector (row, column)."""
         scale = np.array([self.scale_row, self.scale_column])
         corner = np.array([self.top, self.left], dtype=np.float64)
-        return (np.asarray(points, np.float64) - corner + 0.5) / scale - 0.5
+        return np.asarray((points - corner + 0.5) / scale - 0.5, np.float64)
 
     def to_network(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n, 2) sector (row, column) to network (row, column)."""
         scale = np.array([self.scale_row, self.scale_column])
         corner = np.array([self.top, self.left], dtype=np.float64)
-        return (np.asarray(points, np.float64) + 0.5) * scale - 0.5 + corner
+        return np.asarray((points + 0.5) * scale - 0.5 + corner, np.float64)
 
     def map_to_source(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """Maps over the input to maps over the sector frame, bilinear.
@@ -101,9 +101,7 @@ def fit_to(source_rows: int, source_columns: int, spec: InputSpec) -> Fit:
     )
 
 
-def fit_frames(
-    frames: NDArray[np.uint8], spec: InputSpec
-) -> tuple[NDArray[np.float32], Fit]:
+def fit_frames(frames: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.float32], Fit]:
     """Scale, pad and normalise sector frames.
 
     Parameters
@@ -135,7 +133,9 @@ def fit_grey(frames: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uin
     for index, frame in enumerate(frames):
         image = Image.fromarray(np.ascontiguousarray(frame))
         scaled = image.resize((fit.width, fit.height), Image.Resampling.BILINEAR)
-        out[index, fit.top : fit.top + fit.height, fit.left : fit.left + fit.width] = scaled
+        out[index, fit.top : fit.top + fit.height, fit.left : fit.left + fit.width] = np.asarray(
+            scaled
+        )
     return out, fit
 
 

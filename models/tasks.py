@@ -31,14 +31,24 @@ def _measurement(
     name: str, title: str, unit: str, low: float, high: float, *, demographic: bool = False
 ) -> Task:
     return Task(
-        name=name, title=title, kind=Kind.MEASUREMENT, unit=unit, low=low, high=high,
+        name=name,
+        title=title,
+        kind=Kind.MEASUREMENT,
+        unit=unit,
+        low=low,
+        high=high,
         demographic=demographic,
     )
 
 
 def _score(name: str, title: str, *, demographic: bool = False) -> Task:
     return Task(
-        name=name, title=title, kind=Kind.SCORE, unit="{score}", low=0.0, high=1.0,
+        name=name,
+        title=title,
+        kind=Kind.SCORE,
+        unit="{score}",
+        low=0.0,
+        high=1.0,
         demographic=demographic,
     )
 

@@ -83,11 +83,15 @@ def load_pack(folder: Path) -> Pack:
         raise PackError(f"pack {folder}: {_MANIFEST}, {where}: {first['msg']}") from error
     weights = folder / manifest.weights
     if weights.parent != folder or weights.name.startswith("."):
-        raise PackError(f"pack {folder}: weights must be a file in the pack, not {manifest.weights!r}")
+        raise PackError(
+            f"pack {folder}: weights must be a file in the pack, not {manifest.weights!r}"
+        )
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:
-        raise PackError(f"pack {folder}: no readable {manifest.weights}: {error.strerror}") from error
+        raise PackError(
+            f"pack {folder}: no readable {manifest.weights}: {error.strerror}"
+        ) from error
     if digest != manifest.weights_sha256:
         raise PackError(
             f"pack {folder}: {manifest.weights} has SHA-256 {digest[:12]}…, the manifest says "
@@ -123,9 +127,7 @@ def write_pack(
     weights = folder / str(manifest.get("weights", "weights.safetensors"))
     save_file(
         {
-            _key(index): np.ascontiguousarray(
-                np.asarray(variable.numpy()).astype(dtype)
-            )
+            _key(index): np.ascontiguousarray(np.asarray(variable.numpy()).astype(dtype))
             for index, variable in enumerate(network.weights)
         },
         weights,

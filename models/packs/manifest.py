@@ -48,9 +48,12 @@ class InputSpec(_Strict):
 class OutputSpec(_Strict):
     """One output: a task of :mod:`models.tasks`, how the raw number becomes its value, evidence.
 
-    value = raw * scale + offset. ``low_error`` and ``high_error`` are the 2.5 % and 97.5 %
-    quantiles of (truth - value) on held-out data: an interval is value + these.
-    ``slope`` and ``intercept`` correct the shrinkage of a regression on validation data.
+    value = (raw * scale + offset) * side ** ``pixel_power``, where side is that of a network pixel
+    in mm: a frame that was scaled to a fixed size has lost its scale, so a network can only speak
+    of volumes in pixels (3), areas (2) or lengths (1), and a value in mm needs a pixel spacing
+    that can be trusted. Ratios and scores have 0.
+    ``low_error`` and ``high_error`` are the 2.5 % and 97.5 % quantiles of (truth - value) on
+    held-out data: an interval is value + these.
     """
 
     name: str
@@ -58,6 +61,8 @@ class OutputSpec(_Strict):
     unit: str
     scale: float = 1.0
     offset: float = 0.0
+    pixel_power: int = Field(default=0, ge=0, le=3)
+    needs_motion: bool = False  #: a still cannot give it
     threshold: float | None = None
     low_error: float | None = None
     high_error: float | None = None

@@ -1,0 +1,329 @@
+"""Tracings to numbers: volumes by single-plane discs, beats, ejection fraction, atrial area.
+
+Volumes follow Lang et al. 2015 (ASE/EACVI chamber quantification, JASE 28:1-39): twenty discs
+across the long axis from the middle of the mitral annulus to the apex, in one plane. All lengths
+are in mm; where no pixel spacing can be trusted the caller passes the pixel's aspect ratio alone
+and gets volumes in arbitrary units, whose ratio still is an ejection fraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, signal, spatial
+
+CAVITY, MYOCARDIUM, ATRIUM = 1, 2, 3
+"""Class indices of a tracing; 0 is background."""
+
+DISCS = 20
+FASTEST_BPM, SLOWEST_BPM = 220.0, 30.0
+
+_LEAST_WHOLE = 0.85  # share of the traced cavity that must hang together
+_LEAST_SOLID = 0.80  # cavity area over the area of its convex hull
+_LEAST_PIXELS = 60
+_MOST_BORDER = 0.12  # share of the cavity's outline that may lie on the frame's edge
+_LEAST_SLENDER, _MOST_SLENDER = 0.9, 5.0  # long axis over greatest diameter
+_MOST_BAD_FRAMES = 0.34
+_MOST_JUMPING = 0.15  # share of frames that may leave the smooth curve by a third
+_SHORTEST_MS = 250.0  # contraction alone takes about 300 ms
+_FASTEST_EJECTION = 8.0  # end-diastolic volumes a second; peak rates are near 4
+
+
+class MeasureError(Exception):
+    """A tracing or a curve cannot be measured; the message is the reason, for a reader."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ventricle:
+    """One frame's cavity, measured.
+
+    ``base`` and ``apex`` are (row, column) in pixels; ``diameters_mm`` from base to apex.
+    """
+
+    volume_ml: float
+    length_mm: float
+    diameters_mm: NDArray[np.float64]
+    base: tuple[float, float]
+    apex: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beat:
+    """One contraction: frame numbers within the curve, and the volumes there."""
+
+    ed: int
+    es: int
+    edv: float
+    esv: float
+
+    @property
+    def ef_percent(self) -> float:
+        """Ejection fraction."""
+        return 100.0 * (self.edv - self.esv) / self.edv
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """Volume over time. ``raw`` has NaN where a frame was refused; ``smooth`` has none."""
+
+    times_ms: NDArray[np.float64]
+    raw: NDArray[np.float64]
+    smooth: NDArray[np.float64]
+
+
+def measure_ventricle(
+    labels: NDArray[np.uint8], row_mm: float, column_mm: float, *, discs: int = DISCS
+) -> Ventricle:
+    """Volume of one traced frame by single-plane discs.
+
+    Parameters
+    ----------
+    labels
+        (rows, columns) class indices.
+    row_mm, column_mm
+        Height and width of a pixel.
+
+    Raises
+    ------
+    MeasureError
+        If the cavity is empty, in pieces, ragged, cut by the frame's edge or oddly shaped.
+    """
+    cavity = _whole_cavity(labels == CAVITY)
+    top, left, window, myocardium, atrium = _crop(cavity, labels)
+    size = np.array([row_mm, column_mm])
+    outline = _outline(window)
+    hinge_one, hinge_two = _hinges(outline, myocardium, atrium, size)
+    base = (hinge_one + hinge_two) / 2
+    far = np.linalg.norm((outline - base) * size, axis=1)
+    apex = outline[int(np.argmax(far))].astype(np.float64)
+    # The outermost pixel's centre is half a pixel inside the edge.
+    length = float(far.max()) + float(size.mean()) / 2
+    axis = (apex - base) * size / float(far.max())
+    along = ((np.argwhere(window) - base) * size) @ axis
+    counts, _ = np.histogram(along, bins=discs, range=(0.0, length))
+    thickness = length / discs
+    diameters = counts * (row_mm * column_mm) / thickness
+    if not _LEAST_SLENDER <= length / max(diameters.max(), 1e-9) <= _MOST_SLENDER:
+        raise MeasureError("the traced cavity does not have the shape of a ventricle")
+    return Ventricle(
+        volume_ml=float(np.sum(np.pi / 4 * diameters**2) * thickness / 1000),
+        length_mm=length,
+        diameters_mm=diameters,
+        base=(float(base[0] + top), float(base[1] + left)),
+        apex=(float(apex[0] + top), float(apex[1] + left)),
+    )
+
+
+def atrium_area_cm2(labels: NDArray[np.uint8], row_mm: float, column_mm: float) -> float:
+    """Area of the largest piece of traced left atrium; 0.0 where there is none."""
+    largest, _ = _largest(labels == ATRIUM)
+    return float(largest.sum()) * row_mm * column_mm / 100
+
+
+def volume_curve(
+    masks: NDArray[np.uint8], times_ms: NDArray[np.float64], row_mm: float, column_mm: float
+) -> Curve:
+    """Volumes of every frame of a clip, and a smooth curve through them.
+
+    Raises
+    ------
+    MeasureError
+        If more than a third of the frames cannot be measured (the commonest reason is given), or
+        the volumes jump about.
+    """
+    raw = np.full(len(masks), np.nan)
+    reasons: list[str] = []
+    for index, labels in enumerate(masks):
+        try:
+            raw[index] = measure_ventricle(labels, row_mm, column_mm).volume_ml
+        except MeasureError as error:
+            reasons.append(str(error))
+    if len(reasons) > _MOST_BAD_FRAMES * len(masks):
+        reason = max(set(reasons), key=reasons.count)
+        if len(masks) == 1:
+            raise MeasureError(reason)
+        raise MeasureError(f"{reason} (in {len(reasons)} of {len(masks)} frames)")
+    return smooth_curve(times_ms, raw)
+
+
+def smooth_curve(times_ms: NDArray[np.float64], raw: NDArray[np.float64]) -> Curve:
+    """Fill refused frames and smooth in time, without flattening end systole.
+
+    Raises
+    ------
+    MeasureError
+        If the volumes jump about.
+    """
+    times = np.asarray(times_ms, np.float64)
+    good = np.isfinite(raw)
+    filled = np.interp(times, times[good], raw[good])
+    step = _frame_step_ms(times)
+    smooth = filled
+    if len(times) >= 7 and step <= 45.0:
+        calm = ndimage.median_filter(filled, size=3, mode="nearest")
+        window = max(5, 2 * round(75.0 / step) + 1)
+        if window <= len(times):
+            smooth = signal.savgol_filter(calm, window, 2, mode="interp")
+        jumping = np.abs(filled - smooth) > np.median(filled) / 3
+        if jumping.mean() > _MOST_JUMPING:
+            raise MeasureError(
+                f"the traced volume jumps from frame to frame (in {int(jumping.sum())} of "
+                f"{len(times)} frames)"
+            )
+    return Curve(times_ms=times, raw=np.asarray(raw), smooth=np.maximum(smooth, 1e-6))
+
+
+def find_beats(curve: Curve) -> tuple[Beat, ...]:
+    """End diastole and end systole, beat by beat, from the volume curve.
+
+    A beat is a maximum and the minimum that follows it. Maxima at the clip's ends count, as clips
+    are often cut at the R wave; minima there do not. Where no whole contraction stands out, the
+    largest and the smallest volume of the clip make one beat.
+
+    Raises
+    ------
+    MeasureError
+        If the clip is a still, is too short, or shows no contraction.
+    """
+    times, volumes = curve.times_ms, curve.smooth
+    if len(times) < 2:
+        raise MeasureError("a still shows one moment: no end diastole and end systole to compare")
+    span = float(np.ptp(volumes))
+    lasts = float(times[-1] - times[0])
+    if lasts < _SHORTEST_MS:
+        # Ejection so fast cannot be: then the frames are not neighbours in time, whatever the
+        # header says, but picked ones, as in a stored pair of end diastole and end systole.
+        if span / volumes.max() <= _FASTEST_EJECTION * max(lasts, 1.0) / 1000:
+            raise MeasureError(
+                f"the clip lasts {lasts:.0f} ms, too short to hold end diastole and end systole"
+            )
+        return (_beat(volumes, int(np.argmax(volumes)), int(np.argmin(volumes))),)
+    beats = _regular_beats(times, volumes)
+    if beats:
+        return beats
+    ed, es = int(np.argmax(volumes)), int(np.argmin(volumes))
+    if len(times) > 4 and es == 0 and ed == len(times) - 1:
+        raise MeasureError("the clip shows the ventricle filling but no contraction")
+    return (_beat(volumes, ed, es),)
+
+
+def heart_rate_bpm(curve: Curve, beats: Sequence[Beat]) -> float | None:
+    """Rate from the times between end systoles; None for fewer than two beats."""
+    if len(beats) < 2:
+        return None
+    between = np.diff([curve.times_ms[beat.es] for beat in beats])
+    return 60_000.0 / float(np.median(between))
+
+
+def _regular_beats(times: NDArray[np.float64], volumes: NDArray[np.float64]) -> tuple[Beat, ...]:
+    low, high = float(volumes.min()), float(volumes.max())
+    span = high - low
+    distance = max(1, int(60_000.0 / FASTEST_BPM / _frame_step_ms(times)))
+    padded = np.concatenate([[low], volumes, [low]])
+    tops, _ = signal.find_peaks(padded, prominence=0.4 * span, distance=distance)
+    bottoms, _ = signal.find_peaks(-volumes, prominence=0.4 * span, distance=distance)
+    beats = []
+    for number, top in enumerate(tops):
+        ed = int(top) - 1
+        ends = int(tops[number + 1]) - 1 if number + 1 < len(tops) else len(volumes)
+        between = [int(bottom) for bottom in bottoms if ed < bottom < ends]
+        # A beat that the clip's start cuts, or of half the usual depth, would pull the mean down.
+        if not between or volumes[ed] < high - 0.35 * span:
+            continue
+        es = min(between, key=lambda index: volumes[index])
+        if volumes[es] <= low + 0.35 * span and times[es] - times[ed] <= 45_000.0 / SLOWEST_BPM:
+            beats.append(_beat(volumes, ed, es))
+    return tuple(beats)
+
+
+def _beat(volumes: NDArray[np.float64], ed: int, es: int) -> Beat:
+    return Beat(ed=ed, es=es, edv=float(volumes[ed]), esv=float(volumes[es]))
+
+
+def _frame_step_ms(times: NDArray[np.float64]) -> float:
+    return max(1e-3, float(np.median(np.diff(times)))) if len(times) > 1 else 1e-3
+
+
+def _largest(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
+    """The largest connected piece, and its share of the whole."""
+    pieces, count = ndimage.label(mask)
+    if count <= 1:
+        return mask, 1.0
+    sizes = np.bincount(pieces.ravel())[1:]
+    return pieces == 1 + int(np.argmax(sizes)), float(sizes.max() / sizes.sum())
+
+
+def _whole_cavity(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The cavity's largest piece without holes, or the reason why it is none."""
+    largest, share = _largest(mask)
+    if largest.sum() < _LEAST_PIXELS:
+        raise MeasureError("no left-ventricular cavity was found")
+    if share < _LEAST_WHOLE:
+        raise MeasureError("the traced cavity is in pieces")
+    rows, columns = np.nonzero(largest)
+    window = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    whole = np.zeros_like(largest)
+    whole[window] = ndimage.binary_fill_holes(largest[window])
+    outline = _outline(whole)
+    last = np.array(whole.shape) - 1
+    if np.any((outline == 0) | (outline == last), axis=1).mean() > _MOST_BORDER:
+        raise MeasureError("the traced cavity is cut by the edge of the frame")
+    hull = spatial.ConvexHull(_corners(outline)).volume  # in the plane, "volume" is the area
+    if whole.sum() / hull < _LEAST_SOLID:
+        raise MeasureError("the traced cavity has a ragged outline")
+    return whole
+
+
+def _crop(
+    cavity: NDArray[np.bool_], labels: NDArray[np.uint8], margin: int = 6
+) -> tuple[int, int, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    rows, columns = np.nonzero(cavity)
+    top, left = max(0, rows.min() - margin), max(0, columns.min() - margin)
+    window = (slice(top, rows.max() + 1 + margin), slice(left, columns.max() + 1 + margin))
+    around = labels[window]
+    return int(top), int(left), cavity[window], around == MYOCARDIUM, around == ATRIUM
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """(n, 2) pixels of the mask that have a neighbour outside it or lie on the array's edge."""
+    inner = ndimage.binary_erosion(mask)
+    return np.argwhere(mask & ~inner)
+
+
+def _corners(points: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The four corners of each pixel."""
+    offsets = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]])
+    return np.asarray((points[:, np.newaxis] + offsets).reshape(-1, 2))
+
+
+def _hinges(
+    outline: NDArray[np.intp],
+    myocardium: NDArray[np.bool_],
+    atrium: NDArray[np.bool_],
+    size: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The two ends of the mitral annulus: the outline's stretch that faces no myocardium.
+
+    Where an atrium is traced, the outline's pixels beside it are that stretch; they are joined by
+    those that face neither, since the tracing of one may leave a gap.
+    """
+    open_side = outline[_beside(outline, atrium)]
+    if len(open_side) < 3:
+        open_side = outline[~_beside(outline, myocardium)]
+    if len(open_side) < 3:
+        raise MeasureError("the mitral annulus was not found on the tracing")
+    place = open_side * size
+    apart = spatial.distance.cdist(place, place)
+    one, two = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    return open_side[one].astype(np.float64), open_side[two].astype(np.float64)
+
+
+def _beside(points: NDArray[np.intp], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which points have the mask within two pixels."""
+    if not mask.any():
+        return np.zeros(len(points), bool)
+    distance = ndimage.distance_transform_edt(~mask)
+    return np.asarray(distance[points[:, 0], points[:, 1]] <= 2.0)
