@@ -12,10 +12,12 @@ import os
 import re
 import tempfile
 import threading
-import time
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
+
+from storage.errors import StorageUnavailable
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -35,7 +37,7 @@ class Area(StrEnum):
     QUARANTINE = "quarantine"  #: what could not be taken
 
 
-class FileStoreError(Exception):
+class FileStoreError(StorageUnavailable):
     """A file cannot be kept or found; the message says which and what to do.
 
     ``disk_full`` tells whether it may succeed later, when there is space again.
@@ -165,12 +167,12 @@ class FileStore:
         except OSError as error:
             raise self._error(f"cannot delete {key}", error) from error
 
-    def clear_incoming(self, older_than_s: float = 0.0) -> int:
+    def clear_incoming(self, older_than: timedelta = timedelta()) -> int:
         """Delete what was being received when the node stopped: it was never acknowledged.
 
-        Returns how many files. ``older_than_s`` leaves those that were written to lately.
+        Returns how many files. ``older_than`` leaves those that were written to lately.
         """
-        before = time.time() - older_than_s
+        before = (datetime.now(UTC) - older_than).timestamp()
         cleared = 0
         for path in self.incoming_folder.iterdir():
             try:

@@ -8,7 +8,7 @@ What an operator asks for in vain raises :class:`CatalogError` with one line for
 For the queue: ``claim_next`` -> ``record_view`` / ``record_analysis`` / ``refuse_recording`` /
 ``record_failure``. For the outbox: ``claim_due_deliveries`` -> ``record_delivered`` /
 ``record_delivery_retry`` / ``record_delivery_failed``. At a start, before the first claim:
-``requeue_interrupted``, ``requeue_interrupted_deliveries``, and ``studies_in_reporting``.
+``requeue_interrupted`` and ``requeue_interrupted_deliveries``.
 """
 
 from storage.catalog._intake import (
@@ -56,6 +56,7 @@ from storage.catalog._quarantine import (
 )
 from storage.catalog._queue import (
     claim_next,
+    put_back,
     record_analysis,
     record_failure,
     record_view,
@@ -70,34 +71,35 @@ from storage.catalog._records import (
     DueDelivery,
     EventRecord,
     FindingRecord,
+    Heartbeat,
     InstanceRecord,
     NewInstance,
     NewQuarantined,
     NewResult,
-    NodeRecord,
     PackRunRecord,
     QuarantinedRecord,
     QueueStatus,
     RecordingRecord,
     RefusalRecord,
-    ReportableStudy,
     ResultRecord,
     StudyDetail,
+    StudyMaterial,
     StudyRecord,
     Trouble,
     ViewOutcome,
     Waiting,
 )
 from storage.catalog._results import (
+    add_capture,
     add_results,
     begin_reporting,
     current_report,
     fail_study,
     ignore_study,
     results_of,
-    studies_in_reporting,
     studies_to_report,
 )
+from storage.errors import StorageUnavailable
 from storage.states import (
     DeliveryState,
     EventKind,
@@ -117,12 +119,12 @@ __all__ = [
     "EventKind",
     "EventRecord",
     "FindingRecord",
+    "Heartbeat",
     "InstanceExistsError",
     "InstanceRecord",
     "NewInstance",
     "NewQuarantined",
     "NewResult",
-    "NodeRecord",
     "PackRunRecord",
     "QuarantinedRecord",
     "QueueStatus",
@@ -130,16 +132,18 @@ __all__ = [
     "RecordingRecord",
     "RecordingState",
     "RefusalRecord",
-    "ReportableStudy",
     "ResultKind",
     "ResultRecord",
     "RevisionSupersededError",
+    "StorageUnavailable",
     "StudyDetail",
+    "StudyMaterial",
     "StudyRecord",
     "StudyState",
     "Trouble",
     "ViewOutcome",
     "Waiting",
+    "add_capture",
     "add_event",
     "add_instance",
     "add_quarantined",
@@ -160,6 +164,7 @@ __all__ = [
     "list_quarantined",
     "list_studies",
     "note_released",
+    "put_back",
     "queue_status",
     "read_nodes",
     "record_analysis",
@@ -177,7 +182,6 @@ __all__ = [
     "resend",
     "results_of",
     "retry",
-    "studies_in_reporting",
     "studies_to_complete",
     "studies_to_report",
     "study_detail",

@@ -19,7 +19,7 @@ from storage.catalog._moves import (
 )
 from storage.catalog._records import CompletableStudy, InstanceRecord, NewInstance
 from storage.catalog._rows import instance_record
-from storage.states import EventKind, RecordingState, StudyState
+from storage.states import EventKind, RecordingKind, RecordingState, StudyState
 from storage.tables import Instance, Recording, Study
 
 
@@ -70,7 +70,7 @@ def add_instance(session: Session, new: NewInstance) -> InstanceRecord:
     if new.recording_kind is not None and not new.own:
         instance.recording = Recording(
             study=study,
-            kind=new.recording_kind,
+            kind=RecordingKind(new.recording_kind),
             state=RecordingState.RECEIVED,
             urgency=study.urgency,
         )

@@ -29,6 +29,7 @@ from storage.states import (
     DeliveryState,
     EventKind,
     RecordingState,
+    ResultKind,
     StudyState,
 )
 from storage.tables import (
@@ -225,7 +226,7 @@ def resend(
             requeue_delivery(delivery, now)
     message = f"{len(chosen)} deliveries go again to {destination or 'every destination'}"
     # Results of an earlier revision may go while the present one is still in the making.
-    made = any(result.revision == study.revision for result in results)
+    made = any(_reports(result, study) for result in results)
     if made and study.state in (StudyState.DONE, StudyState.FAILED):
         move_study(
             session, study, StudyState.DELIVERING, kind=EventKind.RESENT, reason=message, at=now
@@ -283,7 +284,7 @@ def _go_on(
     if on_its_way or (study.state is StudyState.DELIVERING and not recordings):
         add_event(session, study.id, EventKind.RETRIED, message, at=now)
         return
-    made = any(result.revision == study.revision for result in study.results)
+    made = any(_reports(result, study) for result in study.results)
     if deliveries and not recordings and made:
         state = StudyState.DELIVERING
     else:
@@ -294,6 +295,11 @@ def _go_on(
             study.revision_opened_at = now
             message += f"; revision {study.revision}"
     move_study(session, study, state, kind=EventKind.RETRIED, reason=message, at=now)
+
+
+def _reports(result: Result, study: Study) -> bool:
+    # Pictures are made with the analysis, before there is a report.
+    return result.kind is ResultKind.SR and result.revision == study.revision
 
 
 def _no_such_destination(study: Study, results: Iterable[Result], destination: str | None) -> str:

@@ -82,9 +82,9 @@ def record_delivery_retry(
     delivery_id: int,
     answer: str,
     status: int | None,
-    next_attempt_at: datetime,
-    *,
     now: datetime | None = None,
+    *,
+    next_attempt_at: datetime,
 ) -> None:
     """Note that a delivery did not succeed and when it is to be tried again."""
     now = now or utc_now()

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, contains_eager, selectinload
 
-from storage.catalog._moves import add_event, move_recording, recording_by_id, utc_now
+from storage.catalog._moves import (
+    CatalogError,
+    add_event,
+    move_recording,
+    move_study,
+    recording_by_id,
+    utc_now,
+)
 from storage.catalog._records import (
     ClaimedRecording,
     FindingRecord,
@@ -20,13 +27,19 @@ from storage.catalog._records import (
 )
 from storage.catalog._rows import recording_record
 from storage.states import EventKind, RecordingState, StudyState
-from storage.tables import Finding, PackRun, Recording, Refusal, Study
+from storage.tables import Finding, PackRun, Recording, Refusal, Result, Study
 
 #: What a claimed recording is in, by what it waited in; and the way back.
 _AT_WORK = {
     RecordingState.TO_VIEW: RecordingState.VIEWING,
     RecordingState.QUEUED: RecordingState.ANALYSING,
 }
+_REPORTING = select(Study).where(
+    or_(
+        Study.state == StudyState.REPORTING,
+        Study.state_before_hold == StudyState.REPORTING,
+    )
+)
 _WAITING = {at_work: waiting for waiting, at_work in _AT_WORK.items()}
 
 
@@ -69,6 +82,7 @@ def claim_next(
         state=recording.state,
         file_key=instance.file_key,
         attempts=recording.attempts,
+        ordinal=_ordinal(session, recording),
         view_label=recording.view_label,
     )
 
@@ -78,12 +92,13 @@ def requeue_interrupted(
 ) -> int:
     """Put back what was at work when the node last stopped. Call once, before any claim.
 
-    Attempts stay counted; with ``max_attempts``, a recording that has used them up fails, so
-    that one which takes the whole node down does not do so for ever. Returns how many were put
-    back.
+    Studies whose results were being made go back to ANALYSING, to be reported anew. Attempts at
+    recordings stay counted; with ``max_attempts``, one that has used them up fails, so that a
+    recording which takes the whole node down does not do so for ever. Returns how many
+    recordings wait again.
     """
     now = now or utc_now()
-    put_back = 0
+    waits_again = 0
     for recording in session.scalars(
         select(Recording).where(Recording.state.in_(tuple(_WAITING))).order_by(Recording.id)
     ):
@@ -91,11 +106,20 @@ def requeue_interrupted(
         if max_attempts is not None and recording.attempts >= max_attempts:
             _fail(session, recording, reason, now)
             continue
-        move_recording(recording, _WAITING[recording.state], at=now, reason=reason)
+        move_recording(recording, _back(recording), at=now, reason=reason)
         _say(session, recording, EventKind.INTERRUPTED, f"{reason}; it waits again", now)
-        put_back += 1
+        waits_again += 1
+    for study in session.scalars(_REPORTING.order_by(Study.id)):
+        move_study(
+            session,
+            study,
+            StudyState.ANALYSING,
+            kind=EventKind.INTERRUPTED,
+            reason="the node stopped while it made the results; it makes them again",
+            at=now,
+        )
     session.flush()
-    return put_back
+    return waits_again
 
 
 def record_view(
@@ -161,6 +185,7 @@ def record_analysis(
     now = now or utc_now()
     recording = recording_by_id(session, recording_id)
     move_recording(recording, RecordingState.DONE, at=now)
+    recording.capture_uid = None
     revision = recording.study.revision
     recording.findings = [_finding(finding, revision) for finding in findings]
     recording.refusals = [
@@ -205,8 +230,7 @@ def record_failure(
     if recording.attempts >= max_attempts:
         _fail(session, recording, reason, now)
     else:
-        waiting = _WAITING.get(recording.state, RecordingState.TO_VIEW)
-        move_recording(recording, waiting, at=now, reason=reason)
+        move_recording(recording, _back(recording), at=now, reason=reason)
         recording.queued_at = now
         _say(
             session,
@@ -217,6 +241,17 @@ def record_failure(
         )
     session.flush()
     return recording.state
+
+
+def put_back(
+    session: Session, recording_id: int, reason: str, *, now: datetime | None = None
+) -> None:
+    """Let a claimed recording wait again as if it had not been claimed: nothing was tried."""
+    now = now or utc_now()
+    recording = recording_by_id(session, recording_id)
+    move_recording(recording, _back(recording), at=now, reason=reason)
+    recording.attempts -= 1
+    session.flush()
 
 
 def recordings_of(session: Session, study_id: int) -> tuple[RecordingRecord, ...]:
@@ -231,8 +266,29 @@ def recordings_of(session: Session, study_id: int) -> tuple[RecordingRecord, ...
             selectinload(Recording.refusals),
             selectinload(Recording.pack_runs),
         )
+    ).all()
+    uids = [recording.capture_uid for recording in recordings if recording.capture_uid]
+    captures: dict[str | None, Result] = {
+        result.sop_instance_uid: result
+        for result in session.scalars(select(Result).where(Result.sop_instance_uid.in_(uids)))
+    }
+    return tuple(
+        recording_record(recording, captures.get(recording.capture_uid)) for recording in recordings
     )
-    return tuple(recording_record(recording) for recording in recordings)
+
+
+def _back(recording: Recording) -> RecordingState:
+    waiting = _WAITING.get(recording.state)
+    if waiting is None:
+        raise CatalogError(f"recording {recording.id} is {recording.state}: no worker has it")
+    return waiting
+
+
+def _ordinal(session: Session, recording: Recording) -> int:
+    query = select(func.count()).where(
+        Recording.study_id == recording.study_id, Recording.id <= recording.id
+    )
+    return session.scalar(query) or 1
 
 
 def _fail(session: Session, recording: Recording, reason: str, now: datetime) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from storage.states import DeliveryState, RecordingKind, RecordingState, ResultKind, StudyState
@@ -36,7 +36,7 @@ class NewInstance:
     own: bool = False
     recording_kind: RecordingKind | None = None
     urgency: int = 0
-    study_date: date | None = None
+    study_date: str | None = None  #: as DICOM writes it: YYYYMMDD
     accession_number: str | None = None
     description: str | None = None
 
@@ -80,7 +80,7 @@ class StudyRecord:
     first_image_at: datetime
     last_image_at: datetime
     state_since: datetime
-    study_date: date | None
+    study_date: str | None
     accession_number: str | None
     description: str | None
     images: int
@@ -98,15 +98,6 @@ class CompletableStudy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportableStudy:
-    """A study whose recordings all have an end."""
-
-    study_id: int
-    study_instance_uid: str
-    revision: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedRecording:
     """A recording that this worker has taken; ``state`` says for what: VIEWING or ANALYSING."""
 
@@ -119,6 +110,7 @@ class ClaimedRecording:
     state: RecordingState
     file_key: str
     attempts: int
+    ordinal: int  #: the how-manieth recording of its study it is, from 1 on
     view_label: str | None
 
 
@@ -177,11 +169,27 @@ class PackRunRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NewResult:
+    """A result whose bytes are in the file store and which is now to be sent."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    file_key: str
+    sha256: str
+    size_bytes: int
+    recording_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RecordingRecord:
     """A recording with all that is known of it."""
 
     id: int
     study_id: int
+    study_instance_uid: str
     kind: RecordingKind
     state: RecordingState
     reason: str
@@ -204,21 +212,7 @@ class RecordingRecord:
     findings: tuple[FindingRecord, ...]
     refusals: tuple[RefusalRecord, ...]
     packs: tuple[PackRunRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewResult:
-    """A result whose bytes are in the file store and which is now to be sent."""
-
-    kind: ResultKind
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    transfer_syntax_uid: str
-    file_key: str
-    sha256: str
-    size_bytes: int
-    recording_id: int | None = None
+    capture: NewResult | None  #: the secondary capture that was made with the findings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +233,17 @@ class ResultRecord:
     size_bytes: int
     created_at: datetime
     current: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyMaterial:
+    """What the report of a study's revision is made from."""
+
+    study_id: int
+    study_instance_uid: str
+    revision: int
+    recordings: tuple[RecordingRecord, ...]
+    previous_report: ResultRecord | None  #: which the new one names its predecessor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -362,8 +367,8 @@ class QuarantinedRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NodeRecord:
-    """A node that runs, or did at its last heartbeat."""
+class Heartbeat:
+    """A node that runs, or did at its last heartbeat. ``details`` must fit into JSON."""
 
     node_id: str
     pid: int

@@ -12,11 +12,13 @@ from storage.catalog._moves import (
     CatalogError,
     RevisionSupersededError,
     move_study,
+    recording_by_id,
     state_beneath,
     study_by_id,
     utc_now,
 )
-from storage.catalog._records import NewResult, ReportableStudy, ResultRecord
+from storage.catalog._queue import recordings_of
+from storage.catalog._records import NewResult, ResultRecord, StudyMaterial
 from storage.catalog._rows import result_record
 from storage.states import (
     RECORDING_ENDS,
@@ -28,29 +30,29 @@ from storage.states import (
 from storage.tables import Delivery, Recording, Result, Study
 
 
-def studies_to_report(session: Session) -> tuple[ReportableStudy, ...]:
-    """List the studies in analysis of which every recording has an end, urgent ones first."""
+def studies_to_report(session: Session) -> tuple[int, ...]:
+    """List the row numbers of studies in analysis of which every recording has an end."""
     unfinished = exists().where(
         Recording.study_id == Study.id, Recording.state.not_in(tuple(RECORDING_ENDS))
     )
     studies = session.scalars(
-        select(Study)
+        select(Study.id)
         .where(Study.state == StudyState.ANALYSING, ~unfinished)
         .order_by(Study.urgency.desc(), Study.state_since, Study.id)
     )
-    return tuple(_reportable(study) for study in studies)
+    return tuple(studies)
 
 
-def studies_in_reporting(session: Session) -> tuple[ReportableStudy, ...]:
-    """List the studies whose results are being made: after a start, those that are to be made."""
-    studies = session.scalars(
-        select(Study).where(Study.state == StudyState.REPORTING).order_by(Study.id)
-    )
-    return tuple(_reportable(study) for study in studies)
+def begin_reporting(
+    session: Session, study_id: int, *, now: datetime | None = None
+) -> StudyMaterial:
+    """Say that the study's results are being made, and return what they are made from.
 
-
-def begin_reporting(session: Session, study_id: int, *, now: datetime | None = None) -> None:
-    """Say that the study's results are being made."""
+    Raises
+    ------
+    CatalogError
+        If the study is not in ANALYSING.
+    """
     study = study_by_id(session, study_id)
     move_study(
         session,
@@ -61,13 +63,32 @@ def begin_reporting(session: Session, study_id: int, *, now: datetime | None = N
         at=now,
     )
     session.flush()
+    return StudyMaterial(
+        study_id=study.id,
+        study_instance_uid=study.study_instance_uid,
+        revision=study.revision,
+        recordings=recordings_of(session, study.id),
+        previous_report=current_report(session, study.id),
+    )
 
 
 def ignore_study(
-    session: Session, study_id: int, reason: str, *, now: datetime | None = None
+    session: Session,
+    study_id: int,
+    reason: str,
+    *,
+    revision: int | None = None,
+    now: datetime | None = None,
 ) -> None:
-    """Say that nothing in the study is for a model, and why."""
-    study = study_by_id(session, study_id)
+    """Say that nothing in the study is for a model, and why.
+
+    Raises
+    ------
+    RevisionSupersededError
+        If ``revision`` is given and a later image has opened another meanwhile, or the study
+        receives again: it is not to be given up.
+    """
+    study = _at_revision(study_by_id(session, study_id), revision)
     move_study(
         session, study, StudyState.IGNORED, kind=EventKind.STUDY_IGNORED, reason=reason, at=now
     )
@@ -75,10 +96,22 @@ def ignore_study(
 
 
 def fail_study(
-    session: Session, study_id: int, reason: str, next_step: str, *, now: datetime | None = None
+    session: Session,
+    study_id: int,
+    reason: str,
+    next_step: str,
+    *,
+    revision: int | None = None,
+    now: datetime | None = None,
 ) -> None:
-    """Say that the study went wrong, how, and what an operator can do."""
-    study = study_by_id(session, study_id)
+    """Say that the study went wrong, how, and what an operator can do.
+
+    Raises
+    ------
+    RevisionSupersededError
+        As :func:`ignore_study`.
+    """
+    study = _at_revision(study_by_id(session, study_id), revision)
     move_study(
         session,
         study,
@@ -89,6 +122,27 @@ def fail_study(
         at=now,
     )
     session.flush()
+
+
+def add_capture(
+    session: Session, recording_id: int, capture: NewResult, *, now: datetime | None = None
+) -> ResultRecord:
+    """Keep the secondary capture of a recording, with its findings and before the study's report.
+
+    It is sent with the results of the study: see :attr:`RecordingRecord.capture`. One whose SOP
+    instance UID is there already stays as it was first kept.
+    """
+    recording = recording_by_id(session, recording_id)
+    study = recording.study
+    result = session.scalar(
+        select(Result).where(Result.sop_instance_uid == capture.sop_instance_uid)
+    )
+    if result is None:
+        result = _add(study, capture, now or utc_now(), current=False)
+        result.recording_id = recording_id
+    recording.capture_uid = capture.sop_instance_uid
+    session.flush()
+    return result_record(result)
 
 
 def add_results(
@@ -114,12 +168,7 @@ def add_results(
         If the study is not in REPORTING.
     """
     now = now or utc_now()
-    study = study_by_id(session, study_id)
-    if study.revision != revision:
-        raise RevisionSupersededError(
-            f"study {study.study_instance_uid} is at revision {study.revision}; "
-            f"results of revision {revision} come too late"
-        )
+    study = _at_revision(study_by_id(session, study_id), revision)
     rows = {result.sop_instance_uid: result for result in study.results}
     if state_beneath(study) is not StudyState.REPORTING:
         if all(new.sop_instance_uid in rows for new in results):
@@ -199,17 +248,20 @@ def settle_deliveries(session: Session, study: Study, now: datetime) -> None:
     session.flush()
 
 
-def _reportable(study: Study) -> ReportableStudy:
-    return ReportableStudy(
-        study_id=study.id, study_instance_uid=study.study_instance_uid, revision=study.revision
-    )
+def _at_revision(study: Study, revision: int | None) -> Study:
+    if revision not in (None, study.revision) or state_beneath(study) is StudyState.RECEIVING:
+        raise RevisionSupersededError(
+            f"study {study.study_instance_uid} is {state_beneath(study)} at revision "
+            f"{study.revision}: a later image has overtaken what was found"
+        )
+    return study
 
 
-def _add(study: Study, new: NewResult, now: datetime) -> Result:
+def _add(study: Study, new: NewResult, now: datetime, *, current: bool = True) -> Result:
     result = Result(
         revision=study.revision,
         recording_id=new.recording_id,
-        kind=new.kind,
+        kind=ResultKind(new.kind),
         sop_class_uid=new.sop_class_uid,
         sop_instance_uid=new.sop_instance_uid,
         series_instance_uid=new.series_instance_uid,
@@ -218,7 +270,7 @@ def _add(study: Study, new: NewResult, now: datetime) -> Result:
         sha256=new.sha256,
         size_bytes=new.size_bytes,
         created_at=now,
-        current=True,
+        current=current,
     )
     study.results.append(result)
     return result

@@ -1,0 +1,38 @@
+"""What every test can ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.database import Database, migrate
+
+_REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real patients' frames and real machines' files; skips where it is not."""
+    default = _REPOSITORY.parent / "shared" / "data"
+    folder = Path(os.environ.get("ECHONODE_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; ECHONODE_SHARED_DATA names the folder")
+    return folder
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """The URL of a database that is not there yet."""
+    return f"sqlite:///{tmp_path / 'echonode.db'}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open SQLite database with all tables and no rows."""
+    migrate(database_url)
+    opened = Database(database_url)
+    yield opened
+    opened.close()
