@@ -1,0 +1,290 @@
+"""Builds the parts of the node and joins them: the only place that knows all of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Self
+
+import structlog
+
+from models.packs import PackError, load_pack, shipped_packs
+from node.analysis import load_packs
+from node.delivery.dimse import DimseSender
+from node.delivery.outbox import Outbox
+from node.delivery.sending import Sender
+from node.delivery.stow import StowSender
+from node.dispatch import Dispatcher, DispatchSettings
+from node.doors.scp import DimseDoor
+from node.executor import WorkerProcesses
+from node.intake import Intake
+from node.jobs import Jobs
+from node.lifecycle import Lifecycle
+from node.reporting import Reporter
+from node.results import ReportSettings
+from node.settings import Destination, DicomwebDestination, Settings
+from storage import catalog
+from storage.database import Database, DatabaseError, migrate
+from storage.files import FileStore
+
+log = structlog.get_logger(__name__)
+
+_STALE_AFTER_S = 6 * 3600.0  # a file in incoming/ that no association still writes
+
+
+class NodeError(Exception):
+    """The node cannot start; the message names the thing, the place and the next step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Addresses:
+    """Where a running node listens."""
+
+    dimse_host: str
+    dimse_port: int
+    ae_title: str
+
+
+class Node:
+    """A node, from settings to running threads and processes.
+
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._started_at = datetime.now(UTC)
+        self._lock: IO[str] | None = None
+
+    def start(self) -> None:
+        """Bring the database up to date, take up what was interrupted, and open the door.
+
+        Raises
+        ------
+        NodeError
+            If the data folder is in use or a part cannot start.
+        """
+        settings = self._settings
+        self._lock = _lock_data_folder(settings.data_dir)
+        try:
+            self._build()
+        except BaseException:
+            self.stop()
+            raise
+        log.info("node-started", **asdict(self.addresses))
+
+    def _build(self) -> None:
+        settings = self._settings
+        packs = _check_packs(settings)
+        try:
+            migrate(settings.database_url)
+            self._database = Database(settings.database_url)
+        except DatabaseError as error:
+            raise NodeError(str(error)) from error
+        self._files = FileStore(settings.data_dir)
+        self._sweep(older_than_s=0.0)
+        self._take_up()
+        report_settings = ReportSettings(
+            device_serial=_device_serial(settings.data_dir),
+            simulated_evidence=settings.analysis.allow_simulated_evidence,
+        )
+        self._executor = WorkerProcesses(
+            settings.analysis.workers,
+            initializer=load_packs,
+            initargs=(packs, settings.analysis.workers),
+            time_limit_s=settings.analysis.time_limit_s,
+        )
+        destinations = settings.destinations
+        self._outbox = Outbox(
+            self._database,
+            self._files,
+            {item.name: _sender(item, settings) for item in destinations},
+            settings.delivery,
+        )
+        reporter = Reporter(
+            self._files,
+            report_settings,
+            allow_simulated=settings.analysis.allow_simulated_evidence,
+        )
+        self._lifecycle = Lifecycle(
+            self._database,
+            settings.study,
+            reporter,
+            self._outbox.destinations,
+            analysable=lambda: self._dispatcher.wake(),
+        )
+        self._dispatcher = Dispatcher(
+            self._database,
+            self._files,
+            self._executor,
+            DispatchSettings(
+                slots=settings.analysis.workers,
+                max_attempts=settings.analysis.max_attempts,
+                allow_simulated_evidence=settings.analysis.allow_simulated_evidence,
+            ),
+            report_settings,
+        )
+        self._jobs = Jobs(
+            self._lifecycle, self._outbox, heartbeat=self._heartbeat, sweep=self._sweep
+        )
+        self._door = DimseDoor(
+            settings.dimse,
+            Intake(self._database, self._files),
+            str(self._files.incoming_folder),
+            released=self._lifecycle.released,
+        )
+        try:
+            self._door.start()
+        except OSError as error:
+            raise NodeError(
+                f"cannot listen on {settings.dimse.host}:{settings.dimse.port}: {error.strerror}; "
+                "choose another [dimse] port or stop what uses it"
+            ) from error
+        self._dispatcher.start()
+        self._jobs.start()
+        self._heartbeat()
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the node listens now."""
+        return Addresses(
+            dimse_host=self._settings.dimse.host,
+            dimse_port=self._door.port,
+            ae_title=self._settings.dimse.ae_title,
+        )
+
+    def stop(self) -> None:
+        """Close the door, finish what is being written, end the workers."""
+        for part in ("_door", "_jobs", "_dispatcher"):
+            if hasattr(self, part):
+                getattr(self, part).stop()
+        if hasattr(self, "_executor"):
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        if hasattr(self, "_database"):
+            with self._database.write() as session:
+                catalog.forget_node(session, socket.gethostname())
+            self._database.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        log.info("node-stopped")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _take_up(self) -> None:
+        """What a crash or a stop interrupted goes on where its row says."""
+        with self._database.write() as session:
+            recordings = catalog.requeue_interrupted(
+                session, max_attempts=self._settings.analysis.max_attempts
+            )
+            deliveries = catalog.requeue_interrupted_deliveries(session)
+        if recordings or deliveries:
+            log.info("interrupted-work-taken-up", recordings=recordings, deliveries=deliveries)
+
+    def _sweep(self, *, older_than_s: float = _STALE_AFTER_S) -> None:
+        """Remove files that an association left half written: they were never acknowledged."""
+        removed = self._files.clear_incoming(older_than_s)
+        if removed:
+            log.info("half-received-files-removed", count=removed)
+
+    def _heartbeat(self) -> None:
+        with self._database.write() as session:
+            catalog.write_heartbeat(
+                session,
+                socket.gethostname(),
+                pid=os.getpid(),
+                started_at=self._started_at,
+                details={
+                    "addresses": asdict(self.addresses),
+                    "associations": self._door.associations,
+                    "workers": [
+                        {**asdict(worker), "since": worker.since.isoformat()}
+                        for worker in self._executor.workers()
+                    ],
+                },
+            )
+
+
+def run(
+    settings: Settings, *, ready: Callable[[Addresses], None] = lambda _addresses: None
+) -> None:
+    """Run a node until SIGTERM or SIGINT; ``ready`` is called once it listens."""
+    stopping = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    previous = {
+        number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        with Node(settings) as node:
+            ready(node.addresses)
+            stopping.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _lock_data_folder(folder: Path) -> IO[str]:
+    """Hold the data folder: two nodes on one SQLite file and one incoming folder would collide."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "node.lock").open("w")
+    except OSError as error:
+        raise NodeError(
+            f"data_dir {folder} cannot be written: {error.strerror}; "
+            "give the service user the folder, or set another data_dir"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise NodeError(
+            f"data_dir {folder} is in use by another node; stop it, or set another data_dir"
+        ) from error
+    return lock
+
+
+def _device_serial(folder: Path) -> str:
+    """This node's serial number in its results: drawn once, kept as long as its data."""
+    path = folder / "device-serial"
+    if not path.exists():
+        path.write_text(f"{uuid.uuid4().hex[:16]}\n")
+    return path.read_text().strip()
+
+
+def _check_packs(settings: Settings) -> tuple[str, ...]:
+    """The folders of all packs, each with a valid manifest and checksum."""
+    folders = (*shipped_packs(), *settings.analysis.packs)
+    for folder in folders:
+        try:
+            load_pack(folder)
+        except PackError as error:
+            raise NodeError(str(error)) from error
+    return tuple(str(folder) for folder in folders)
+
+
+def _sender(destination: Destination, settings: Settings) -> Sender:
+    if isinstance(destination, DicomwebDestination):
+        return StowSender(destination)
+    return DimseSender(destination, settings.dimse.ae_title)

@@ -1,0 +1,1 @@
+"""The way out: the outbox and the ways to a destination."""

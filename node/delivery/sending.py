@@ -1,0 +1,45 @@
+"""What the outbox and the ways to a destination agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outgoing:
+    """One encoded result, on its way to one destination."""
+
+    delivery_id: int
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a destination said to one object.
+
+    ``status`` is the DIMSE or HTTP status, or None where no answer came. ``text`` is for the
+    operator and names the destination's own words where it gave some.
+    """
+
+    delivery_id: int
+    accepted: bool
+    status: int | None
+    text: str
+
+
+class Sender(Protocol):
+    """A way to a destination."""
+
+    def send(self, objects: Sequence[Outgoing]) -> Iterator[Answer]:
+        """Send objects in order and yield an answer for every one of them, as soon as it is known.
+
+        Never raises for what a peer does: a peer that cannot be reached answers "not accepted"
+        for each object.
+        """
+        ...  # pragma: no cover

@@ -1,0 +1,258 @@
+"""Takes queued recordings in order and hands them to an executor.
+
+The rows are the queue: this module remembers nothing that they do not say. What runs is a pure
+function of a file and the packs, so a recording that was interrupted simply runs again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from models.clip import Mode, read_header
+
+from models.views import View
+from node.analysis import ClipAnalysis, ClipView, analyse, name_view
+from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
+from node.records import finding_to_row, pack_to_row, refusal_to_row
+from node.results import ReportSettings, build_capture
+from node.results.store import keep_result
+from storage import catalog
+from storage.database import Database
+from storage.files import FileStore
+from storage.states import RecordingKind, RecordingState, ResultKind
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 1.0  # rows also change by the command line, which cannot wake us
+_PAUSE_AFTER_BROKEN_START_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DispatchSettings:
+    """How recordings are run."""
+
+    slots: int
+    max_attempts: int
+    allow_simulated_evidence: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """The two things that a worker does; module-level functions, since they cross to a process."""
+
+    name_view: Callable[[str], ClipView] = name_view
+    analyse: Callable[..., ClipAnalysis] = analyse
+
+
+class Dispatcher:
+    """Keeps the executor's slots full, from a thread of its own.
+
+    Parameters
+    ----------
+    executor
+        Runs the work, by default :func:`node.analysis.name_view` and
+        :func:`node.analysis.analyse`.
+    settled
+        Called after a recording has reached an end state: its study may be ready to report.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        files: FileStore,
+        executor: Executor,
+        settings: DispatchSettings,
+        report_settings: ReportSettings,
+        *,
+        work: Work | None = None,
+        settled: Callable[[], None] = lambda: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._executor = executor
+        self._settings = settings
+        self._report_settings = report_settings
+        self._work = work or Work()
+        self._settled = settled
+        self._clock = clock
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._free = threading.BoundedSemaphore(settings.slots)
+        self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take recordings."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at the queue now: something was added."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Take no more; what runs is abandoned and runs again at the next start."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                while not self._stopping.is_set() and self._start_next():
+                    pass
+            except Exception:
+                # The edge of a thread: the queue must go on when, say, the database is locked.
+                log.exception("dispatch-failed")
+            self._wake.wait(_POLL_S)
+
+    def _start_next(self) -> bool:
+        """Start one recording where a slot is free and one waits; tells whether it did."""
+        if not self._free.acquire(blocking=False):
+            return False
+        claimed = None
+        try:
+            with self._database.write() as session:
+                claimed = catalog.claim_next(session, worker="pool", now=self._clock())
+            if claimed is None:
+                return False
+            self._submit(claimed)
+        finally:
+            if claimed is None:
+                self._free.release()
+        return True
+
+    def _submit(self, claimed: catalog.ClaimedRecording) -> None:
+        path = str(self._files.path(claimed.file_key))
+        future: Future[Any]
+        if claimed.kind is not RecordingKind.ULTRASOUND:
+            future = Future()
+            future.set_result(ClipView(view=None, refused="no pack reads 12-lead ECGs"))
+        elif claimed.state is RecordingState.VIEWING:
+            future = self._executor.submit(self._work.name_view, path)
+        else:
+            future = self._executor.submit(
+                self._work.analyse, path, allow_simulated=self._settings.allow_simulated_evidence
+            )
+        future.add_done_callback(lambda done: self._finished(claimed, done))
+
+    def _finished(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
+        if self._stopping.is_set():
+            return  # the row still says "viewing" or "analysing": the next start takes it up
+        try:
+            self._record(claimed, future)
+        except Exception:
+            # The edge of a thread. The row stays as it is, and the next start takes it up.
+            log.exception("outcome-not-recorded", recording=claimed.recording_id)
+        finally:
+            self._free.release()
+            self._wake.set()
+        self._settled()
+
+    def _record(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
+        error = future.exception()
+        if isinstance(error, WorkerStartFailed):
+            self._put_back(claimed, error)
+        elif error is not None:
+            self._record_failure(claimed, error)
+        elif isinstance(outcome := future.result(), ClipView):
+            self._record_view(claimed, outcome)
+        else:
+            self._record_analysis(claimed, outcome)
+
+    def _record_view(self, claimed: catalog.ClaimedRecording, outcome: ClipView) -> None:
+        with self._database.write() as session:
+            if outcome.refused is not None or outcome.view is None:
+                catalog.refuse_recording(
+                    session, claimed.recording_id, outcome.refused or "no view could be named"
+                )
+                return
+            why_not = reason_to_skip(outcome)
+            catalog.record_view(
+                session,
+                claimed.recording_id,
+                catalog.ViewOutcome(
+                    label=outcome.view.view.value,
+                    score=outcome.view.score,
+                    certain=outcome.view.certain,
+                    mode=outcome.mode,
+                    frame_count=outcome.frame_count,
+                ),
+                queue=why_not is None,
+                reason=why_not or "",
+            )
+
+    def _record_analysis(self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis) -> None:
+        if outcome.refused is not None:
+            with self._database.write() as session:
+                catalog.refuse_recording(session, claimed.recording_id, outcome.refused)
+            return
+        capture = None
+        if outcome.picture is not None:
+            header = read_header(Path(self._files.path(claimed.file_key)))
+            encoded = build_capture(
+                header,
+                outcome.picture,
+                findings=outcome.findings,
+                packs=outcome.packs_run,
+                instance_number=claimed.ordinal,
+                settings=self._report_settings,
+            )
+            capture = keep_result(
+                self._files, encoded, kind=ResultKind.SC, recording_id=claimed.recording_id
+            )
+        with self._database.write() as session:
+            catalog.record_analysis(
+                session,
+                claimed.recording_id,
+                findings=[finding_to_row(finding) for finding in outcome.findings],
+                refusals=[refusal_to_row(refusal) for refusal in outcome.refusals],
+                packs=[pack_to_row(pack) for pack in outcome.packs_run],
+            )
+            if capture is not None:
+                # With the findings: a stop from here on finds the cine made and the clip done.
+                catalog.add_capture(session, claimed.recording_id, capture)
+
+    def _record_failure(self, claimed: catalog.ClaimedRecording, error: BaseException) -> None:
+        if isinstance(error, WorkerDied | WorkerTimedOut):
+            reason = str(error)
+        else:
+            reason = f"the analysis failed: {type(error).__name__}: {error}"
+        with self._database.write() as session:
+            state = catalog.record_failure(
+                session, claimed.recording_id, reason, max_attempts=self._settings.max_attempts
+            )
+        log.error(
+            "recording-failed",
+            recording=claimed.recording_id,
+            attempt=claimed.attempts,
+            state=state.value,
+            reason=reason,
+        )
+
+    def _put_back(self, claimed: catalog.ClaimedRecording, error: WorkerStartFailed) -> None:
+        """No worker can start: nothing is wrong with the clip, so it waits for the operator."""
+        log.error("workers-do-not-start", reason=str(error))
+        with self._database.write() as session:
+            catalog.put_back(session, claimed.recording_id, str(error))
+        self._stopping.wait(_PAUSE_AFTER_BROKEN_START_S)
+
+
+def reason_to_skip(outcome: ClipView) -> str | None:
+    """Why a clip with a named view is not queued for the models; None if it is."""
+    if outcome.view is None:
+        return "no view could be named"
+    if outcome.view.view is not View.A4C:
+        return f"the view is {outcome.view.view.value}; the models read apical four-chamber clips"
+    if not outcome.view.certain:
+        return "it may be an apical four-chamber view, but the view is uncertain"
+    if outcome.mode == Mode.COLOUR:
+        return "a colour Doppler box covers the chambers; the models read clips without one"
+    return None

@@ -1,0 +1,310 @@
+"""The one way in. Every door hands an object here; nothing else writes one.
+
+The order is the promise (PS3.4 B.2.3 and our own): the object's file and its folder are on disk,
+then its row is committed, and only then does the sender hear "success".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from enum import IntEnum
+from pathlib import Path
+
+import structlog
+from models.clip import ClipError, read_header
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from sqlalchemy.orm import Session
+
+from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
+from node.results import is_own_object
+from node.watch import study_key
+from storage import catalog
+from storage.database import Database, DatabaseError
+from storage.files import Area, FileStore, FileStoreError
+from storage.states import RecordingKind
+
+log = structlog.get_logger(__name__)
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+class Status(IntEnum):
+    """The answers of a storage SCP (PS3.4 Table B.2-1, PS3.7 Annex C)."""
+
+    SUCCESS = 0x0000  #: kept: file and row are on disk
+    PROCESSING_FAILURE = 0x0110  #: an error of ours; the sender may try again
+    CLASS_NOT_SUPPORTED = 0x0122  #: a class that slipped through negotiation
+    OUT_OF_RESOURCES = 0xA700  #: the disk or the database does not take it now; try again
+    DOES_NOT_MATCH_CLASS = 0xA900  #: the data set is not what was announced, or has no identity
+    CANNOT_UNDERSTAND = 0xC001  #: not a DICOM data set that can be parsed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival:
+    """An object at a door: a complete Part-10 file in the store's incoming folder."""
+
+    path: Path
+    door: str
+    calling_ae: str = ""
+    called_ae: str = ""
+    peer_host: str = ""
+    announced_class_uid: str | None = None  #: what the sender's command said it is
+    announced_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What became of an object: the status for the sender, and words for both sides."""
+
+    status: Status
+    comment: str = ""
+    study_instance_uid: str | None = None
+    new: bool = False  #: kept now for the first time
+
+
+class _UnacceptableError(Exception):
+    """An object that cannot be taken: the status to answer, and the reason."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Intake:
+    """Takes objects in, from any thread.
+
+    Parameters
+    ----------
+    database, files
+        Where rows and files go.
+    clock
+        The time of arrival; for tests.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        files: FileStore,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._clock = clock
+
+    def receive(self, arrival: Arrival) -> Receipt:
+        """Keep one object, or say why not.
+
+        The file at ``arrival.path`` is moved away when it is kept or quarantined; otherwise it is
+        left to the door. A disk or database that does not take it gives OUT_OF_RESOURCES, so that
+        the sender keeps its copy and tries again.
+        """
+        try:
+            return self._receive(arrival)
+        except (OSError, FileStoreError, DatabaseError) as error:
+            log.error(  # noqa: TRY400 - the message of the store says all; a trace would not help
+                "object-not-kept", door=arrival.door, peer=arrival.peer_host, error=str(error)
+            )
+            return Receipt(status=Status.OUT_OF_RESOURCES, comment="cannot be kept now, try again")
+
+    def _receive(self, arrival: Arrival) -> Receipt:
+        digest = content_digest(arrival.path)
+        try:
+            header = _identified(arrival)
+        except _UnacceptableError as unacceptable:
+            return self._quarantine(arrival, digest, unacceptable, header=None)
+        uid = str(header.SOPInstanceUID)
+        study_uid = str(header.StudyInstanceUID)
+        with self._database.read() as session:
+            known = catalog.find_instance(session, uid)
+        if known is not None and self._files.path(known.file_key).exists():
+            return self._known(arrival, header, digest, known)
+        key = self._files.adopt(arrival.path, Area.OBJECTS, _file_digest(uid, digest))
+        size = self._files.path(key).stat().st_size
+        with self._database.write() as session:
+            # Another association may have brought the same object in the meantime.
+            known = catalog.find_instance(session, uid)
+            if known is None:
+                self._add(session, arrival, header, digest, key, size)
+        if known is not None and known.content_sha256 != digest:
+            stray = Arrival(path=self._files.path(key), door=arrival.door)
+            return self._known(stray, header, digest, known)
+        log.info(
+            "object-kept",
+            study=study_key(study_uid),
+            sop_class=STORAGE_CLASSES[header.SOPClassUID],
+            size_bytes=size,
+            calling_ae=arrival.calling_ae,
+        )
+        return Receipt(status=Status.SUCCESS, study_instance_uid=study_uid, new=known is None)
+
+    def _add(
+        self, session: Session, arrival: Arrival, header: Dataset, digest: str, key: str, size: int
+    ) -> None:
+        own = is_own_object(header)
+        catalog.add_instance(
+            session,
+            catalog.NewInstance(
+                study_instance_uid=str(header.StudyInstanceUID),
+                series_instance_uid=str(header.SeriesInstanceUID),
+                sop_instance_uid=str(header.SOPInstanceUID),
+                sop_class_uid=str(header.SOPClassUID),
+                transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+                content_sha256=digest,
+                size_bytes=size,
+                file_key=key,
+                calling_ae=arrival.calling_ae,
+                called_ae=arrival.called_ae,
+                peer_host=arrival.peer_host,
+                door=arrival.door,
+                received_at=self._clock(),
+                own=own,
+                recording_kind=None if own else recording_kind(header),
+                study_date=_date(header),
+                accession_number=_text(header, "AccessionNumber"),
+                description=_text(header, "StudyDescription"),
+            ),
+        )
+
+    def _known(
+        self, arrival: Arrival, header: Dataset, digest: str, known: catalog.InstanceRecord
+    ) -> Receipt:
+        """An object whose UID is here already: the same again, or something else under its name."""
+        if digest == known.content_sha256 or _same_content(
+            self._files.path(known.file_key), arrival.path
+        ):
+            return Receipt(
+                status=Status.SUCCESS,
+                comment="already kept",
+                study_instance_uid=str(header.StudyInstanceUID),
+            )
+        different = _UnacceptableError(
+            Status.SUCCESS,
+            "the UID is already kept with other content; the first was left as it is",
+        )
+        return self._quarantine(arrival, digest, different, header)
+
+    def _quarantine(
+        self, arrival: Arrival, digest: str, why: _UnacceptableError, header: Dataset | None
+    ) -> Receipt:
+        size = arrival.path.stat().st_size
+        key = self._files.adopt(arrival.path, Area.QUARANTINE, digest)
+        with self._database.write() as session:
+            catalog.add_quarantined(
+                session,
+                catalog.NewQuarantined(
+                    received_at=self._clock(),
+                    reason=why.reason,
+                    status_sent=int(why.status),
+                    sop_class_uid=arrival.announced_class_uid or "",
+                    sop_instance_uid=_text(header, "SOPInstanceUID")
+                    or arrival.announced_instance_uid
+                    or "",
+                    study_instance_uid=_text(header, "StudyInstanceUID") or "",
+                    calling_ae=arrival.calling_ae,
+                    peer_host=arrival.peer_host,
+                    file_key=key,
+                    size_bytes=size,
+                    sha256=digest,
+                ),
+            )
+        log.warning(
+            "object-quarantined",
+            reason=why.reason,
+            status=f"0x{why.status:04X}",
+            calling_ae=arrival.calling_ae,
+            peer=arrival.peer_host,
+        )
+        return Receipt(status=why.status, comment=why.reason)
+
+
+def recording_kind(header: Dataset) -> RecordingKind | None:
+    """What kind of recording an object is; None if no model may look at it."""
+    sop_class = header.SOPClassUID
+    if sop_class in ULTRASOUND_CLASSES:
+        return RecordingKind.ULTRASOUND
+    if sop_class in CAPTURE_CLASSES and header.get("Modality") == "US":
+        return RecordingKind.ULTRASOUND
+    if sop_class in ECG_CLASSES:
+        return RecordingKind.ECG
+    return None
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's data set: the file meta information is the door's, not the sender's."""
+    with path.open("rb") as file:
+        head = file.read(144)
+        # PS3.10 7.1: preamble, "DICM", then (0002,0000) UL with the length of the rest.
+        if head[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00":
+            file.seek(144 + int.from_bytes(head[140:144], "little"))
+        else:
+            file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_digest(sop_instance_uid: str, content: str) -> str:
+    # Two objects may have the same content but for their UID's encoding; the name tells them apart.
+    return hashlib.sha256(f"{sop_instance_uid}\n{content}".encode()).hexdigest()
+
+
+def _identified(arrival: Arrival) -> Dataset:
+    """The header of an object that says what it is; raises _UnacceptableError otherwise."""
+    try:
+        header = read_header(arrival.path)
+    except ClipError as error:
+        raise _UnacceptableError(Status.CANNOT_UNDERSTAND, f"cannot be parsed: {error}") from error
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        value = _text(header, keyword)
+        if value is None:
+            raise _UnacceptableError(Status.DOES_NOT_MATCH_CLASS, f"{keyword} is missing")
+        if not _UID.fullmatch(value):
+            raise _UnacceptableError(Status.DOES_NOT_MATCH_CLASS, f"{keyword} is not a UID")
+    if header.SOPClassUID not in STORAGE_CLASSES:
+        raise _UnacceptableError(
+            Status.CLASS_NOT_SUPPORTED, f"SOP class {header.SOPClassUID} is not accepted here"
+        )
+    for keyword, announced in (
+        ("SOPClassUID", arrival.announced_class_uid),
+        ("SOPInstanceUID", arrival.announced_instance_uid),
+    ):
+        if announced is not None and header[keyword].value != announced:
+            raise _UnacceptableError(
+                Status.DOES_NOT_MATCH_CLASS, f"{keyword} is not the one that the sender announced"
+            )
+    return header
+
+
+def _same_content(kept: Path, other: Path) -> bool:
+    """Whether two files hold the same data set in different encodings.
+
+    A sender may choose another uncompressed transfer syntax the second time. Compressed pixel data
+    is never unpacked for this: other bytes are other content.
+    """
+    try:
+        first, second = dcmread(kept), dcmread(other)
+        syntaxes = {first.file_meta.TransferSyntaxUID, second.file_meta.TransferSyntaxUID}
+        if len(syntaxes) == 1 or any(syntax.is_encapsulated for syntax in syntaxes):
+            return False
+        return bool(first == second)
+    except Exception:  # noqa: BLE001 - a foreign data set may fail in any way; then it is not the same
+        log.warning("duplicate-not-comparable", exc_info=False)
+        return False
+
+
+def _text(header: Dataset | None, keyword: str) -> str | None:
+    value = None if header is None else header.get(keyword)
+    return str(value).strip() or None if value is not None else None
+
+
+def _date(header: Dataset) -> date | None:
+    """Study Date where it is one; what machines write there is not always a date."""
+    try:
+        return datetime.strptime(_text(header, "StudyDate") or "", "%Y%m%d").date()  # noqa: DTZ007 - a date
+    except ValueError:
+        return None

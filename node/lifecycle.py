@@ -1,0 +1,126 @@
+"""The states of a study, and what moves them.
+
+receiving -> analysing -> reporting -> delivering -> done; beside them held, ignored and failed.
+A state changes in one transaction together with a line of the study's timeline (the catalog does
+both); this module decides when.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from node.reporting import Report, Reporter, study_material
+from node.settings import StudySettings
+from node.watch import study_key
+from storage import catalog
+from storage.database import Database
+
+log = structlog.get_logger(__name__)
+
+
+class Lifecycle:
+    """Moves studies on.
+
+    Parameters
+    ----------
+    reporter
+        Makes a study's results when all its recordings have been looked at.
+    destinations
+        Where results go, by name.
+    analysable
+        Called when recordings were queued.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: StudySettings,
+        reporter: Reporter,
+        destinations: Sequence[str],
+        *,
+        analysable: Callable[[], None] = lambda: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._reporter = reporter
+        self._destinations = tuple(destinations)
+        self._analysable = analysable
+        self._clock = clock
+        self._reporting = threading.Lock()
+
+    def released(self, study_uids: frozenset[str]) -> None:
+        """An association that brought these studies has ended properly."""
+        with self._database.write() as session:
+            catalog.note_released(session, sorted(study_uids), self._clock())
+
+    def complete_quiet(self) -> int:
+        """Begin the analysis of every study that has been quiet for long enough."""
+        with self._database.read() as session:
+            complete = catalog.studies_to_complete(
+                session,
+                self._clock(),
+                quiet_s=self._settings.quiet_s,
+                released_quiet_s=self._settings.released_quiet_s,
+                max_age_s=self._settings.max_age_s,
+            )
+        for study in complete:
+            with self._database.write() as session:
+                catalog.begin_analysis(session, study.study_id, study.reason)
+            log.info(
+                "study-complete", study=study_key(study.study_instance_uid), reason=study.reason
+            )
+        if complete:
+            self._analysable()
+        return len(complete)
+
+    def report_ready(self) -> int:
+        """Report every study whose recordings have all been looked at."""
+        with self._reporting:  # a study is reported by one thread
+            with self._database.write() as session:
+                for study in catalog.studies_to_report(session):
+                    catalog.begin_reporting(session, study.study_id)
+                # Also those whose report a stop of the node interrupted.
+                ready = catalog.studies_in_reporting(session)
+            for study in ready:
+                self._report(study)
+            return len(ready)
+
+    def _report(self, study: catalog.ReportableStudy) -> None:
+        key = study_key(study.study_instance_uid)
+        with self._database.read() as session:
+            material = study_material(session, study)
+        try:
+            report = self._reporter.report(material)
+        except Exception as error:
+            # The edge of a study: one that cannot be reported must not keep others waiting.
+            log.exception("report-failed", study=key)
+            report = Report(
+                failed=f"the report could not be made: {type(error).__name__}; see the node's log"
+            )
+        with self._database.write() as session:
+            if report.ignored is not None:
+                catalog.ignore_study(session, study.study_id, report.ignored)
+            elif report.failed is not None:
+                catalog.fail_study(
+                    session,
+                    study.study_id,
+                    report.failed,
+                    f"mend the reason, then `echonode retry {study.study_instance_uid}`",
+                )
+            else:
+                catalog.add_results(
+                    session, study.study_id, study.revision, report.results, self._destinations
+                )
+        log.info(
+            "study-reported",
+            study=key,
+            revision=study.revision,
+            results=len(report.results),
+            ignored=report.ignored,
+            failed=report.failed,
+        )

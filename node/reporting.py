@@ -1,0 +1,176 @@
+"""From a study's rows to its results: what is reported, what is not, and why.
+
+One Structured Report a study and revision; the saliency cines were made when each clip was
+analysed and are only pointed at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from models.clip import read_header
+from sqlalchemy.orm import Session
+
+from models.views import View, ViewCall
+from node.analysis import reportable
+from node.records import finding_from_row, pack_from_row, refusal_from_row
+from node.results import ClipResult, ObjectRef, ReportSettings, build_report
+from node.results.store import keep_result
+from storage import catalog
+from storage.files import FileStore
+from storage.states import RecordingKind, RecordingState, ResultKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyMaterial:
+    """What a report is made from. ``captures`` are the saliency cines by recording."""
+
+    study_instance_uid: str
+    revision: int
+    recordings: tuple[catalog.RecordingRecord, ...]
+    captures: Mapping[int, catalog.ResultRecord]
+    predecessor: catalog.ResultRecord | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What became of a study: results to deliver, or the reason why there are none."""
+
+    results: tuple[catalog.NewResult, ...] = ()
+    ignored: str | None = None
+    failed: str | None = None
+
+
+class Reporter:
+    """Makes results.
+
+    Parameters
+    ----------
+    allow_simulated
+        Report outputs that have only seen the simulator too, each marked as such.
+    """
+
+    def __init__(
+        self,
+        files: FileStore,
+        settings: ReportSettings,
+        *,
+        allow_simulated: bool,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._files = files
+        self._settings = settings
+        self._allow_simulated = allow_simulated
+        self._clock = clock
+
+    def report(self, material: StudyMaterial) -> Report:
+        """Make the results of a study whose recordings have all been looked at."""
+        states = Counter(recording.state for recording in material.recordings)
+        if not states[RecordingState.DONE]:
+            if states[RecordingState.FAILED]:
+                return Report(failed=_why_failed(material))
+            return Report(ignored=_why_ignored(material))
+        clips = tuple(
+            self._clip(recording, material)
+            for recording in material.recordings
+            if recording.kind is RecordingKind.ULTRASOUND
+        )
+        encoded = build_report(
+            clips,
+            revision=material.revision,
+            predecessor=None
+            if material.predecessor is None
+            else _reference(material.predecessor, material),
+            settings=self._settings,
+            created_at=self._clock(),
+        )
+        # The report points at the cines: an archive gets them first.
+        captures = tuple(_as_new(capture) for capture in material.captures.values())
+        return Report(results=(*captures, keep_result(self._files, encoded, kind=ResultKind.SR)))
+
+    def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
+        findings, _withheld = reportable(
+            tuple(finding_from_row(row) for row in recording.findings),
+            allow_simulated=self._allow_simulated,
+        )
+        capture = material.captures.get(recording.id)
+        return ClipResult(
+            header=read_header(self._files.path(recording.file_key)),
+            view=_view(recording),
+            findings=findings,
+            refusals=tuple(refusal_from_row(row) for row in recording.refusals),
+            not_analysed=None if recording.state is RecordingState.DONE else recording.reason,
+            capture=None if capture is None else _reference(capture, material),
+            packs=tuple(pack_from_row(row) for row in recording.packs),
+        )
+
+
+def study_material(session: Session, study: catalog.ReportableStudy) -> StudyMaterial:
+    """Read what a report of a study is made from."""
+    results = catalog.results_of(session, study.study_id)
+    earlier = [
+        result
+        for result in results
+        if result.kind is ResultKind.SR and result.revision < study.revision
+    ]
+    return StudyMaterial(
+        study_instance_uid=study.study_instance_uid,
+        revision=study.revision,
+        recordings=catalog.recordings_of(session, study.study_id),
+        # A clip that was analysed again may have left an older cine: the last one counts.
+        captures={
+            result.recording_id: result
+            for result in results
+            if result.kind is ResultKind.SC and result.recording_id is not None
+        },
+        predecessor=max(earlier, key=lambda result: (result.revision, result.id), default=None),
+    )
+
+
+def _view(recording: catalog.RecordingRecord) -> ViewCall | None:
+    if recording.view_label is None:
+        return None
+    return ViewCall(
+        view=View(recording.view_label),
+        score=recording.view_score or 0.0,
+        certain=bool(recording.view_certain),
+    )
+
+
+def _reference(result: catalog.ResultRecord, material: StudyMaterial) -> ObjectRef:
+    return ObjectRef(
+        sop_class_uid=result.sop_class_uid,
+        sop_instance_uid=result.sop_instance_uid,
+        series_instance_uid=result.series_instance_uid,
+        study_instance_uid=material.study_instance_uid,
+    )
+
+
+def _as_new(result: catalog.ResultRecord) -> catalog.NewResult:
+    return catalog.NewResult(
+        kind=result.kind,
+        recording_id=result.recording_id,
+        sop_class_uid=result.sop_class_uid,
+        sop_instance_uid=result.sop_instance_uid,
+        series_instance_uid=result.series_instance_uid,
+        transfer_syntax_uid=result.transfer_syntax_uid,
+        file_key=result.file_key,
+        sha256=result.sha256,
+        size_bytes=result.size_bytes,
+    )
+
+
+def _why_ignored(material: StudyMaterial) -> str:
+    seen = Counter(recording.view_label or "not readable" for recording in material.recordings)
+    if not seen:
+        return "no image that a model could look at"
+    counted = ", ".join(f"{count} x {label}" for label, count in sorted(seen.items()))
+    return f"no apical four-chamber clip that a model can read: {counted}"
+
+
+def _why_failed(material: StudyMaterial) -> str:
+    failed = [item for item in material.recordings if item.state is RecordingState.FAILED]
+    return f"{len(failed)} of {len(material.recordings)} clips failed: {failed[0].reason}"

@@ -1,0 +1,136 @@
+"""A whole node as a process of its own, and clips to send to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread, examples
+from pydicom.uid import generate_uid
+
+from tests.peers import Archive, accepts_connections, free_port, running, wait_until
+
+#: A real apical four-chamber cine: SonoSite, 30 frames, JPEG. Ships with pydicom.
+REAL_CINE = Path(examples.get_path("ybr_color"))
+
+
+def echonode(*arguments: str) -> list[str]:
+    """The command line of this very environment."""
+    return [sys.executable, "-m", "node.cli", *arguments]
+
+
+@dataclass
+class RunningNode:
+    """A node that runs as `echonode serve`."""
+
+    folder: Path
+    archives: Sequence[Archive]
+    port: int = field(default_factory=free_port)
+    quiet_s: float = 3
+    settings: str = ""
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def config(self) -> Path:
+        """The settings file."""
+        return self.folder / "echonode.toml"
+
+    def write_config(self) -> None:
+        """Write the settings: short quiet times, every archive a destination."""
+        lines = [
+            f'data_dir = "{self.folder / "data"}"',
+            "[dimse]",
+            'host = "127.0.0.1"',
+            f"port = {self.port}",
+            "[study]",
+            f"quiet_s = {self.quiet_s}",
+            f"released_quiet_s = {self.quiet_s / 3:g}",
+            "[analysis]",
+            "workers = 1",
+            "[delivery]",
+            "first_pause_s = 1",
+        ]
+        for archive in self.archives:
+            lines += [
+                "[[destinations]]",
+                f'name = "{archive.ae_title.lower()}"',
+                'kind = "dimse"',
+                'host = "127.0.0.1"',
+                f"port = {archive.port}",
+                f'ae_title = "{archive.ae_title}"',
+            ]
+        self.config.write_text("\n".join(lines) + "\n" + self.settings)
+
+    def ask(self, *arguments: str, status: int = 0) -> Any:
+        """Run a command against the node and read its JSON."""
+        done = subprocess.run(
+            echonode("--config", str(self.config), *arguments, "--json"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return json.loads(done.stdout) if done.stdout else None
+
+    def study(self, uid: str) -> Any:
+        """`echonode study UID --json`."""
+        return self.ask("study", uid)
+
+    def state(self, uid: str) -> str:
+        """The state of a study."""
+        return str(self.study(uid)["study"]["state"])
+
+    def wait_for(self, uid: str, *states: str, revision: int = 1, timeout_s: float = 180) -> Any:
+        """Wait until a study's revision is in one of some states; gives what `study` says."""
+
+        def arrived() -> bool:
+            shown = self.study(uid)["study"]
+            return shown["revision"] >= revision and shown["state"] in states
+
+        wait_until(arrived, what=f"study {' or '.join(states)}", timeout_s=timeout_s, pause_s=0.5)
+        return self.study(uid)
+
+    def kill(self) -> None:
+        """SIGKILL to the node itself, as a power cut would."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @contextmanager
+    def serving(self) -> Iterator[RunningNode]:
+        """Run the node until the end of the block."""
+        self.write_config()
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        with running(
+            echonode("--config", str(self.config), "serve"),
+            log=self.folder / "node.log",
+            env=environment,
+        ) as self.process:
+            wait_until(
+                lambda: accepts_connections(self.port) or self.process.poll() is not None,
+                what="the node listens",
+            )
+            assert self.process.poll() is None, (self.folder / "node.log").read_text()
+            yield self
+
+
+def variant(folder: Path, *, study_uid: str | None = None, **attributes: Any) -> Path:
+    """The real cine under new UIDs, with some attributes changed."""
+    dataset: Dataset = dcmread(REAL_CINE)
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.StudyInstanceUID = study_uid or generate_uid()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    path = folder / f"{dataset.SOPInstanceUID}.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    return path
