@@ -119,7 +119,7 @@ def build_capture(
     dataset.DerivationDescription = _derivation(picture, findings, packs)
     dataset.SourceImageSequence = [_source_image(header, picture)]
     add_equipment(dataset, settings, packs)
-    _add_cine(dataset, header, picture)
+    _add_cine(dataset, picture)
     _add_pixels(dataset, header, picture)
     mark_as_own(dataset, "SC")
     dataset.SOPInstanceUID = _instance_uid(dataset, findings)
@@ -174,7 +174,7 @@ def _source_image(header: Dataset, picture: EncodedPicture) -> Dataset:
     return item
 
 
-def _add_cine(dataset: Dataset, header: Dataset, picture: EncodedPicture) -> None:
+def _add_cine(dataset: Dataset, picture: EncodedPicture) -> None:
     """How fast it plays (PS3.3 C.7.6.5). A single frame does not."""
     dataset.NumberOfFrames = len(picture.jpeg_frames)
     if len(picture.jpeg_frames) == 1:
@@ -190,9 +190,6 @@ def _add_cine(dataset: Dataset, header: Dataset, picture: EncodedPicture) -> Non
     rate = max(1, round(1000.0 / frame_time))
     dataset.CineRate = rate
     dataset.RecommendedDisplayFrameRate = rate
-    for keyword in ("HeartRate",):
-        if keyword in header and header.get(keyword) is not None:
-            dataset[keyword] = header[keyword]
 
 
 def _add_pixels(dataset: Dataset, header: Dataset, picture: EncodedPicture) -> None:

@@ -63,7 +63,10 @@ def _own(value: str, meaning: str, why: str) -> Concept:
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report", "CID 7021")
 LANGUAGE = _dcm("121049", "Language of Content Item and Descendants", "TID 1204")
 ENGLISH_US = Concept(
-    value="en-US", scheme="RFC5646", meaning="English (United States)", source="CID 5000",
+    value="en-US",
+    scheme="RFC5646",
+    meaning="English (United States)",
+    source="CID 5000",
     outside="CID 5000 is defined by RFC 5646; pydicom carries no table of it",
 )
 OBSERVER_TYPE = _dcm("121005", "Observer Type", "TID 1002")
@@ -80,7 +83,10 @@ IMAGE_LIBRARY_GROUP = _dcm("126200", "Image Library Group", "TID 1600")
 IMAGING_MEASUREMENTS = _dcm("126010", "Imaging Measurements", "TID 1500")
 MEASUREMENT_GROUP = _dcm("125007", "Measurement Group", "TID 1501")
 QUALITATIVE_EVALUATIONS = Concept(
-    value="C0034375", scheme="UMLS", meaning="Qualitative Evaluations", source="TID 1500",
+    value="C0034375",
+    scheme="UMLS",
+    meaning="Qualitative Evaluations",
+    source="TID 1500",
     outside="named by TID 1500 row 12; pydicom's tables hold context groups only",
 )
 TRACKING_IDENTIFIER = _dcm("112039", "Tracking Identifier", "TID 1501")
@@ -138,7 +144,13 @@ UNITS: Mapping[str, Concept] = MappingProxyType(
     {
         unit.value: unit
         for unit in (
-            PERCENT, CENTIMETRE, SQUARE_CENTIMETRE, YEAR, MILLILITRE, KILOGRAM, SCORE,
+            PERCENT,
+            CENTIMETRE,
+            SQUARE_CENTIMETRE,
+            YEAR,
+            MILLILITRE,
+            KILOGRAM,
+            SCORE,
         )
     }
 )
@@ -151,7 +163,8 @@ LA_SIZE = _own("AI-LA-SIZE", "Left atrial size", _NO_OBSERVABLE)
 RA_SIZE = _own("AI-RA-SIZE", "Right atrial size", _NO_OBSERVABLE)
 LEAD_SEARCH = _own("AI-LEAD-SEARCH", "Search for an intracardiac lead", _NO_OBSERVABLE)
 PERSON_ESTIMATES = _own(
-    "AI-PERSON", "Model estimates of the person",
+    "AI-PERSON",
+    "Model estimates of the person",
     "must not be read as the patient's age, sex, weight or height",
 )
 
@@ -180,12 +193,15 @@ _SCORE_WHY = "an uncalibrated model score; (111012, DCM) would claim a certainty
 MARKEDLY_ENLARGED = _sct("373128001", "Markedly enlarged cardiac chamber", "CID 3705")
 LA_DILATION_SCORE = _own("AI-LADIL-SCORE", "Score for severe left-atrial dilation", _SCORE_WHY)
 LVH = _sct(
-    "55827005", "Left ventricular hypertrophy", "SNOMED CT disorder",
+    "55827005",
+    "Left ventricular hypertrophy",
+    "SNOMED CT disorder",
     "SNOMED CT has the disorder, the context groups of PS3.16 do not",
 )
 LVH_SCORE = _own("AI-LVH-SCORE", "Score for left ventricular hypertrophy", _SCORE_WHY)
 LEAD = _own(
-    "AI-LEAD", "Pacemaker or defibrillator lead",
+    "AI-LEAD",
+    "Pacemaker or defibrillator lead",
     "(360129009, SCT) is the lead of a pacemaker only; the model does not tell them apart",
 )
 LEAD_SCORE = _own("AI-LEAD-SCORE", "Score for a pacemaker or defibrillator lead", _SCORE_WHY)
@@ -282,8 +298,10 @@ OUTPUTS: Mapping[str, OutputCodes] = MappingProxyType(
         ),
         "la_area": OutputCodes(subject=LEFT_ATRIUM_SUBJECT, measured=LA_AREA, decimals=1),
         "la_dilation": OutputCodes(
-            subject=LEFT_ATRIUM_SUBJECT, measured=LA_DILATION_SCORE,
-            qualitative=MARKEDLY_ENLARGED, decimals=3,
+            subject=LEFT_ATRIUM_SUBJECT,
+            measured=LA_DILATION_SCORE,
+            qualitative=MARKEDLY_ENLARGED,
+            decimals=3,
         ),
         "ra_length": OutputCodes(subject=RIGHT_ATRIUM_SUBJECT, measured=RA_LENGTH, decimals=2),
         "lead": OutputCodes(
@@ -309,8 +327,9 @@ class ViewCodes:
     site: Concept | None = None
 
 
-def _view(value: Concept, title: str, *, exact: bool = True, site: Concept | None = None
-          ) -> ViewCodes:
+def _view(
+    value: Concept, title: str, *, exact: bool = True, site: Concept | None = None
+) -> ViewCodes:
     return ViewCodes(name=IMAGE_VIEW, value=value, title=title, exact=exact, site=site)
 
 

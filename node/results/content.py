@@ -37,8 +37,22 @@ SELECTED_FROM = RelationshipTypeValues.SELECTED_FROM
 
 _ASCII = str.maketrans(
     {
-        "–": "-", "—": "-", "−": "-", "’": "'", "‘": "'", "“": '"', "”": '"', "…": "...",
-        "≥": ">=", "≤": "<=", "×": "x", "·": "*", "µ": "u", "μ": "u", "°": " deg", "\\": "/",
+        "–": "-",
+        "—": "-",
+        "−": "-",
+        "’": "'",
+        "‘": "'",
+        "“": '"',
+        "”": '"',
+        "…": "...",
+        "≥": ">=",
+        "≤": "<=",
+        "×": "x",
+        "·": "*",
+        "µ": "u",
+        "μ": "u",
+        "°": " deg",
+        "\\": "/",
     }
 )
 
@@ -59,7 +73,9 @@ def container(
 ) -> Item:
     """A container whose parts are separate: a continuous one hides its names in viewers."""
     item = ContainerContentItem(
-        name=name.code, is_content_continuous=False, template_id=template,
+        name=name.code,
+        is_content_continuous=False,
+        template_id=template,
         relationship_type=relationship,
     )
     return with_children(item, items)
@@ -90,7 +106,9 @@ def number(
 ) -> Item:
     """A measured value, rounded."""
     item = NumContentItem(
-        name=name.code, value=round(float(value), decimals), unit=unit.code,
+        name=name.code,
+        value=round(float(value), decimals),
+        unit=unit.code,
         relationship_type=relationship,
     )
     # Only for values that a decimal string cannot hold (PS3.3 C.18.1); a rounded one fits.
@@ -109,8 +127,10 @@ def image(
 ) -> Item:
     """A reference to an image; ``frame`` is one-based, as in DICOM."""
     item = ImageContentItem(
-        name=name.code, referenced_sop_class_uid=sop_class_uid,
-        referenced_sop_instance_uid=sop_instance_uid, referenced_frame_numbers=frame,
+        name=name.code,
+        referenced_sop_class_uid=sop_class_uid,
+        referenced_sop_instance_uid=sop_instance_uid,
+        referenced_frame_numbers=frame,
         relationship_type=relationship,
     )
     return with_children(item, children)
@@ -119,7 +139,9 @@ def image(
 def point(name: Concept, column: float, row: float, selected_from: Item) -> Item:
     """A point in an image, in pixels from its top left corner."""
     item = ScoordContentItem(
-        name=name.code, graphic_type="POINT", graphic_data=np.array([[column, row]]),
+        name=name.code,
+        graphic_type="POINT",
+        graphic_data=np.array([[column, row]]),
         relationship_type=CONTAINS,
     )
     return with_children(item, (selected_from,))

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 
-from pydicom.dataelem import RawDataElement
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -22,53 +22,125 @@ from node.results.objects import MANUFACTURER, MODEL_NAME, ReportSettings, Resul
 
 # PS3.3 C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2, C.7.2.3: all that belongs to patient and study.
 PATIENT_ATTRIBUTES = (
-    "PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID",
-    "IssuerOfPatientIDQualifiersSequence", "SourcePatientGroupIdentificationSequence",
-    "GroupOfPatientsIdentificationSequence", "PatientBirthDate",
-    "PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar",
-    "PatientAlternativeCalendar", "PatientSex", "ReferencedPatientPhotoSequence",
-    "QualityControlSubject", "ReferencedPatientSequence", "PatientBirthTime",
-    "OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "EthnicGroup",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "TypeOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "SourcePatientGroupIdentificationSequence",
+    "GroupOfPatientsIdentificationSequence",
+    "PatientBirthDate",
+    "PatientBirthDateInAlternativeCalendar",
+    "PatientDeathDateInAlternativeCalendar",
+    "PatientAlternativeCalendar",
+    "PatientSex",
+    "ReferencedPatientPhotoSequence",
+    "QualityControlSubject",
+    "ReferencedPatientSequence",
+    "PatientBirthTime",
+    "OtherPatientIDs",
+    "OtherPatientIDsSequence",
+    "OtherPatientNames",
+    "EthnicGroup",
     "EthnicGroupCodeSequence",
-    "PatientComments", "PatientSpeciesDescription", "PatientSpeciesCodeSequence",
-    "PatientBreedDescription", "PatientBreedCodeSequence", "BreedRegistrationSequence",
-    "StrainDescription", "StrainNomenclature", "StrainCodeSequence",
-    "StrainAdditionalInformation", "StrainStockSequence", "GeneticModificationsSequence",
-    "ResponsiblePerson", "ResponsiblePersonRole", "ResponsibleOrganization",
-    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
-    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID",
-    "IssuerOfClinicalTrialProtocolID", "OtherClinicalTrialProtocolIDsSequence",
-    "ClinicalTrialProtocolName", "ClinicalTrialSiteID", "IssuerOfClinicalTrialSiteID",
-    "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "IssuerOfClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID", "IssuerOfClinicalTrialSubjectReadingID",
+    "PatientComments",
+    "PatientSpeciesDescription",
+    "PatientSpeciesCodeSequence",
+    "PatientBreedDescription",
+    "PatientBreedCodeSequence",
+    "BreedRegistrationSequence",
+    "StrainDescription",
+    "StrainNomenclature",
+    "StrainCodeSequence",
+    "StrainAdditionalInformation",
+    "StrainStockSequence",
+    "GeneticModificationsSequence",
+    "ResponsiblePerson",
+    "ResponsiblePersonRole",
+    "ResponsibleOrganization",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "IssuerOfClinicalTrialProtocolID",
+    "OtherClinicalTrialProtocolIDsSequence",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "IssuerOfClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "IssuerOfClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "IssuerOfClinicalTrialSubjectReadingID",
     "ClinicalTrialProtocolEthicsCommitteeName",
     "ClinicalTrialProtocolEthicsCommitteeApprovalNumber",
 )
 STUDY_ATTRIBUTES = (
-    "StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName",
-    "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianName",
-    "ConsultingPhysicianIdentificationSequence", "StudyID", "AccessionNumber",
-    "IssuerOfAccessionNumberSequence", "StudyDescription", "PhysiciansOfRecord",
-    "PhysiciansOfRecordIdentificationSequence", "NameOfPhysiciansReadingStudy",
-    "PhysiciansReadingStudyIdentificationSequence", "RequestingService",
-    "RequestingServiceCodeSequence", "ReferencedStudySequence", "ProcedureCodeSequence",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "ReferringPhysicianIdentificationSequence",
+    "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence",
+    "StudyID",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+    "PhysiciansOfRecord",
+    "PhysiciansOfRecordIdentificationSequence",
+    "NameOfPhysiciansReadingStudy",
+    "PhysiciansReadingStudyIdentificationSequence",
+    "RequestingService",
+    "RequestingServiceCodeSequence",
+    "ReferencedStudySequence",
+    "ProcedureCodeSequence",
     "ReasonForPerformedProcedureCodeSequence",
-    "AdmittingDiagnosesDescription", "AdmittingDiagnosesCodeSequence", "PatientAge",
-    "PatientSize", "PatientWeight", "PatientBodyMassIndex", "MeasuredAPDimension",
-    "MeasuredLateralDimension", "PatientSizeCodeSequence", "MedicalAlerts", "Allergies",
-    "SmokingStatus", "PregnancyStatus", "LastMenstrualDate", "PatientState", "Occupation",
-    "AdditionalPatientHistory", "AdmissionID", "IssuerOfAdmissionIDSequence",
-    "ServiceEpisodeID", "IssuerOfServiceEpisodeIDSequence", "ServiceEpisodeDescription",
-    "ReasonForVisit", "ReasonForVisitCodeSequence", "PatientSexNeutered",
-    "ClinicalTrialTimePointID", "IssuerOfClinicalTrialTimePointID",
-    "ClinicalTrialTimePointDescription", "ClinicalTrialTimePointTypeCodeSequence",
+    "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientBodyMassIndex",
+    "MeasuredAPDimension",
+    "MeasuredLateralDimension",
+    "PatientSizeCodeSequence",
+    "MedicalAlerts",
+    "Allergies",
+    "SmokingStatus",
+    "PregnancyStatus",
+    "LastMenstrualDate",
+    "PatientState",
+    "Occupation",
+    "AdditionalPatientHistory",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "ServiceEpisodeID",
+    "IssuerOfServiceEpisodeIDSequence",
+    "ServiceEpisodeDescription",
+    "ReasonForVisit",
+    "ReasonForVisitCodeSequence",
+    "PatientSexNeutered",
+    "ClinicalTrialTimePointID",
+    "IssuerOfClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+    "ClinicalTrialTimePointTypeCodeSequence",
     "LongitudinalTemporalOffsetFromEvent",
-    "LongitudinalTemporalEventType", "ConsentForClinicalTrialUseSequence",
+    "LongitudinalTemporalEventType",
+    "ConsentForClinicalTrialUseSequence",
 )
 
 _REQUIRED_EMPTY_IF_UNKNOWN = (  # type 2
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
-    "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
 )
 
 # Values that are the same bytes in every transfer syntax.
@@ -118,10 +190,6 @@ def add_times(target: Dataset, source: Dataset, created_at: datetime) -> None:
         target.TimezoneOffsetFromUTC = source.TimezoneOffsetFromUTC
     target.ContentDate = target.InstanceCreationDate = local.strftime("%Y%m%d")
     target.ContentTime = target.InstanceCreationTime = local.strftime("%H%M%S")
-
-
-TIME_ATTRIBUTES = ("ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime")
-"""What :func:`add_times` writes besides the zone."""
 
 
 def concept_item(concept: Concept) -> Dataset:
@@ -174,7 +242,7 @@ def _copy_exactly(source: Dataset, target: Dataset, tag: BaseTag) -> None:
 
 def _time_zone(source: Dataset) -> timezone | None:
     offset = str(source.get("TimezoneOffsetFromUTC") or "").strip()
-    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():  # noqa: PLR2004
+    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():
         return None
     minutes = int(offset[1:3]) * 60 + int(offset[3:])
     if minutes > 14 * 60:  # PS3.3 C.12.1: -1200 to +1400

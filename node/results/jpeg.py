@@ -26,7 +26,7 @@ class JpegLayout:
         """Whether PS3.5 8.2.1 lets it be called YBR_FULL_422 in JPEG baseline."""
         return (
             self.process == _BASELINE
-            and self.precision == 8  # noqa: PLR2004
+            and self.precision == 8
             and self.sampling == ((2, 1), (1, 1), (1, 1))
         )
 
@@ -37,24 +37,22 @@ def read_jpeg_layout(data: bytes) -> JpegLayout | None:
     if data[:2] != _SOI or data.rstrip(b"\x00")[-2:] != _EOI:
         return None
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:  # noqa: PLR2004
+    while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in _FRAMES:
             return _layout(marker, data[at + 4 : at + 2 + length])
-        if marker == _START_OF_SCAN or length < 2:  # noqa: PLR2004
+        if marker == _START_OF_SCAN or length < 2:
             return None
         at += 2 + length
     return None
 
 
 def _layout(process: int, header: bytes) -> JpegLayout | None:
-    components = header[5] if len(header) > 5 else 0  # noqa: PLR2004
+    components = header[5] if len(header) > 5 else 0
     if len(header) < 6 + 3 * components:
         return None
-    sampling = tuple(
-        divmod(header[7 + 3 * index], 16) for index in range(components)
-    )
+    sampling = tuple(divmod(header[7 + 3 * index], 16) for index in range(components))
     return JpegLayout(
         process=process,
         precision=header[0],

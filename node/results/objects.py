@@ -154,7 +154,9 @@ def is_own_object(header: Dataset) -> bool:
     return (
         _has_mark(header)
         or _is_own_equipment(header)
-        or any(_is_own_equipment(item) for item in header.get("ContributingEquipmentSequence") or ())
+        or any(
+            _is_own_equipment(item) for item in header.get("ContributingEquipmentSequence") or ()
+        )
     )
 
 

@@ -34,7 +34,6 @@ from node.results.content import (
     Item,
 )
 from node.results.header import (
-    TIME_ATTRIBUTES,
     add_equipment,
     add_times,
     coding_scheme_items,
@@ -146,7 +145,11 @@ class _Source:
         return 1 if math.isinf(count) else max(int(count), 1)
 
     def image(
-        self, name: Concept, relationship: object, *, frame: int | None = None,
+        self,
+        name: Concept,
+        relationship: object,
+        *,
+        frame: int | None = None,
         children: Iterable[Item] = (),
     ) -> Item:
         """A reference to the clip; ``frame`` is zero-based and left out of a still."""
@@ -157,8 +160,12 @@ class _Source:
             )
         number = frame + 1 if frame is not None and self.frame_count > 1 else None
         return content.image(
-            name, self.ref.sop_class_uid, self.ref.sop_instance_uid, relationship,
-            frame=number, children=children,
+            name,
+            self.ref.sop_class_uid,
+            self.ref.sop_instance_uid,
+            relationship,
+            frame=number,
+            children=children,
         )
 
     def coordinate(self, frame: int) -> Item:
@@ -167,7 +174,9 @@ class _Source:
         if not header.get("Rows") or not header.get("Columns"):
             raise ResultError(f"{self.title}: the header has no Rows or Columns")
         return content.point(
-            codes.SOURCE_OF_MEASUREMENT, int(header.Columns) / 2, int(header.Rows) / 2,
+            codes.SOURCE_OF_MEASUREMENT,
+            int(header.Columns) / 2,
+            int(header.Rows) / 2,
             self.image(codes.SOURCE_OF_MEASUREMENT, SELECTED_FROM, frame=frame),
         )
 
@@ -260,6 +269,7 @@ def _add_series_and_document(
 
 def _hierarchy(refs: Iterable[ObjectRef]) -> list[Dataset]:
     """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
+
     def study(ref: ObjectRef) -> str:
         return ref.study_instance_uid
 
@@ -308,9 +318,7 @@ def _packs(sources: Iterable[_Source]) -> list[PackRef]:
 # The tree.
 
 
-def _root(
-    sources: Sequence[_Source], settings: ReportSettings, tested_on: TestedOn
-) -> Item:
+def _root(sources: Sequence[_Source], settings: ReportSettings, tested_on: TestedOn) -> Item:
     groups: list[Item] = []
     summary = summarise(
         [source.result for source in sources], [source.findings for source in sources]
@@ -338,8 +346,11 @@ def _root(
         content.container(
             codes.QUALITATIVE_EVALUATIONS,
             [
-                content.text(codes.COMMENT, f"{RESEARCH_WORDS}. Results of echonode "
-                             f"{settings.software_version}, not verified by a physician."),
+                content.text(
+                    codes.COMMENT,
+                    f"{RESEARCH_WORDS}. Results of echonode "
+                    f"{settings.software_version}, not verified by a physician.",
+                ),
                 *(content.text(codes.CLIP, _clip_words(source)) for source in sources),
             ],
         )
@@ -364,7 +375,8 @@ def _observer(settings: ReportSettings) -> list[Item]:
 def _library_entry(source: _Source) -> Item:
     """TID 1601 and TID 1602: the clip, and which view of the heart it shows."""
     return source.image(
-        codes.SOURCE_OF_MEASUREMENT, content.CONTAINS,
+        codes.SOURCE_OF_MEASUREMENT,
+        content.CONTAINS,
         children=[
             content.code(codes.MODALITY, codes.ULTRASOUND, HAS_ACQ_CONTEXT),
             *_view_items(source.result.view),
@@ -424,14 +436,23 @@ def _group(
         [
             *_group_head(
                 f"{subject.finding.meaning}, {source.title}, by {pack.name}",
-                derive_uid("tracking", *identity), subject, pack, findings,
+                derive_uid("tracking", *identity),
+                subject,
+                pack,
+                findings,
             ),
             *(_measurement(finding) for finding in findings),
             *_evaluations(findings),
             *_intervals(findings),
             *(
-                [content.image(codes.VISUAL_EXPLANATION, capture.sop_class_uid,
-                               capture.sop_instance_uid, content.CONTAINS)]
+                [
+                    content.image(
+                        codes.VISUAL_EXPLANATION,
+                        capture.sop_class_uid,
+                        capture.sop_instance_uid,
+                        content.CONTAINS,
+                    )
+                ]
                 if capture is not None
                 else []
             ),
@@ -441,27 +462,31 @@ def _group(
     )
 
 
-def _summary_group(
-    summary: Summary, sources: Sequence[_Source], tested_on: TestedOn
-) -> Item:
+def _summary_group(summary: Summary, sources: Sequence[_Source], tested_on: TestedOn) -> Item:
     """TID 1501: the ejection fraction of the study, with the clips that it came from."""
     findings = [finding for _, finding in summary.members]
     first = findings[0]
     many = len(findings) > 1
     subject = OUTPUTS["ef"].subject
-    children = [content.code(codes.DERIVATION, codes.MEAN if many else codes.ESTIMATED,
-                             HAS_CONCEPT_MOD)]
+    children = [
+        content.code(codes.DERIVATION, codes.MEAN if many else codes.ESTIMATED, HAS_CONCEPT_MOD)
+    ]
     if not many:
         children += _interval_bounds(first)
     items = [
         *_group_head(
-            f"Study summary: {TASKS['ef'].title}", 
+            f"Study summary: {TASKS['ef'].title}",
             derive_uid("tracking", sources[0].ref.study_instance_uid, "summary", "ef"),
-            subject, summary.pack, findings[:1],
+            subject,
+            summary.pack,
+            findings[:1],
         ),
         content.number(
-            OUTPUTS["ef"].name_of(summary.method), summary.value, UNITS[first.unit],
-            OUTPUTS["ef"].decimals, [*_method(summary.method), *children],
+            OUTPUTS["ef"].name_of(summary.method),
+            summary.value,
+            UNITS[first.unit],
+            OUTPUTS["ef"].decimals,
+            [*_method(summary.method), *children],
         ),
         *([] if many else _intervals(findings)),
     ]
@@ -508,7 +533,10 @@ def _measurement(finding: Finding) -> Item:
     if finding.kind is Kind.SCORE:
         return content.number(output.measured, _main(finding), codes.SCORE, output.decimals)
     return content.number(
-        output.name_of(finding.method), _main(finding), UNITS[finding.unit], output.decimals,
+        output.name_of(finding.method),
+        _main(finding),
+        UNITS[finding.unit],
+        output.decimals,
         [
             *_method(finding.method),
             content.code(codes.DERIVATION, codes.ESTIMATED, HAS_CONCEPT_MOD),
@@ -527,10 +555,12 @@ def _interval_bounds(finding: Finding) -> list[Item]:
     """The interval as numbers below the value, in the value's own unit."""
     output = OUTPUTS[finding.output]
     return [
-        content.number(name, bound, UNITS[finding.unit], output.decimals,
-                       relationship=HAS_PROPERTIES)
+        content.number(
+            name, bound, UNITS[finding.unit], output.decimals, relationship=HAS_PROPERTIES
+        )
         for name, bound in (
-            (codes.INTERVAL_LOW, finding.low), (codes.INTERVAL_HIGH, finding.high),
+            (codes.INTERVAL_LOW, finding.low),
+            (codes.INTERVAL_HIGH, finding.high),
         )
         if bound is not None
     ]

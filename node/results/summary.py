@@ -33,9 +33,7 @@ class Summary:
     members: tuple[tuple[int, Finding], ...]
 
 
-def summarise(
-    clips: Sequence[ClipResult], findings: Sequence[Sequence[Finding]]
-) -> Summary | None:
+def summarise(clips: Sequence[ClipResult], findings: Sequence[Sequence[Finding]]) -> Summary | None:
     """The mean over clips from the best source, or None where there is no sound one.
 
     Sources (a pack and its method) are never mixed. Evidence from patients goes before the
@@ -59,9 +57,7 @@ def summarise(
                 sources[key].append((index, finding))
     if not sources:
         return None
-    (pack, method, evidence), members = min(
-        sources.items(), key=lambda source: _rank(*source)
-    )
+    (pack, method, evidence), members = min(sources.items(), key=lambda source: _rank(*source))
     values = [finding.value for _, finding in members if finding.value is not None]
     return Summary(
         value=statistics.fmean(values),
