@@ -26,8 +26,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from storage.errors import StorageUnavailable
-
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 10_000
 _MIGRATION_LOCK_TIMEOUT_S = 60.0
@@ -36,7 +34,7 @@ _WRITER_LOCK = 0x6563686F6E6F6465
 _MIGRATION_LOCK = _WRITER_LOCK + 1
 
 
-class DatabaseError(StorageUnavailable):
+class DatabaseError(Exception):
     """The database cannot be used; the message says which, why, and what to do."""
 
 

@@ -12,12 +12,10 @@ import os
 import re
 import tempfile
 import threading
-from datetime import UTC, datetime, timedelta
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
-
-from storage.errors import StorageUnavailable
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -37,7 +35,7 @@ class Area(StrEnum):
     QUARANTINE = "quarantine"  #: what could not be taken
 
 
-class FileStoreError(StorageUnavailable):
+class FileStoreError(Exception):
     """A file cannot be kept or found; the message says which and what to do.
 
     ``disk_full`` tells whether it may succeed later, when there is space again.
@@ -167,12 +165,12 @@ class FileStore:
         except OSError as error:
             raise self._error(f"cannot delete {key}", error) from error
 
-    def clear_incoming(self, older_than: timedelta = timedelta()) -> int:
+    def clear_incoming(self, older_than_s: float = 0.0) -> int:
         """Delete what was being received when the node stopped: it was never acknowledged.
 
-        Returns how many files. ``older_than`` leaves those that were written to lately.
+        Returns how many files. ``older_than_s`` leaves those that were written to lately.
         """
-        before = (datetime.now(UTC) - older_than).timestamp()
+        before = time.time() - older_than_s
         cleared = 0
         for path in self.incoming_folder.iterdir():
             try:

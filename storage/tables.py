@@ -6,7 +6,7 @@ table holds a patient's name or identifier: the files do, the rows point at them
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -109,7 +109,7 @@ class Study(Base):
     last_image_at: Mapped[datetime]
     last_released_at: Mapped[datetime | None]  #: an association that carried it was released
     state_since: Mapped[datetime]
-    study_date: Mapped[str | None] = mapped_column(Text)  #: as DICOM writes it
+    study_date: Mapped[date | None]
     accession_number: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
 
@@ -181,7 +181,6 @@ class Recording(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     worker: Mapped[str | None] = mapped_column(Text)
-    capture_uid: Mapped[str | None] = mapped_column(_UID)  #: SOP instance UID of its SC result
 
     study: Mapped[Study] = relationship(back_populates="recordings")
     instance: Mapped[Instance] = relationship(back_populates="recording")

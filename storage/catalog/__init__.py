@@ -8,7 +8,7 @@ What an operator asks for in vain raises :class:`CatalogError` with one line for
 For the queue: ``claim_next`` -> ``record_view`` / ``record_analysis`` / ``refuse_recording`` /
 ``record_failure``. For the outbox: ``claim_due_deliveries`` -> ``record_delivered`` /
 ``record_delivery_retry`` / ``record_delivery_failed``. At a start, before the first claim:
-``requeue_interrupted`` and ``requeue_interrupted_deliveries``.
+``requeue_interrupted``, ``requeue_interrupted_deliveries``, and ``studies_in_reporting``.
 """
 
 from storage.catalog._intake import (
@@ -71,19 +71,19 @@ from storage.catalog._records import (
     DueDelivery,
     EventRecord,
     FindingRecord,
-    Heartbeat,
     InstanceRecord,
     NewInstance,
     NewQuarantined,
     NewResult,
+    NodeRecord,
     PackRunRecord,
     QuarantinedRecord,
     QueueStatus,
     RecordingRecord,
     RefusalRecord,
+    ReportableStudy,
     ResultRecord,
     StudyDetail,
-    StudyMaterial,
     StudyRecord,
     Trouble,
     ViewOutcome,
@@ -97,9 +97,9 @@ from storage.catalog._results import (
     fail_study,
     ignore_study,
     results_of,
+    studies_in_reporting,
     studies_to_report,
 )
-from storage.errors import StorageUnavailable
 from storage.states import (
     DeliveryState,
     EventKind,
@@ -119,12 +119,12 @@ __all__ = [
     "EventKind",
     "EventRecord",
     "FindingRecord",
-    "Heartbeat",
     "InstanceExistsError",
     "InstanceRecord",
     "NewInstance",
     "NewQuarantined",
     "NewResult",
+    "NodeRecord",
     "PackRunRecord",
     "QuarantinedRecord",
     "QueueStatus",
@@ -132,12 +132,11 @@ __all__ = [
     "RecordingRecord",
     "RecordingState",
     "RefusalRecord",
+    "ReportableStudy",
     "ResultKind",
     "ResultRecord",
     "RevisionSupersededError",
-    "StorageUnavailable",
     "StudyDetail",
-    "StudyMaterial",
     "StudyRecord",
     "StudyState",
     "Trouble",
@@ -182,6 +181,7 @@ __all__ = [
     "resend",
     "results_of",
     "retry",
+    "studies_in_reporting",
     "studies_to_complete",
     "studies_to_report",
     "study_detail",

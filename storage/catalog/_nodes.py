@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from storage.catalog._records import Heartbeat
+from storage.catalog._moves import utc_now
+from storage.catalog._records import NodeRecord
 from storage.tables import NodeProcess
 
 
-def write_heartbeat(session: Session, heartbeat: Heartbeat) -> None:
-    """Say that a node runs, in place of what it said last."""
+def write_heartbeat(
+    session: Session,
+    node_id: str,
+    *,
+    pid: int,
+    started_at: datetime,
+    details: Mapping[str, Any],
+    now: datetime | None = None,
+) -> None:
+    """Say that a node runs. ``details`` (addresses, workers) must fit into JSON."""
     session.merge(
         NodeProcess(
-            id=heartbeat.node_id,
-            pid=heartbeat.pid,
-            started_at=heartbeat.started_at,
-            heartbeat_at=heartbeat.heartbeat_at,
-            details=dict(heartbeat.details),
+            id=node_id,
+            pid=pid,
+            started_at=started_at,
+            heartbeat_at=now or utc_now(),
+            details=dict(details),
         )
     )
     session.flush()
 
 
-def read_nodes(session: Session) -> tuple[Heartbeat, ...]:
+def read_nodes(session: Session) -> tuple[NodeRecord, ...]:
     """List the nodes, the newest heartbeat first. How old is too old is the caller's to say."""
     rows = session.scalars(select(NodeProcess).order_by(NodeProcess.heartbeat_at.desc()))
     return tuple(
-        Heartbeat(
+        NodeRecord(
             node_id=row.id,
             pid=row.pid,
             started_at=row.started_at,

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, contains_eager, selectinload
 
 from storage.catalog._moves import (
     CatalogError,
     add_event,
     move_recording,
-    move_study,
     recording_by_id,
     utc_now,
 )
@@ -27,19 +26,13 @@ from storage.catalog._records import (
 )
 from storage.catalog._rows import recording_record
 from storage.states import EventKind, RecordingState, StudyState
-from storage.tables import Finding, PackRun, Recording, Refusal, Result, Study
+from storage.tables import Finding, PackRun, Recording, Refusal, Study
 
 #: What a claimed recording is in, by what it waited in; and the way back.
 _AT_WORK = {
     RecordingState.TO_VIEW: RecordingState.VIEWING,
     RecordingState.QUEUED: RecordingState.ANALYSING,
 }
-_REPORTING = select(Study).where(
-    or_(
-        Study.state == StudyState.REPORTING,
-        Study.state_before_hold == StudyState.REPORTING,
-    )
-)
 _WAITING = {at_work: waiting for waiting, at_work in _AT_WORK.items()}
 
 
@@ -92,13 +85,11 @@ def requeue_interrupted(
 ) -> int:
     """Put back what was at work when the node last stopped. Call once, before any claim.
 
-    Studies whose results were being made go back to ANALYSING, to be reported anew. Attempts at
-    recordings stay counted; with ``max_attempts``, one that has used them up fails, so that a
-    recording which takes the whole node down does not do so for ever. Returns how many
-    recordings wait again.
+    Attempts stay counted; with ``max_attempts``, a recording that has used them up fails, so that
+    one which takes the whole node down does not do so for ever. Returns how many wait again.
     """
     now = now or utc_now()
-    waits_again = 0
+    wait_again = 0
     for recording in session.scalars(
         select(Recording).where(Recording.state.in_(tuple(_WAITING))).order_by(Recording.id)
     ):
@@ -108,18 +99,9 @@ def requeue_interrupted(
             continue
         move_recording(recording, _back(recording), at=now, reason=reason)
         _say(session, recording, EventKind.INTERRUPTED, f"{reason}; it waits again", now)
-        waits_again += 1
-    for study in session.scalars(_REPORTING.order_by(Study.id)):
-        move_study(
-            session,
-            study,
-            StudyState.ANALYSING,
-            kind=EventKind.INTERRUPTED,
-            reason="the node stopped while it made the results; it makes them again",
-            at=now,
-        )
+        wait_again += 1
     session.flush()
-    return waits_again
+    return wait_again
 
 
 def record_view(
@@ -185,7 +167,6 @@ def record_analysis(
     now = now or utc_now()
     recording = recording_by_id(session, recording_id)
     move_recording(recording, RecordingState.DONE, at=now)
-    recording.capture_uid = None
     revision = recording.study.revision
     recording.findings = [_finding(finding, revision) for finding in findings]
     recording.refusals = [
@@ -266,15 +247,8 @@ def recordings_of(session: Session, study_id: int) -> tuple[RecordingRecord, ...
             selectinload(Recording.refusals),
             selectinload(Recording.pack_runs),
         )
-    ).all()
-    uids = [recording.capture_uid for recording in recordings if recording.capture_uid]
-    captures: dict[str | None, Result] = {
-        result.sop_instance_uid: result
-        for result in session.scalars(select(Result).where(Result.sop_instance_uid.in_(uids)))
-    }
-    return tuple(
-        recording_record(recording, captures.get(recording.capture_uid)) for recording in recordings
     )
+    return tuple(recording_record(recording) for recording in recordings)
 
 
 def _back(recording: Recording) -> RecordingState:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from storage.states import DeliveryState, RecordingKind, RecordingState, ResultKind, StudyState
@@ -36,7 +36,7 @@ class NewInstance:
     own: bool = False
     recording_kind: RecordingKind | None = None
     urgency: int = 0
-    study_date: str | None = None  #: as DICOM writes it: YYYYMMDD
+    study_date: date | None = None
     accession_number: str | None = None
     description: str | None = None
 
@@ -80,7 +80,7 @@ class StudyRecord:
     first_image_at: datetime
     last_image_at: datetime
     state_since: datetime
-    study_date: str | None
+    study_date: date | None
     accession_number: str | None
     description: str | None
     images: int
@@ -95,6 +95,15 @@ class CompletableStudy:
     study_instance_uid: str
     revision: int
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportableStudy:
+    """A study whose recordings all have an end."""
+
+    study_id: int
+    study_instance_uid: str
+    revision: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +221,6 @@ class RecordingRecord:
     findings: tuple[FindingRecord, ...]
     refusals: tuple[RefusalRecord, ...]
     packs: tuple[PackRunRecord, ...]
-    capture: NewResult | None  #: the secondary capture that was made with the findings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,17 +241,6 @@ class ResultRecord:
     size_bytes: int
     created_at: datetime
     current: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StudyMaterial:
-    """What the report of a study's revision is made from."""
-
-    study_id: int
-    study_instance_uid: str
-    revision: int
-    recordings: tuple[RecordingRecord, ...]
-    previous_report: ResultRecord | None  #: which the new one names its predecessor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,8 +364,8 @@ class QuarantinedRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heartbeat:
-    """A node that runs, or did at its last heartbeat. ``details`` must fit into JSON."""
+class NodeRecord:
+    """A node that runs, or did at its last heartbeat."""
 
     node_id: str
     pid: int

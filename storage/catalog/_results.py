@@ -17,8 +17,7 @@ from storage.catalog._moves import (
     study_by_id,
     utc_now,
 )
-from storage.catalog._queue import recordings_of
-from storage.catalog._records import NewResult, ResultRecord, StudyMaterial
+from storage.catalog._records import NewResult, ReportableStudy, ResultRecord
 from storage.catalog._rows import result_record
 from storage.states import (
     RECORDING_ENDS,
@@ -30,23 +29,29 @@ from storage.states import (
 from storage.tables import Delivery, Recording, Result, Study
 
 
-def studies_to_report(session: Session) -> tuple[int, ...]:
-    """List the row numbers of studies in analysis of which every recording has an end."""
+def studies_to_report(session: Session) -> tuple[ReportableStudy, ...]:
+    """List the studies in analysis of which every recording has an end, urgent ones first."""
     unfinished = exists().where(
         Recording.study_id == Study.id, Recording.state.not_in(tuple(RECORDING_ENDS))
     )
     studies = session.scalars(
-        select(Study.id)
+        select(Study)
         .where(Study.state == StudyState.ANALYSING, ~unfinished)
         .order_by(Study.urgency.desc(), Study.state_since, Study.id)
     )
-    return tuple(studies)
+    return tuple(_reportable(study) for study in studies)
 
 
-def begin_reporting(
-    session: Session, study_id: int, *, now: datetime | None = None
-) -> StudyMaterial:
-    """Say that the study's results are being made, and return what they are made from.
+def studies_in_reporting(session: Session) -> tuple[ReportableStudy, ...]:
+    """List the studies whose results are being made: after a start, those that are to be made."""
+    studies = session.scalars(
+        select(Study).where(Study.state == StudyState.REPORTING).order_by(Study.id)
+    )
+    return tuple(_reportable(study) for study in studies)
+
+
+def begin_reporting(session: Session, study_id: int, *, now: datetime | None = None) -> None:
+    """Say that the study's results are being made.
 
     Raises
     ------
@@ -63,13 +68,6 @@ def begin_reporting(
         at=now,
     )
     session.flush()
-    return StudyMaterial(
-        study_id=study.id,
-        study_instance_uid=study.study_instance_uid,
-        revision=study.revision,
-        recordings=recordings_of(session, study.id),
-        previous_report=current_report(session, study.id),
-    )
 
 
 def ignore_study(
@@ -129,18 +127,16 @@ def add_capture(
 ) -> ResultRecord:
     """Keep the secondary capture of a recording, with its findings and before the study's report.
 
-    It is sent with the results of the study: see :attr:`RecordingRecord.capture`. One whose SOP
+    It is sent when the study's results are added, and not current before that. One whose SOP
     instance UID is there already stays as it was first kept.
     """
-    recording = recording_by_id(session, recording_id)
-    study = recording.study
+    study = recording_by_id(session, recording_id).study
     result = session.scalar(
         select(Result).where(Result.sop_instance_uid == capture.sop_instance_uid)
     )
     if result is None:
         result = _add(study, capture, now or utc_now(), current=False)
         result.recording_id = recording_id
-    recording.capture_uid = capture.sop_instance_uid
     session.flush()
     return result_record(result)
 
@@ -246,6 +242,12 @@ def settle_deliveries(session: Session, study: Study, now: datetime) -> None:
             at=now,
         )
     session.flush()
+
+
+def _reportable(study: Study) -> ReportableStudy:
+    return ReportableStudy(
+        study_id=study.id, study_instance_uid=study.study_instance_uid, revision=study.revision
+    )
 
 
 def _at_revision(study: Study, revision: int | None) -> Study:

@@ -12,7 +12,6 @@ from storage.catalog._records import (
     EventRecord,
     FindingRecord,
     InstanceRecord,
-    NewResult,
     PackRunRecord,
     RecordingRecord,
     RefusalRecord,
@@ -95,8 +94,8 @@ def study_records(session: Session, studies: Sequence[Study]) -> tuple[StudyReco
     )
 
 
-def recording_record(recording: Recording, capture: Result | None) -> RecordingRecord:
-    """All that is known of a recording, with the result row of its secondary capture."""
+def recording_record(recording: Recording) -> RecordingRecord:
+    """All that is known of a recording."""
     instance = recording.instance
     return RecordingRecord(
         id=recording.id,
@@ -136,21 +135,6 @@ def recording_record(recording: Recording, capture: Result | None) -> RecordingR
             PackRunRecord(pack=run.pack, version=run.version, weights_sha256=run.weights_sha256)
             for run in recording.pack_runs
         ),
-        capture=_new_result(capture) if capture else None,
-    )
-
-
-def _new_result(result: Result) -> NewResult:
-    return NewResult(
-        kind=result.kind,
-        sop_class_uid=result.sop_class_uid,
-        sop_instance_uid=result.sop_instance_uid,
-        series_instance_uid=result.series_instance_uid,
-        transfer_syntax_uid=result.transfer_syntax_uid,
-        file_key=result.file_key,
-        sha256=result.sha256,
-        size_bytes=result.size_bytes,
-        recording_id=result.recording_id,
     )
 
 

@@ -64,7 +64,7 @@ def upgrade() -> None:
         sa.Column("last_image_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_released_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("state_since", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("study_date", sa.Text(), nullable=True),
+        sa.Column("study_date", sa.Date(), nullable=True),
         sa.Column("accession_number", sa.Text(), nullable=True),
         sa.Column("description", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
@@ -130,7 +130,6 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("worker", sa.Text(), nullable=True),
-        sa.Column("capture_uid", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(
             ["instance_id"],
             ["instance.id"],
