@@ -1,5 +1,7 @@
 """Results for the archive: Structured Reports and secondary captures, made and checked."""
 
+from node.results.capture import EncodedPicture, build_capture
+from node.results.check import Fault, check_object
 from node.results.objects import (
     ClipResult,
     EncodedObject,
@@ -8,14 +10,21 @@ from node.results.objects import (
     ResultError,
     is_own_object,
 )
-from node.results.report import build_report
+from node.results.rendering import render_report
+from node.results.report import TestedOn, build_report
 
 __all__ = [
     "ClipResult",
     "EncodedObject",
+    "EncodedPicture",
+    "Fault",
     "ObjectRef",
     "ReportSettings",
     "ResultError",
+    "TestedOn",
+    "build_capture",
     "build_report",
+    "check_object",
     "is_own_object",
+    "render_report",
 ]

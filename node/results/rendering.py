@@ -74,12 +74,7 @@ def _items(parent: Dataset, depth: int) -> Iterator[str]:
 def _group(group: Dataset, depth: int) -> Iterator[str]:
     found = {
         concept: _value(item)
-        for concept in (
-            codes.TRACKING_IDENTIFIER,
-            codes.FINDING,
-            codes.ALGORITHM_NAME,
-            codes.ALGORITHM_VERSION,
-        )  # fmt: skip
+        for concept in (codes.TRACKING_IDENTIFIER, codes.FINDING, codes.ALGORITHM_VERSION)
         for item in _below(group)
         if _has_name(item, concept)
     }

@@ -475,7 +475,7 @@ def _summary_group(summary: Summary, sources: Sequence[_Source], tested_on: Test
         children += _interval_bounds(first)
     items = [
         *_group_head(
-            f"Study summary: {TASKS['ef'].title}",
+            f"Study summary: {TASKS['ef'].title}, by {summary.pack.name}",
             derive_uid("tracking", sources[0].ref.study_instance_uid, "summary", "ef"),
             subject,
             summary.pack,
