@@ -1,0 +1,103 @@
+"""``echonode analyze FILE…``: what the node would say of files, without a node or a database."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.cli.output import (
+    ExitCode,
+    JsonOption,
+    Problem,
+    print_json,
+    print_table,
+    print_text,
+    say,
+    settings_of,
+)
+from node.cli.packs import pack_folders
+
+
+def analyze(
+    context: typer.Context,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="DICOM files, or folders of them.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where to write the SR, SC and PNG.")
+    ] = Path("echonode-results"),
+    as_json: JsonOption = False,
+) -> None:
+    """Name the view of every clip, measure the A4C clips, write one SR a study and the pictures."""
+    settings = settings_of(context)
+    paths = list(_files(files))
+    if not paths:
+        raise Problem("no DICOM file in these folders", ExitCode.NOT_FOUND)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Problem(f"{out}: cannot be made: {error.strerror}; name another --out") from error
+    folders = pack_folders(context)
+    with _stdout_kept():
+        from node.cli.reading import read_files
+
+        outcome = read_files(paths, folders, out, settings)
+    clips = [clip.json() for clip in outcome.clips]
+    if as_json:
+        print_json({"clips": clips, "results": outcome.results})
+    else:
+        from node.cli.findings import print_clips
+
+        print_clips(clips)
+        for clip in outcome.clips:
+            for reason in clip.not_given:
+                print_text(f"{clip.file}: {reason}")
+        print_table("Results", ("kind", "path"), [(i.kind, i.path) for i in outcome.results])
+    if all(clip.unreadable for clip in outcome.clips):
+        raise Problem("none of the files could be read; 'refused' says why")
+
+
+def _files(named: list[Path]) -> Iterator[Path]:
+    """The files as named, and those in the folders that say they are DICOM."""
+    for path in named:
+        if path.is_dir():
+            inside = sorted(item for item in path.rglob("*") if item.is_file())
+            taken = [item for item in inside if _is_dicom(item)]
+            if len(taken) < len(inside):
+                say(f"note: {path}: {len(inside) - len(taken)} files are not DICOM images")
+            yield from taken
+        elif path.exists():
+            yield path
+        else:
+            raise Problem(f"{path}: no such file", ExitCode.NOT_FOUND)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file has the mark of PS3.10 7.1 and is no directory of a medium."""
+    if path.name == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Send to stderr whatever libraries and worker processes write to stdout meanwhile."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

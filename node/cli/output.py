@@ -1,0 +1,121 @@
+"""What commands say: results on stdout, all else on stderr, and what exit codes mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from node.settings import Settings, load_settings
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command."""
+
+    OK = 0  #: done
+    FAILED = 1  #: tried, and it did not work
+    USAGE = 2  #: a wrong option, argument or setting
+    NOT_FOUND = 3  #: no such study, pack, object or file
+    NOT_REACHABLE = 4  #: no database there, or no node running
+    INTERRUPTED = 130  #: stopped by Ctrl-C
+
+
+class Problem(Exception):  # noqa: N818 - not every one is an error of ours
+    """Ends a command with one line on stderr and an exit code."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """The settings that the command was started with.
+
+    Raises
+    ------
+    SettingsError
+        If they are wrong.
+    """
+    return load_settings(config_file(context))
+
+
+def config_file(context: typer.Context) -> Path | None:
+    """What ``--config`` said."""
+    file: Path | None = context.find_root().obj
+    return file
+
+
+def say(line: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    typer.echo(line, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Any of our records as JSON on stdout."""
+    typer.echo(json.dumps(plain(value), ensure_ascii=False, indent=2))
+
+
+def print_text(text: str) -> None:
+    """A line or a page on stdout."""
+    typer.echo(text)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; without rows, only its title and that there is nothing."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)
+    empty = True
+    for row in rows:
+        empty = False
+        table.add_row(*(cell(value) for value in row))
+    if empty:
+        print_text(f"{title}: none")
+        return
+    # Away from a terminal a line must stay a line, for grep and its like.
+    width = None if sys.stdout.isatty() else 400
+    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+
+
+def cell(value: object) -> str:
+    """A value in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)
+
+
+def plain(value: Any) -> Any:
+    """Records, enums, times and paths as what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value

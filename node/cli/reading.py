@@ -1,0 +1,267 @@
+"""What ``echonode analyze`` does with files: the node's own steps, one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from models.clip import ClipError, read_header
+from models.finding import Finding
+from models.views import View, ViewCall
+from node.analysis import ClipAnalysis, ClipView, analyse, load_packs, name_view
+from node.cli.findings import finding_json, title, view_json
+from node.cli.output import Problem
+from node.cli.picture import write_frame
+from node.dispatch import reason_to_skip
+from node.executor import WorkerError, WorkerProcesses
+from node.results import (
+    ClipResult,
+    EncodedObject,
+    ReportSettings,
+    ResultError,
+    build_capture,
+    build_report,
+    is_own_object,
+)
+from node.settings import LogSettings, Settings
+from node.watch import set_up_logging, study_key
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadClip:
+    """A file and what came of it."""
+
+    file: str
+    sop_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    view: ViewCall | None = None
+    refused: str | None = None  #: why no model for measurements read it, where one should have
+    unreadable: bool = False
+    result: ClipResult | None = None
+    analysed: bool = False
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What may be reported."""
+        return () if self.result is None else self.result.findings
+
+    @property
+    def not_given(self) -> tuple[str, ...]:
+        """Outputs that were not given, each with the reason."""
+        refusals = () if self.result is None else self.result.refusals
+        return tuple(f"{title({'output': r.output})}: {r.reason}" for r in refusals)
+
+    def json(self) -> dict[str, Any]:
+        """As ``analyze --json`` prints it."""
+        return {
+            "file": self.file,
+            "sop_instance_uid": self.sop_instance_uid,
+            "view": view_json(self.view),
+            "findings": [finding_json(finding) for finding in self.findings],
+            "refused": self.refused,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFile:
+    """A file that was written: ``kind`` is "sr", "sc" or "png"."""
+
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """All that came of some files."""
+
+    clips: tuple[ReadClip, ...]
+    results: tuple[ResultFile, ...]
+
+
+def read_files(
+    paths: Sequence[Path], folders: Sequence[Path], out: Path, settings: Settings
+) -> Outcome:
+    """Read files with the packs in ``folders`` and write results into ``out``.
+
+    Raises
+    ------
+    Problem
+        If no worker process can be started or a result cannot be written.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    report_settings = ReportSettings(simulated_evidence=settings.analysis.allow_simulated_evidence)
+    count = min(settings.analysis.workers, len(paths))
+    executor = WorkerProcesses(
+        count,
+        initializer=_prepare_worker,
+        initargs=(tuple(str(folder) for folder in folders), count),
+        time_limit_s=settings.analysis.time_limit_s,
+    )
+    with executor:
+        reader = _Reader(executor, out, settings, report_settings)
+        clips = tuple(reader.read(paths))
+    try:
+        reports = _write_reports(clips, out, report_settings)
+    except ResultError as error:
+        raise Problem(f"the report could not be made: {error}") from error
+    return Outcome(clips=clips, results=(*reports, *reader.written))
+
+
+class _Reader:
+    """Takes files through the steps of a worker, all files at once, answers in their order."""
+
+    def __init__(
+        self, executor: Executor, out: Path, settings: Settings, report_settings: ReportSettings
+    ) -> None:
+        self._executor = executor
+        self._out = out
+        self._settings = settings
+        self._report_settings = report_settings
+        self._ordinals: dict[str, int] = {}
+        self.written: list[ResultFile] = []
+
+    def read(self, paths: Sequence[Path]) -> list[ReadClip]:
+        headers = [_header(path) for path in paths]
+        views = [
+            self._executor.submit(name_view, str(path)) if isinstance(header, Dataset) else None
+            for path, header in zip(paths, headers, strict=True)
+        ]
+        clips = []
+        for path, header, future in zip(paths, headers, views, strict=True):
+            if future is None:
+                clips.append(ReadClip(file=str(path), refused=str(header), unreadable=True))
+                continue
+            assert isinstance(header, Dataset)  # noqa: S101 - a view was asked for
+            try:
+                clips.append(self._clip(path, header, future.result()))
+            except WorkerError as error:
+                clips.append(_unreadable(path, header, str(error)))
+        return clips
+
+    def _clip(self, path: Path, header: Dataset, seen: ClipView) -> ReadClip:
+        if seen.refused is not None or seen.view is None:
+            return _unreadable(path, header, seen.refused or "no view could be named")
+        skipped = reason_to_skip(seen)
+        answer: ClipAnalysis | None = None
+        if skipped is None:
+            allow = self._settings.analysis.allow_simulated_evidence
+            answer = self._executor.submit(analyse, str(path), allow_simulated=allow).result()
+            skipped = answer.refused
+        result = ClipResult(header=header, view=seen.view, not_analysed=skipped)
+        if answer is not None and answer.refused is None:
+            result = self._result(header, seen.view, answer)
+        return ReadClip(
+            file=str(path),
+            sop_instance_uid=str(header.SOPInstanceUID),
+            study_instance_uid=str(header.StudyInstanceUID),
+            view=seen.view,
+            # Another view is no refusal: there was nothing to measure.
+            refused=skipped if seen.view.view is View.A4C else None,
+            result=result,
+            analysed=answer is not None and answer.refused is None,
+        )
+
+    def _result(self, header: Dataset, view: ViewCall, answer: ClipAnalysis) -> ClipResult:
+        capture = None
+        if answer.picture is not None:
+            study = str(header.StudyInstanceUID)
+            ordinal = self._ordinals[study] = self._ordinals.get(study, 0) + 1
+            encoded = build_capture(
+                header,
+                answer.picture,
+                findings=answer.findings,
+                packs=answer.packs_run,
+                instance_number=ordinal,
+                settings=self._report_settings,
+                created_at=datetime.now(UTC),
+            )
+            self._write_capture(encoded, f"{study_key(study)}-{ordinal}")
+            capture = encoded.ref
+        return ClipResult(
+            header=header,
+            view=view,
+            findings=answer.findings,
+            refusals=answer.refusals,
+            capture=capture,
+            packs=answer.packs_run,
+        )
+
+    def _write_capture(self, encoded: EncodedObject, name: str) -> None:
+        cine = self._out / f"saliency-{name}.dcm"
+        picture = self._out / f"saliency-{name}.png"
+        write_result(cine, encoded.data)
+        write_frame(encoded.data, picture)
+        self.written += [
+            ResultFile(kind="sc", path=str(cine)),
+            ResultFile(kind="png", path=str(picture)),
+        ]
+
+
+def write_result(path: Path, data: bytes) -> None:
+    """Write a result's file; one of an earlier run is replaced."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise Problem(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _prepare_worker(folders: tuple[str, ...], workers: int) -> None:
+    set_up_logging(LogSettings(level="error", format="console"))
+    load_packs(folders, workers)
+
+
+def _header(path: Path) -> Dataset | str:
+    """A file's header, or in words why it has none that can be used."""
+    try:
+        header = read_header(path)
+    except ClipError as error:
+        return str(error)
+    if not header.get("SOPInstanceUID") or not header.get("StudyInstanceUID"):
+        return "it has no SOP or Study Instance UID"
+    if is_own_object(header):
+        return "echonode made it: it does not read its own results"
+    return header
+
+
+def _unreadable(path: Path, header: Dataset, reason: str) -> ReadClip:
+    return ReadClip(
+        file=str(path),
+        sop_instance_uid=str(header.SOPInstanceUID),
+        study_instance_uid=str(header.StudyInstanceUID),
+        refused=reason,
+        unreadable=True,
+        result=ClipResult(header=header, not_analysed=reason),
+    )
+
+
+def _write_reports(
+    clips: Sequence[ReadClip], out: Path, settings: ReportSettings
+) -> list[ResultFile]:
+    """One report for each study in which a model read a clip, as the node would make it."""
+    written = []
+    for study in dict.fromkeys(clip.study_instance_uid for clip in clips if clip.analysed):
+        encoded = build_report(
+            [
+                clip.result
+                for clip in clips
+                if clip.study_instance_uid == study and clip.result is not None
+            ],
+            revision=1,
+            predecessor=None,
+            settings=settings,
+            created_at=datetime.now(UTC),
+        )
+        path = out / f"report-{study_key(str(study))}.dcm"
+        write_result(path, encoded.data)
+        written.append(ResultFile(kind="sr", path=str(path)))
+    return written

@@ -1,0 +1,243 @@
+"""One run of the demonstration, step by step.
+
+The node is the real one: ``echonode serve`` as a process of its own, with settings in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.uid import Comprehensive3DSRStorage, MultiFrameTrueColorSecondaryCaptureImageStorage
+
+from node.cli.catalog import open_catalog
+from node.cli.output import Problem
+from node.cli.picture import write_frame
+from node.cli.studies import study_json
+from node.demo.archive import Archive
+from node.demo.study import DemoStudy, SendError, make_study, send_study
+from node.results.rendering import render_report
+from node.settings import Settings, load_settings
+
+_START_LIMIT_S = 60.0
+_STUDY_LIMIT_S = 600.0
+_ENDS = ("done", "failed", "ignored")
+_POLL_S = 0.3
+
+Tell = Callable[[str], None]  #: takes a line of progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOutcome:
+    """What happened: ``answer`` is what ``demo --json`` prints, ``report`` the SR as text."""
+
+    answer: dict[str, Any]
+    report: str
+
+
+@contextmanager
+def demonstration(out: Path, tell: Tell) -> Iterator[DemoOutcome]:
+    """Run it. Node and archive stay up until the end of the block.
+
+    Parameters
+    ----------
+    out
+        Where the archive keeps what it gets, beside a PNG of one saliency frame.
+    tell
+        Shows progress.
+
+    Raises
+    ------
+    Problem
+        If a step fails; the message names the step.
+    """
+    with tempfile.TemporaryDirectory(prefix="echonode-demo-") as name:
+        folder = Path(name)
+        archive = Archive(out)
+        archive.start()
+        try:
+            tell(f"archive {archive.ae_title} listens on {archive.host}:{archive.port}")
+            config = _write_settings(folder, archive)
+            with _node(config, folder / "node.log", tell) as address:
+                settings = load_settings(config)
+                study = _send(address, tell)
+                shown = _wait(settings, study, folder / "node.log", tell)
+                yield _outcome(shown, study, archive, address, settings, out)
+                tell("stopping the node")
+        finally:
+            archive.stop()
+
+
+def _write_settings(folder: Path, archive: Archive) -> Path:
+    config = folder / "echonode.toml"
+    config.write_text(
+        f"""data_dir = "{folder / "data"}"
+
+[dimse]
+host = "127.0.0.1"
+port = 0  # a free one
+
+[study]
+quiet_s = 5
+released_quiet_s = 1
+
+[delivery]
+first_pause_s = 1
+
+[log]
+level = "info"
+
+[[destinations]]
+name = "archive"
+kind = "dimse"
+host = "{archive.host}"
+port = {archive.port}
+ae_title = "{archive.ae_title}"
+"""
+    )
+    return config
+
+
+@contextmanager
+def _node(config: Path, log: Path, tell: Tell) -> Iterator[dict[str, Any]]:
+    """``echonode serve`` as a process; gives its addresses."""
+    tell("starting the node: echonode serve")
+    command = [sys.executable, "-m", "node.cli", "--config", str(config), "serve", "--json"]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        )
+    try:
+        address = _addresses(process, log)
+        tell(
+            f"node {address['ae_title']} listens on {address['dimse_host']}:{address['dimse_port']}"
+        )
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _addresses(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    readable, _, _ = select.select([process.stdout], [], [], _START_LIMIT_S)
+    line = process.stdout.readline() if readable else b""
+    if not line:
+        raise Problem(f"step 'start the node': it did not come up: {_last_line(log)}")
+    addresses: dict[str, Any] = json.loads(line)["addresses"]
+    return addresses
+
+
+def _send(address: dict[str, Any], tell: Tell) -> DemoStudy:
+    tell("making the study: a real A4C cine and simulated clips of other views")
+    study = make_study()
+    began = time.monotonic()
+    try:
+        send_study(
+            study,
+            host=address["dimse_host"],
+            port=address["dimse_port"],
+            ae_title=address["ae_title"],
+        )
+    except SendError as error:
+        raise Problem(f"step 'send the study': {error}") from error
+    tell(f"sent {len(study.clips)} objects in {time.monotonic() - began:.1f} s, all acknowledged")
+    return study
+
+
+def _wait(settings: Settings, study: DemoStudy, log: Path, tell: Tell) -> dict[str, Any]:
+    """Follow the study's timeline until its end; gives what ``echonode study`` would say."""
+    until = time.monotonic() + _STUDY_LIMIT_S
+    told = 0
+    while time.monotonic() < until:
+        with open_catalog(settings) as database, database.read() as session:
+            shown = study_json(session, study.study_instance_uid, settings)
+        for event in shown["timeline"][told:]:
+            tell(f"{event['kind']}: {event['message']}")
+        told = len(shown["timeline"])
+        state = shown["study"]["state"]
+        if state == "done":
+            return shown
+        if state in _ENDS:
+            raise Problem(f"step 'read the study': it is {state}: {shown['study']['reason']}")
+        time.sleep(_POLL_S)
+    raise Problem(
+        f"step 'read the study': it is still {shown['study']['state']} after "
+        f"{_STUDY_LIMIT_S:.0f} s: {_last_line(log)}"
+    )
+
+
+def _outcome(
+    shown: dict[str, Any],
+    study: DemoStudy,
+    archive: Archive,
+    address: dict[str, Any],
+    settings: Settings,
+    out: Path,
+) -> DemoOutcome:
+    reports = _kept(archive, Comprehensive3DSRStorage)
+    cines = _kept(archive, MultiFrameTrueColorSecondaryCaptureImageStorage)
+    if not reports or not cines:
+        missing = "Structured Report" if not reports else "saliency cine"
+        raise Problem(f"step 'deliver the results': the archive has no {missing}")
+    picture = out / "saliency.png"
+    write_frame(cines[0].read_bytes(), picture)
+    names = {str(dataset.SOPInstanceUID): name for name, dataset in study.clips}
+    answer = {
+        "clips": [
+            {
+                "file": names.get(clip["sop_instance_uid"]),
+                **{key: clip[key] for key in ("sop_instance_uid", "view", "findings", "refused")},
+            }
+            for clip in shown["clips"]
+        ],
+        "results": [
+            *({"kind": "sr", "path": str(path)} for path in reports),
+            *({"kind": "sc", "path": str(path)} for path in cines),
+            {"kind": "png", "path": str(picture)},
+        ],
+        "study": {
+            "uid": study.study_instance_uid,
+            "state": shown["study"]["state"],
+            "reason": shown["study"]["reason"],
+            "revision": shown["study"]["revision"],
+            "timeline": shown["timeline"],
+        },
+        "deliveries": shown["deliveries"],
+        "addresses": {
+            "node": {
+                "host": address["dimse_host"],
+                "port": address["dimse_port"],
+                "ae_title": address["ae_title"],
+            },
+            "archive": {
+                "host": archive.host,
+                "port": archive.port,
+                "ae_title": archive.ae_title,
+            },
+            "config": str(settings.data_dir.parent / "echonode.toml"),
+        },
+    }
+    return DemoOutcome(answer=answer, report=render_report(reports[0].read_bytes()))
+
+
+def _kept(archive: Archive, sop_class: str) -> list[Path]:
+    return [item.path for item in archive.kept if item.sop_class_uid == sop_class]
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
