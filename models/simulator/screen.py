@@ -234,7 +234,7 @@ class Screen:
                 self._draw_bar(image, "flow")
             if layout.ticks:
                 self._draw_ticks(draw)
-            if layout.mark:
+            if layout.mark and self._sectors:
                 self._draw_mark(draw, rng)
         pixels = np.array(image)
         return pixels if layout.colour else luma(pixels)
