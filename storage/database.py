@@ -22,7 +22,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -100,8 +109,15 @@ class Database:
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except OperationalError as error:
+        except (IntegrityError, DataError, ProgrammingError):
+            raise  # a mistake of ours, not a state of the database
+        except DBAPIError as error:
             raise _explained(self.url, error) from error
+        except PoolTimeoutError as error:
+            raise DatabaseError(
+                f"database {_name(self.url)}: every connection is in use; "
+                "see in the node's log what keeps them"
+            ) from error
 
 
 def open_database(url: str) -> Database:
@@ -158,6 +174,7 @@ def migrate(url: str, revision: str = "head") -> None:
                     command.upgrade(config, revision)
                 else:
                     command.downgrade(config, revision)
+                _check_references(connection, parsed)
         except DBAPIError as error:
             raise _explained(parsed, error) from error
         finally:
@@ -281,6 +298,17 @@ def _state(connection: Connection, url: URL) -> SchemaState:
             "echonode does not know; install the version that last used it, or a later one"
         )
     return SchemaState(current=current, head=str(scripts.get_current_head()))
+
+
+def _check_references(connection: Connection, url: URL) -> None:
+    # They are not enforced while tables are copied.
+    if url.get_backend_name() == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if broken is not None:
+            raise DatabaseError(
+                f"database {_name(url)}: a row of {broken[0]} points at none of {broken[2]}; "
+                "nothing was changed; restore it from a backup"
+            )
 
 
 def _is_later(revision: str, current: str | None) -> bool:

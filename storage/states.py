@@ -121,7 +121,7 @@ STUDY_MOVES: dict[StudyState, frozenset[StudyState]] = {
     StudyState.DONE: frozenset(
         {StudyState.RECEIVING, StudyState.ANALYSING, StudyState.DELIVERING},
     ),
-    StudyState.IGNORED: frozenset({StudyState.RECEIVING}),
+    StudyState.IGNORED: frozenset({StudyState.RECEIVING, StudyState.ANALYSING}),
     StudyState.FAILED: frozenset(
         {StudyState.RECEIVING, StudyState.ANALYSING, StudyState.DELIVERING},
     ),

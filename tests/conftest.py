@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,10 +30,17 @@ def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'echonode.db'}"
 
 
+@pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("database") / "empty.db"
+    migrate(f"sqlite:///{file}")
+    return file
+
+
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database_url: str, tmp_path: Path, _empty_database: Path) -> Iterator[Database]:
     """An open SQLite database with all tables and no rows."""
-    migrate(database_url)
+    shutil.copyfile(_empty_database, tmp_path / "echonode.db")
     opened = Database(database_url)
     yield opened
     opened.close()

@@ -39,7 +39,7 @@ def study_by_id(session: Session, study_id: int) -> Study:
     """Return the row, or raise :class:`CatalogError`."""
     study = session.get(Study, study_id)
     if study is None:
-        raise CatalogError(f"no study with row number {study_id}")
+        raise CatalogError(f"no study with row {study_id}")
     return study
 
 
@@ -57,7 +57,7 @@ def recording_by_id(session: Session, recording_id: int) -> Recording:
     """Return the row, or raise :class:`CatalogError`."""
     recording = session.get(Recording, recording_id)
     if recording is None:
-        raise CatalogError(f"no recording with row number {recording_id}")
+        raise CatalogError(f"no recording with row {recording_id}")
     return recording
 
 
@@ -65,7 +65,7 @@ def delivery_by_id(session: Session, delivery_id: int) -> Delivery:
     """Return the row, or raise :class:`CatalogError`."""
     delivery = session.get(Delivery, delivery_id)
     if delivery is None:
-        raise CatalogError(f"no delivery with row number {delivery_id}")
+        raise CatalogError(f"no delivery with row {delivery_id}")
     return delivery
 
 
