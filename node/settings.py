@@ -24,6 +24,7 @@ from pydantic_settings import SettingsError as SourceError
 DEFAULT_FILE = Path("echonode.toml")
 ENV_PREFIX = "ECHONODE_"
 _DELIMITER = "__"
+_DEFAULT = "default"
 _NEVER_SHOWN = frozenset({"database_url", "url"})  #: may carry a password
 
 
@@ -345,8 +346,9 @@ def _lines(error: ValidationError, file: Path | None, written: Mapping[str, Any]
         loc = tuple(detail["loc"])
         # Without the kind that pydantic puts into the path of a destination.
         key = loc[:2] + loc[3:] if len(loc) > 2 and loc[0] == "destinations" else loc
-        where = f"{_source(key, file, written)}: {_dotted(key)}" if key else _place(file)
-        yield f"{where}: {_explain(detail, loc)}"
+        source = _source(key, file, written) if key else _DEFAULT
+        place = _place(file) if source == _DEFAULT else source  # a missing key belongs there
+        yield ": ".join(filter(None, (place, _dotted(key), _explain(detail, loc))))
 
 
 def _explain(detail: Mapping[str, Any], key: tuple[int | str, ...]) -> str:
@@ -418,8 +420,7 @@ def _source(key: tuple[int | str, ...], file: Path | None, written: Mapping[str,
         try:
             value = value[part]
         except (KeyError, IndexError, TypeError):
-            # A missing key is to be written into the section that is there.
-            return _place(file) if part == key[-1] and value is not written else "default"
+            return _DEFAULT
     return _place(file)
 
 

@@ -24,6 +24,7 @@ def open_catalog(settings: Settings) -> Iterator[Database]:
     """The database of these settings; what it cannot do ends the command with one line."""
     from storage.catalog import CatalogError
     from storage.database import DatabaseError, open_database
+    from storage.files import FileStoreError
 
     try:
         database = open_database(settings.database_url)
@@ -33,7 +34,7 @@ def open_catalog(settings: Settings) -> Iterator[Database]:
             database.close()
     except DatabaseError as error:
         raise Problem(str(error), ExitCode.NOT_REACHABLE) from error
-    except CatalogError as error:
+    except (CatalogError, FileStoreError) as error:
         raise Problem(str(error)) from error
 
 

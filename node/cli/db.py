@@ -41,19 +41,14 @@ def upgrade(context: typer.Context, as_json: JsonOption = False) -> None:
 @commands.command()
 def check(context: typer.Context, as_json: JsonOption = False) -> None:
     """Check that the database is sound, up to date, and that the files of its rows are there."""
-    from sqlalchemy import text
-
     from storage import catalog
     from storage.files import FileStore
+    from storage.soundness import problems_of
 
     settings = settings_of(context)
-    files = FileStore(settings.data_dir)
-    problems: list[str] = []
     with open_catalog(settings) as database, database.read() as session:
-        verdict = [str(row[0]) for row in session.execute(text("PRAGMA quick_check"))]
-        problems += [f"database: {line}" for line in verdict if line != "ok"]
-        broken = session.execute(text("PRAGMA foreign_key_check")).all()
-        problems += [f"database: a row of {row[0]} points at nothing" for row in broken]
+        files = FileStore(settings.data_dir)
+        problems = list(problems_of(database))
         for study in catalog.list_studies(session, limit=1_000_000):
             detail = catalog.study_detail(session, study.study_instance_uid)
             keys = [item.file_key for item in detail.recordings]

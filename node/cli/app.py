@@ -1,0 +1,87 @@
+"""All commands, and what happens when one of them cannot do its work.
+
+Exit codes are the same for every command; see :class:`node.cli.output.ExitCode`. Modules that
+need TensorFlow, the network or the database are imported inside the commands that use them, so
+that ``echonode status`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.cli import analyze, config, db, demo, packs, quarantine, serve, status, studies
+from node.cli.output import ExitCode, Problem, say
+from node.settings import SettingsError
+
+app = typer.Typer(
+    name="echonode",
+    help="A DICOM node that reads echocardiograms and reports to the PACS. "
+    "Research use only, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            envvar="ECHONODE_CONFIG",
+            help="The settings file; without it echonode.toml in the working folder, if any.",
+        ),
+    ] = None,
+) -> None:
+    context.obj = config_file
+
+
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.command("analyze")(analyze.analyze)
+app.command("status")(status.status)
+app.command("studies")(studies.studies)
+app.command("study")(studies.study)
+app.command("retry")(studies.retry)
+app.command("hold")(studies.hold)
+app.command("release")(studies.release)
+app.command("resend")(studies.resend)
+app.add_typer(quarantine.commands, name="quarantine")
+app.add_typer(packs.commands, name="packs")
+app.add_typer(config.commands, name="config")
+app.add_typer(db.commands, name="db")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; what goes wrong is said in a line on stderr."""
+    try:
+        code = app(
+            args=None if arguments is None else list(arguments),
+            prog_name="echonode",
+            standalone_mode=False,
+        )
+    except Problem as problem:
+        say(f"echonode: {problem}")
+        return int(problem.code)
+    except SettingsError as error:
+        for line in error.problems:
+            say(f"echonode: {line}")
+        return int(ExitCode.USAGE)
+    except typer.TyperException as error:
+        say(f"echonode: {error.format_message()} (echonode --help tells more)")
+        return int(ExitCode.USAGE)
+    except (typer.Abort, KeyboardInterrupt):
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as `head` does; nothing is left to say to it.
+        sys.stderr.close()
+        return int(ExitCode.OK)
+    return code if isinstance(code, int) else int(ExitCode.OK)
