@@ -167,9 +167,10 @@ _COPIED = frozenset(
 
 def _check_lengths(dataset: Dataset) -> Iterator[Fault]:
     """Lengths and forms of values (PS3.5 6.2), except what was copied."""
-    for element in dataset:
-        if element.tag in _COPIED:
+    for tag in dataset.keys():  # noqa: SIM118 (iterating would decode what was copied)
+        if tag in _COPIED:
             continue
+        element = dataset[tag]
         if element.VR == "SQ":
             for item in element.value:
                 yield from _check_lengths(item)

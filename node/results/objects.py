@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from io import BytesIO
 
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, Comprehensive3DSRStorage
@@ -133,6 +134,7 @@ def content_uid(dataset: Dataset, leave_out: Iterable[str]) -> UID:
     for keyword in leave_out:
         if keyword in copy:
             delattr(copy, keyword)
+    _write_raw_values_as_they_are(copy)
     buffer = BytesIO()
     dcmwrite(buffer, copy, implicit_vr=False, little_endian=True)
     return derive_uid("instance", hashlib.sha256(buffer.getvalue()).hexdigest())
@@ -168,6 +170,7 @@ def encode(dataset: Dataset, transfer_syntax_uid: UID) -> EncodedObject:
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     dataset.file_meta.ImplementationVersionName = f"ECHONODE {_software_version()}"[:16]
+    _write_raw_values_as_they_are(dataset)
     buffer = BytesIO()
     dcmwrite(buffer, dataset, enforce_file_format=True)
     return EncodedObject(
@@ -195,6 +198,13 @@ def reference(header: Dataset) -> ObjectRef:
             raise ResultError(f"a source object has no {keyword}: it cannot be referred to")
         values[name] = str(value)
     return ObjectRef(**values)
+
+
+def _write_raw_values_as_they_are(dataset: Dataset) -> None:
+    """Let pydicom write what was copied as bytes without decoding it to encode it again."""
+    said = dataset.get("SpecificCharacterSet")
+    charset = convert_encodings(said) if said else default_encoding
+    dataset.set_original_encoding(False, True, charset)
 
 
 def _length_prefixed(part: bytes) -> bytes:
