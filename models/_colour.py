@@ -88,10 +88,9 @@ def tell_planes(samples: NDArray[Any]) -> Planes | None:
 def luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """ITU-R BT.601 luma in 16-bit fixed point, rounded, as libjpeg has it."""
     red, green, blue = (rgb[..., c].astype(np.uint32) for c in range(3))
-    grey: NDArray[np.uint8] = ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(
-        np.uint8
-    )
-    return grey
+    grey: NDArray[Any] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    eight: NDArray[np.uint8] = grey.astype(np.uint8)
+    return eight
 
 
 def ybr_to_rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -99,7 +98,8 @@ def ybr_to_rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:
     y = ybr[..., 0].astype(np.float32)
     b, r = ybr[..., 1].astype(np.float32) - 128, ybr[..., 2].astype(np.float32) - 128
     rgb = np.stack([y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b], axis=-1)
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    eight: NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return eight
 
 
 def expand_422(flat: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:

@@ -226,25 +226,24 @@ def _read_to_pixels(stream: BinaryIO, *, implicit: bool, little: bool) -> Datase
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return tag in _PIXEL_TAGS or (tag.group > 0x7FE0 and tag.group != 0xFFFE)
 
-    header = Dataset()
-    first = True
-    while True:
+    header: Dataset | None = None
+    place = -1
+    while place < stream.tell():
+        place = stream.tell()
         try:
             part = read_dataset(stream, implicit, little, stop_when=at_pixels)
         except UNREADABLE as error:
             raise ClipError("the header cannot be read: the file is broken") from error
-        if first:
-            header, first = part, False
+        if header is None:
+            header = part
         else:
             header.update(part)
-        # pydicom takes an item delimiter at the top level for the end: go on behind it.
-        place = stream.tell()
-        if place < 8:
+        # pydicom takes a stray item delimiter for the end of the dataset: go on behind it.
+        end = stream.tell()
+        stream.seek(max(0, end - 8))
+        if stream.read(end - stream.tell())[:4] not in _ITEM_DELIMITER:
             break
-        stream.seek(place - 8)
-        if stream.read(8)[:4] not in _ITEM_DELIMITER:
-            break
-    if not len(header):
+    if not header:
         raise ClipError("the file holds no DICOM elements")
     return header
 
@@ -268,7 +267,8 @@ def _pixel_element(
     group, element = struct.unpack(f"{order}HH", head[:4])
     if (group << 16 | element) != _PIXEL_DATA:
         return None
-    if implicit or not head[4:6].isalpha():
+    # What the elements are encoded in counts, not what the transfer syntax says of them.
+    if not head[4:6].isalpha() or (implicit and head[4:6] not in _LONG_LENGTHS):
         vr, start, length = None, place + 8, struct.unpack(f"{order}L", head[4:8])[0]
     elif head[4:6] in _LONG_LENGTHS:
         if len(head) < 12:

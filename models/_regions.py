@@ -161,17 +161,28 @@ def stated_mode(header: Dataset, regions: Sequence[Region]) -> Mode | None:
 
 
 def judge_spacing(
-    header: Dataset, region: Region | None, *, rows: int, columns: int, sector_rows: int
+    header: Dataset,
+    region: Region | None,
+    *,
+    mode: Mode,
+    rows: int,
+    columns: int,
+    sector_rows: int,
 ) -> PixelSpacing:
     """The pixel spacing by the region, else by Pixel Spacing, with a verdict.
 
     Args:
         header: the object's header.
         region: the chosen 2D region, None where there is none.
+        mode: of the picture: a Doppler spectrum or an M-mode has no length to state.
         rows: of the image.
         columns: of the image.
         sector_rows: height of the sector that was found, used where there is no region.
     """
+    if mode in (Mode.PW, Mode.CW, Mode.M_MODE):
+        return PixelSpacing(
+            row_mm=None, column_mm=None, trusted=False, reason="this is no 2D picture"
+        )
     if region is not None:
         row_mm, column_mm, wrong = _region_scale(region, rows, columns)
         if row_mm is not None and column_mm is not None:

@@ -13,6 +13,7 @@ Not read: MPEG-2, MPEG-4, HEVC and JPEG XL, float pixels, and 1, 12 (packed) and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,7 @@ class Clip:
         if frames.ndim != 3 or frames.dtype != np.uint8 or not frames.size:
             raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}: uint8, 3D wanted")
         count, rows, columns = frames.shape
-        header = _invented_header(frame_time_ms)
+        header = _invented_header(frames, frame_time_ms)
         return cls(
             header=header,
             sop_class_uid=header.SOPClassUID,
@@ -225,6 +226,7 @@ def read_clip(source: Path | bytes) -> Clip:
         spacing=judge_spacing(
             header,
             region,
+            mode=mode,
             rows=layout.rows,
             columns=layout.columns,
             sector_rows=sector.bottom - sector.top,
@@ -296,12 +298,14 @@ def _shows_flow(probes: Sequence[Probe], sector: Sector) -> bool:
     return 0.1 < red / coloured < 0.9 or coloured < _TINT_SHARE * int(lit.sum())
 
 
-def _invented_header(frame_time_ms: float) -> Dataset:
+def _invented_header(frames: NDArray[np.uint8], frame_time_ms: float) -> Dataset:
+    """Enough of a header to name the frames; the same frames get the same UIDs."""
+    digest = hashlib.sha256(frames.tobytes()).hexdigest()
     header = Dataset()
     header.SOPClassUID = UltrasoundMultiFrameImageStorage
-    header.SOPInstanceUID = generate_uid()
-    header.SeriesInstanceUID = generate_uid()
-    header.StudyInstanceUID = generate_uid()
+    for level in ("Study", "Series", "SOP"):
+        uid = generate_uid(entropy_srcs=[level, digest])
+        setattr(header, f"{level}InstanceUID", uid)
     header.FrameTime = f"{frame_time_ms:.6g}"
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
