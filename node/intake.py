@@ -18,6 +18,8 @@ import structlog
 from models.clip import ClipError, read_header
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from sqlalchemy.orm import Session
 
 from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
@@ -281,7 +283,7 @@ def _identified(arrival: Arrival) -> Dataset:
 
 
 def _same_content(kept: Path, other: Path) -> bool:
-    """Whether two files hold the same data set in different encodings.
+    """Whether two files hold the same data set in different uncompressed encodings.
 
     A sender may choose another uncompressed transfer syntax the second time. Compressed pixel data
     is never unpacked for this: other bytes are other content.
@@ -291,10 +293,19 @@ def _same_content(kept: Path, other: Path) -> bool:
         syntaxes = {first.file_meta.TransferSyntaxUID, second.file_meta.TransferSyntaxUID}
         if len(syntaxes) == 1 or any(syntax.is_encapsulated for syntax in syntaxes):
             return False
-        return bool(first == second)
-    except Exception:  # noqa: BLE001 - a foreign data set may fail in any way; then it is not the same
-        log.warning("duplicate-not-comparable", exc_info=False)
+        return _plainest_bytes(first) == _plainest_bytes(second)
+    except Exception:  # noqa: BLE001 - a foreign data set may fail in any way; it is not the same
+        log.warning("duplicate-not-comparable")
         return False
+
+
+def _plainest_bytes(dataset: Dataset) -> bytes:
+    """A data set in Implicit VR Little Endian, where value representations make no difference."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian = True
+    buffer.is_implicit_VR = True
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
 
 
 def _text(header: Dataset | None, keyword: str) -> str | None:

@@ -33,6 +33,12 @@ from tests.peers import (
 )
 from tests.running_node import variant
 
+pytestmark = [
+    # The network library leaves the socket of a failed or rejected association to the collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
+]
+
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
 

@@ -29,6 +29,13 @@ from tests.peers import require, send
 from tests.running_node import REAL_CINE, variant
 
 
+pytestmark = [
+    # The network library leaves the socket of a failed or rejected association to the collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
+]
+
+
 @dataclass(frozen=True)
 class OpenDoor:
     port: int
@@ -83,6 +90,7 @@ def small_image(**attributes: object) -> Dataset:
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.PixelData = bytes(64)
+    dataset["PixelData"].VR = "OB"
     for keyword, value in attributes.items():
         if value is None:
             delattr(dataset, keyword)
@@ -204,7 +212,7 @@ def test_other_content_under_a_known_uid_is_quarantined_and_overwrites_nothing(
     assert before is not None
     content = door.files.path(before.file_key).read_bytes()
 
-    still.PixelData = bytes(63) + b"\x01"
+    still["PixelData"].value = bytes(63) + b"\x01"
     assert store(door, still).Status == 0x0000
 
     after = door.kept(still.SOPInstanceUID)
