@@ -15,13 +15,13 @@ from enum import IntEnum
 from pathlib import Path
 
 import structlog
-from models.clip import ClipError, read_header
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from sqlalchemy.orm import Session
 
+from models.clip import ClipError, read_header
 from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
 from node.results import is_own_object
 from node.watch import study_key

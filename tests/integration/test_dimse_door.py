@@ -28,7 +28,6 @@ from storage.files import FileStore
 from tests.peers import require, send
 from tests.running_node import REAL_CINE, variant
 
-
 pytestmark = [
     # The network library leaves the socket of a failed or rejected association to the collector.
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
