@@ -1,0 +1,52 @@
+"""The page on settings says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from node.settings import (
+    AnalysisSettings,
+    DeliverySettings,
+    DicomwebDestination,
+    DimseDestination,
+    DimseSettings,
+    HttpSettings,
+    LogSettings,
+    Settings,
+    StudySettings,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+SECTIONS = {
+    "dimse": [DimseSettings],
+    "http": [HttpSettings],
+    "study": [StudySettings],
+    "destinations": [DimseDestination, DicomwebDestination],
+    "analysis": [AnalysisSettings],
+    "delivery": [DeliverySettings],
+    "log": [LogSettings],
+}
+
+
+def documented() -> dict[str, set[str]]:
+    """Each section of the page with the keys in its table; the first has no name."""
+    found: dict[str, set[str]] = {}
+    section = ""
+    for line in PAGE.read_text().splitlines():
+        if heading := re.match(r"## `\[+(\w+)\]+`", line):
+            section = heading[1]
+        elif line.startswith("| `"):
+            keys = re.findall(r"`(\w+)`", line.split("|")[1])
+            found.setdefault(section, set()).update(keys)
+    return found
+
+
+def test_the_page_has_every_section_and_key_and_no_other() -> None:
+    known = {
+        name: {field for model in models for field in model.model_fields}
+        for name, models in SECTIONS.items()
+    }
+    known[""] = set(Settings.model_fields) - set(SECTIONS)
+
+    assert documented() == known
