@@ -73,8 +73,8 @@ def contour(inside: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.fl
         return line
     scale = rows / inside.shape[0], columns / inside.shape[1]
     # Only what is near the region is looked at: this runs for every frame of a clip.
-    top, bottom = _near(inside.any(axis=1), scale[0])
-    left, right = _near(inside.any(axis=0), scale[1])
+    top, bottom = _near(inside.sum(axis=1), scale[0])
+    left, right = _near(inside.sum(axis=0), scale[1])
     mask = Image.fromarray(inside.astype(np.float32))
     box = (left / scale[1], top / scale[0], right / scale[1], bottom / scale[0])
     field = mask.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box)
@@ -85,7 +85,7 @@ def contour(inside: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.fl
     return line
 
 
-def _near(filled: NDArray[np.bool_], scale: float) -> tuple[int, int]:
+def _near(filled: NDArray[np.integer], scale: float) -> tuple[int, int]:
     """From where to where a row or column has something, with a margin, at the other size."""
     places = np.flatnonzero(filled)
     first, last = max(0, places[0] - 4), min(len(filled), places[-1] + 5)

@@ -1,0 +1,322 @@
+"""What a worker runs: the file of a clip in, its view or its findings and picture out.
+
+A worker process calls :func:`load_packs` once and then :func:`name_view` and :func:`analyse` as
+often as it is asked to. Both depend on the file and the packs alone, so that a clip whose worker
+died simply runs again. What they return is frozen, picklable and small: pictures come as JPEG
+frames. The node imports this module without TensorFlow; only the calls above need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models import views
+from models.clip import Clip, ClipError, Mode, read_clip
+from models.explain import panels, smoothgrad
+from models.explain.gradient import input_gradient
+from models.finding import Evidence, Finding, PackRef, Refusal
+from models.packs import OutputSpec, Pack, PackError, PackKind, load_pack
+from models.preprocess import fit_grey
+from models.readers import RegressionReader, RegressionReading, TracingReader, TracingReading
+from models.tasks import TASKS
+
+MOST_MAPS = 6
+"""A picture explains no more outputs than this, the first ones in the packs' order."""
+
+_WHY_NOT = {
+    Mode.COLOUR: "colour Doppler covers the chambers; the models read plain two-dimensional clips",
+    Mode.M_MODE: "an M-mode picture; the models read two-dimensional clips",
+    Mode.PW: "a pulsed-wave Doppler picture; the models read two-dimensional clips",
+    Mode.CW: "a continuous-wave Doppler picture; the models read two-dimensional clips",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipView:
+    """What a clip shows, or why nobody can say. One of ``view`` and ``refused`` is None."""
+
+    view: views.ViewCall | None
+    refused: str | None
+    mode: Mode = Mode.UNKNOWN
+    frame_count: int = 0
+    pack: PackRef | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipAnalysis:
+    """All that the packs say of a clip, whatever their evidence; see :func:`reportable`.
+
+    ``refused`` is why the clip as a whole was not analysed; then there is nothing else.
+    ``picture`` shows findings that may be reported and no others; it is None where there are
+    none, or where nobody asked for it. ``packs_run`` are the packs that looked at the clip.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    refused: str | None = None
+    picture: panels.EncodedPicture | None = None
+    packs_run: tuple[PackRef, ...] = ()
+
+
+def reportable(
+    findings: Iterable[Finding], *, allow_simulated: bool
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    """Which findings may stand in a report: (those that may, those that may not).
+
+    Outputs tested on patients may. Outputs that have only seen the simulator may where the
+    operator allows it. Age, sex, weight and height never may: a report that guesses them would
+    be taken for the patient's own data.
+    """
+    every = tuple(findings)
+    reported = tuple(
+        finding
+        for finding in every
+        if _may_speak(finding.output, finding.evidence, allow_simulated)
+    )
+    return reported, tuple(finding for finding in every if finding not in reported)
+
+
+def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
+    """Load packs into this process and run each once, so that the first clip waits for nothing.
+
+    Parameters
+    ----------
+    folders
+        Of packs. One that comes later replaces one of the same name, and of packs that name
+        views the last one does.
+    workers
+        How many such processes share the machine: each takes its part of the cores.
+
+    Raises
+    ------
+    PackError
+        If a pack cannot be used; the message names it.
+    """
+    global _packs
+    _share_cores(workers)
+    loaded = {pack.manifest.name: pack for pack in (load_pack(Path(folder)) for folder in folders)}
+    _packs = _Packs.read(loaded.values())
+    _packs.warm()
+
+
+def name_view(path: str) -> ClipView:
+    """Name the view of the clip in a file."""
+    reader = _loaded().view
+    try:
+        clip = read_clip(Path(path))
+        if reader is None:
+            return ClipView(
+                view=None,
+                refused="no pack that names views is installed; see 'echonode packs'",
+                mode=clip.mode,
+                frame_count=clip.frame_count,
+            )
+        return ClipView(
+            view=reader.read(clip),
+            refused=None,
+            mode=clip.mode,
+            frame_count=clip.frame_count,
+            pack=reader.pack.ref,
+        )
+    except ClipError as error:
+        return ClipView(view=None, refused=str(error))
+
+
+def analyse(path: str, *, explain: bool = True, allow_simulated: bool = False) -> ClipAnalysis:
+    """Run every tracing and regression pack on the clip in a file.
+
+    Parameters
+    ----------
+    explain
+        Draw the picture too: it takes the greater part of the time.
+    allow_simulated
+        The picture may show outputs that have only seen the simulator.
+    """
+    packs = _loaded()
+    try:
+        clip = read_clip(Path(path))
+        if clip.mode in _WHY_NOT:
+            return ClipAnalysis(refused=_WHY_NOT[clip.mode])
+        traced = tuple((reader, reader.read(clip)) for reader in packs.tracings)
+        regressed = tuple((reader, reader.read(clip)) for reader in packs.regressions)
+        readings = (*(reading for _, reading in traced), *(reading for _, reading in regressed))
+        findings = tuple(finding for reading in readings for finding in reading.findings)
+        picture = None
+        if explain and reportable(findings, allow_simulated=allow_simulated)[0]:
+            picture = panels.encode(_draw(clip, traced, regressed, allow_simulated))
+    except ClipError as error:
+        return ClipAnalysis(refused=str(error))
+    return ClipAnalysis(
+        findings=findings,
+        refusals=tuple(refusal for reading in readings for refusal in reading.refusals),
+        picture=picture,
+        packs_run=tuple(reader.pack.ref for reader, _ in (*traced, *regressed)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Packs:
+    """The readers of this process."""
+
+    view: views.ViewReader | None
+    tracings: tuple[TracingReader, ...]
+    regressions: tuple[RegressionReader, ...]
+
+    @classmethod
+    def read(cls, packs: Iterable[Pack]) -> _Packs:
+        of_kind: dict[PackKind, list[Pack]] = {kind: [] for kind in PackKind}
+        for pack in packs:
+            of_kind[pack.manifest.kind].append(pack)
+        return cls(
+            view=views.ViewReader(of_kind[PackKind.VIEW][-1]) if of_kind[PackKind.VIEW] else None,
+            tracings=tuple(map(TracingReader, of_kind[PackKind.TRACING])),
+            regressions=tuple(map(RegressionReader, of_kind[PackKind.REGRESSION])),
+        )
+
+    def warm(self) -> None:
+        """Build and compile every network by running it on a clip that shows nothing."""
+        clip = Clip.from_frames(_grey_sector(), spacing_mm=0.5)
+        if self.view is not None:
+            self.view.read(clip)
+        for tracer in self.tracings:
+            tracer.read(clip)
+        for regressor in self.regressions:
+            regressor.read(clip)
+            outputs = _explained(regressor.pack, allow_simulated=False)
+            if outputs:
+                inputs, _, _ = regressor.inputs(clip)
+                input_gradient(regressor.network, inputs[:1], outputs)
+
+
+_packs: _Packs | None = None
+
+
+def _loaded() -> _Packs:
+    if _packs is None:
+        raise PackError("no packs are loaded in this process: call load_packs first")
+    return _packs
+
+
+def _share_cores(workers: int) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(1, (cores or 1) // max(1, workers))
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    import tensorflow as tf
+
+    # Where TensorFlow has already run in this process, its threads stay as they are.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _grey_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Two frames of an even grey fan."""
+    rows, columns = np.mgrid[0:120, -80:80]
+    fan = (np.abs(columns) < rows * 0.6) & (np.hypot(rows, columns) < 118)
+    return np.repeat((fan * 90).astype(np.uint8)[np.newaxis], 2, axis=0)
+
+
+def _may_speak(output: str, evidence: Evidence, allow_simulated: bool) -> bool:
+    task = TASKS.get(output)
+    if task is not None and task.demographic:
+        return False
+    return allow_simulated or evidence is Evidence.PATIENTS
+
+
+def _spoken(pack: Pack, allow_simulated: bool) -> tuple[OutputSpec, ...]:
+    """The outputs of a pack that may stand in a report."""
+    return tuple(
+        output
+        for output in pack.manifest.outputs
+        if _may_speak(output.name, output.evidence, allow_simulated)
+    )
+
+
+def _explained(pack: Pack, *, allow_simulated: bool) -> tuple[int, ...]:
+    """Which numbers of a regression's network a picture may explain."""
+    names = [output.name for output in pack.manifest.outputs]
+    spoken = [names.index(output.name) for output in _spoken(pack, allow_simulated)]
+    return tuple(spoken[:MOST_MAPS])
+
+
+def _draw(
+    clip: Clip,
+    traced: Sequence[tuple[TracingReader, TracingReading]],
+    regressed: Sequence[tuple[RegressionReader, RegressionReading]],
+    allow_simulated: bool,
+) -> panels.Picture:
+    """The picture of a clip, with what may be reported and nothing else."""
+    said = [(reader.pack, reading) for reader, reading in traced]
+    said += [(reader.pack, reading) for reader, reading in regressed]  # type: ignore[misc]
+    findings = [finding for _, reading in said for finding in reading.findings]
+    refusals = [
+        refusal
+        for pack, reading in said
+        for refusal in reading.refusals
+        if refusal.output in {output.name for output in _spoken(pack, allow_simulated)}
+    ]
+    shown = [item for item in traced if _spoken(item[0].pack, allow_simulated)]
+    maps = [
+        each
+        for reader, reading in regressed
+        for each in _maps(clip, reader, reading, allow_simulated)
+    ]
+    frames = range(min(clip.frame_count, panels.MOST_FRAMES))
+    return panels.draw_clip(
+        clip.frames(frames),
+        panels.Shown(
+            frame_times_ms=tuple(float(time) for time in clip.time_axis.times_ms[: len(frames)]),
+            source_frames=tuple(frames),
+            findings=reportable(findings, allow_simulated=allow_simulated)[0],
+            refusals=tuple(refusals),
+            tracing=_tracing(*shown[0]) if shown else None,
+            maps=tuple(maps[:MOST_MAPS]),
+            method=f"SmoothGrad, {smoothgrad.SAMPLES} samples, "
+            f"sigma {100 * smoothgrad.SIGMA:.0f} %",
+        ),
+    )
+
+
+def _tracing(reader: TracingReader, reading: TracingReading) -> panels.ShownTracing:
+    return panels.ShownTracing(
+        masks=reading.masks,
+        frames=reading.frame_indices,
+        classes=reader.pack.manifest.classes,
+        ed_frames=reading.ed_frames,
+        es_frames=reading.es_frames,
+        volumes_ml=reading.volumes_ml,
+    )
+
+
+def _maps(
+    clip: Clip, reader: RegressionReader, reading: RegressionReading, allow_simulated: bool
+) -> list[panels.ShownMap]:
+    """One map for each output that was given and may be reported, over the sector frame."""
+    given = {finding.output: finding for finding in reading.findings}
+    names = reader.output_names
+    outputs = [
+        output
+        for output in _explained(reader.pack, allow_simulated=allow_simulated)
+        if names[output] in given
+    ]
+    if not outputs:
+        return []
+    inputs, fit, indices = reader.inputs(clip)
+    places = {frame: place for place, frame in reversed(list(enumerate(indices)))}
+    frames = tuple(sorted(places))  # a short clip may have given a frame more than once
+    sector = fit_grey(clip.sector.mask[np.newaxis].astype(np.uint8) * 255, reader.spec)[0][0] > 127
+    maps = smoothgrad.smoothgrad(
+        reader.network, inputs[[places[frame] for frame in frames]], outputs, sector=sector
+    )
+    return [
+        panels.ShownMap(finding=given[names[output]], maps=fit.map_to_source(each), frames=frames)
+        for output, each in zip(outputs, maps, strict=True)
+    ]
