@@ -75,7 +75,7 @@ install_packages() {
     local wanted
     wanted=$(cat setup.cfg pyproject.toml constraints.txt | sha256sum)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
-    say "installing the pinned packages (about 1.5 GB on disk; minutes the first time)"
+    say "installing the pinned packages (about 2 GB on disk, minutes the first time)"
     # Also for the build: pip takes the versions of build tools from this variable only.
     PIP_CONSTRAINT="$PWD/constraints.txt" \
         "$venv/bin/pip" install --quiet --constraint constraints.txt --editable ".$extra"
