@@ -20,11 +20,11 @@ from models import views
 from models.clip import Clip, ClipError, Mode, read_clip
 from models.explain import panels, smoothgrad
 from models.explain.gradient import input_gradient
-from models.finding import Evidence, Finding, PackRef, Refusal
+from models.finding import Finding, PackRef, Refusal
 from models.packs import OutputSpec, Pack, PackError, PackKind, load_pack
 from models.preprocess import fit_grey
 from models.readers import RegressionReader, RegressionReading, TracingReader, TracingReading
-from models.tasks import TASKS
+from node.evidence import may_speak, reportable
 
 MOST_MAPS = 6
 """A picture explains no more outputs than this, the first ones in the packs' order."""
@@ -50,7 +50,8 @@ class ClipView:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAnalysis:
-    """All that the packs say of a clip, whatever their evidence; see :func:`reportable`.
+    """All that the packs say of a clip, whatever their evidence; see
+    :func:`node.evidence.reportable`.
 
     ``refused`` is why the clip as a whole was not analysed; then there is nothing else.
     ``picture`` shows findings that may be reported and no others; it is None where there are
@@ -62,24 +63,6 @@ class ClipAnalysis:
     refused: str | None = None
     picture: panels.EncodedPicture | None = None
     packs_run: tuple[PackRef, ...] = ()
-
-
-def reportable(
-    findings: Iterable[Finding], *, allow_simulated: bool
-) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-    """Which findings may stand in a report: (those that may, those that may not).
-
-    Outputs tested on patients may. Outputs that have only seen the simulator may where the
-    operator allows it. Age, sex, weight and height never may: a report that guesses them would
-    be taken for the patient's own data.
-    """
-    every = tuple(findings)
-    reported = tuple(
-        finding
-        for finding in every
-        if _may_speak(finding.output, finding.evidence, allow_simulated)
-    )
-    return reported, tuple(finding for finding in every if finding not in reported)
 
 
 def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
@@ -224,19 +207,12 @@ def _grey_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.repeat((fan * 90).astype(np.uint8)[np.newaxis], 2, axis=0)
 
 
-def _may_speak(output: str, evidence: Evidence, allow_simulated: bool) -> bool:
-    task = TASKS.get(output)
-    if task is not None and task.demographic:
-        return False
-    return allow_simulated or evidence is Evidence.PATIENTS
-
-
 def _spoken(pack: Pack, allow_simulated: bool) -> tuple[OutputSpec, ...]:
     """The outputs of a pack that may stand in a report."""
     return tuple(
         output
         for output in pack.manifest.outputs
-        if _may_speak(output.name, output.evidence, allow_simulated)
+        if may_speak(output.name, output.evidence, allow_simulated)
     )
 
 

@@ -20,6 +20,7 @@ from node.cli.findings import finding_json, title, view_json
 from node.cli.output import Problem
 from node.cli.picture import write_frame
 from node.dispatch import reason_to_skip
+from node.evidence import reportable
 from node.executor import WorkerError, WorkerProcesses
 from node.results import (
     ClipResult,
@@ -172,6 +173,8 @@ class _Reader:
         )
 
     def _result(self, header: Dataset, view: ViewCall, answer: ClipAnalysis) -> ClipResult:
+        allow = self._settings.analysis.allow_simulated_evidence
+        findings, _withheld = reportable(answer.findings, allow_simulated=allow)
         capture = None
         if answer.picture is not None:
             study = str(header.StudyInstanceUID)
@@ -179,7 +182,7 @@ class _Reader:
             encoded = build_capture(
                 header,
                 answer.picture,
-                findings=answer.findings,
+                findings=findings,
                 packs=answer.packs_run,
                 instance_number=ordinal,
                 settings=self._report_settings,
@@ -190,7 +193,7 @@ class _Reader:
         return ClipResult(
             header=header,
             view=view,
-            findings=answer.findings,
+            findings=findings,
             refusals=answer.refusals,
             capture=capture,
             packs=answer.packs_run,

@@ -218,8 +218,8 @@ def print_study(shown: dict[str, Any]) -> None:
 
 
 def _clips(detail: StudyDetail, settings: Settings) -> list[dict[str, Any]]:
-    from node.analysis import reportable
     from node.cli.findings import finding_json
+    from node.evidence import reportable
     from node.records import finding_from_row
 
     clips = []

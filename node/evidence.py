@@ -1,0 +1,32 @@
+"""The one rule of what may be said: no model speaks beyond its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from models.finding import Evidence, Finding
+from models.tasks import TASKS
+
+
+def reportable(
+    findings: Iterable[Finding], *, allow_simulated: bool
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    """Which findings may stand in a report: (those that may, those that may not).
+
+    Outputs tested on patients may. Outputs that have only seen the simulator may where the
+    operator allows it. Age, sex, weight and height never may: a report that guesses them would
+    be taken for the patient's own data.
+    """
+    every = tuple(findings)
+    reported = tuple(
+        finding for finding in every if may_speak(finding.output, finding.evidence, allow_simulated)
+    )
+    return reported, tuple(finding for finding in every if finding not in reported)
+
+
+def may_speak(output: str, evidence: Evidence, allow_simulated: bool) -> bool:
+    """Whether an output with this evidence may stand in a report."""
+    task = TASKS.get(output)
+    if task is not None and task.demographic:
+        return False
+    return allow_simulated or evidence is Evidence.PATIENTS
