@@ -29,7 +29,7 @@ _LEAST_SLENDER, _MOST_SLENDER = 0.9, 5.0  # long axis over greatest diameter
 _MOST_BAD_FRAMES = 0.34
 _MOST_JUMPING = 0.15  # share of frames that may leave the smooth curve by a third
 _SHORTEST_MS = 250.0  # contraction alone takes about 300 ms
-_FASTEST_EJECTION = 8.0  # end-diastolic volumes a second; peak rates are near 4
+_FASTEST_EJECTION = 5.0  # end-diastolic volumes a second; peak rates are near 3
 
 
 class MeasureError(Exception):
@@ -176,12 +176,13 @@ def smooth_curve(times_ms: NDArray[np.float64], raw: NDArray[np.float64]) -> Cur
     return Curve(times_ms=times, raw=np.asarray(raw), smooth=np.maximum(smooth, 1e-6))
 
 
-def find_beats(curve: Curve) -> tuple[Beat, ...]:
+def find_beats(curve: Curve, *, trusted_times: bool = True) -> tuple[Beat, ...]:
     """End diastole and end systole, beat by beat, from the volume curve.
 
     A beat is a maximum and the minimum that follows it. Maxima at the clip's ends count, as clips
     are often cut at the R wave; minima there do not. Where no whole contraction stands out, the
-    largest and the smallest volume of the clip make one beat.
+    largest and the smallest volume of the clip make one beat. Where the times are only assumed
+    (not ``trusted_times``) no clip is called too short.
 
     Raises
     ------
@@ -193,7 +194,7 @@ def find_beats(curve: Curve) -> tuple[Beat, ...]:
         raise MeasureError("a still shows one moment: no end diastole and end systole to compare")
     span = float(np.ptp(volumes))
     lasts = float(times[-1] - times[0])
-    if lasts < _SHORTEST_MS:
+    if lasts < _SHORTEST_MS and trusted_times:
         # Ejection so fast cannot be: then the frames are not neighbours in time, whatever the
         # header says, but picked ones, as in a stored pair of end diastole and end systole.
         if span / volumes.max() <= _FASTEST_EJECTION * max(lasts, 1.0) / 1000:

@@ -32,6 +32,7 @@ _BATCH = 10
 MOST_FRAMES = 300
 """A tracing looks at no more frames than this, evenly spaced in the clip's first ten seconds."""
 
+_FEWEST = 5  # frames that a regression averages at least, where the clip has them
 _LONGEST_MS = 10_000.0
 _STILL = "a still shows one moment, and this needs the heart in motion"
 
@@ -179,12 +180,18 @@ class RegressionReader(_Reader):
     _kind = PackKind.REGRESSION
 
     def inputs(self, clip: Clip) -> tuple[NDArray[np.float32], Fit, tuple[int, ...]]:
-        """The network's input for a clip: (n, rows, columns, 1), the fit, the source frames."""
+        """The network's input for a clip: (n, rows, columns, 1), the fit, the source frames.
+
+        The frames are those of the pack's interval. A clip so short that it has fewer than five
+        of them gives five, evenly spread over it, or all that it has.
+        """
         spec = self.spec
         if spec.interval_ms is None or spec.frames is None:
             indices = tuple(range(min(clip.frame_count, spec.frames or MOST_FRAMES)))
         else:
-            indices = tuple(clip.time_axis.sample(spec.interval_ms, spec.frames))
+            indices = clip.time_axis.sample(spec.interval_ms, spec.frames)
+        if len(indices) < min(_FEWEST, clip.frame_count):
+            indices = _spread(clip.frame_count, min(_FEWEST, clip.frame_count))
         inputs, fit = fit_frames(clip.frames(indices), spec)
         return inputs, fit, indices
 
@@ -276,7 +283,7 @@ class TracingReader(_Reader):
         beats: tuple[measure.Beat, ...] = ()
         try:
             curve = measure.volume_curve(masks, times, row_mm, column_mm)
-            beats = measure.find_beats(curve)
+            beats = measure.find_beats(curve, trusted_times=clip.time_axis.trusted)
         except measure.MeasureError as error:
             reason = str(error)
         for output in self.pack.manifest.outputs:
@@ -354,7 +361,12 @@ def _thinned(times_ms: NDArray[np.float64]) -> tuple[int, ...]:
     within = int(np.searchsorted(times_ms, times_ms[0] + _LONGEST_MS, side="right"))
     if within <= MOST_FRAMES:
         return tuple(range(within))
-    return tuple(int(index) for index in np.linspace(0, within - 1, MOST_FRAMES).round())
+    return _spread(within, MOST_FRAMES)
+
+
+def _spread(frames: int, count: int) -> tuple[int, ...]:
+    """``count`` of so many frames, evenly, the first and the last among them."""
+    return tuple(int(index) for index in np.linspace(0, frames - 1, count).round())
 
 
 def _pixel_mm(clip: Clip) -> tuple[float, float, bool]:

@@ -126,7 +126,9 @@ def plan(
     return jobs
 
 
-def make_set(jobs: Sequence[Job], *, camus: Path, seed: int, spec: InputSpec, workers: int) -> ViewSet:
+def make_set(
+    jobs: Sequence[Job], *, camus: Path, seed: int, spec: InputSpec, workers: int
+) -> ViewSet:
     """Make all clips, in ``workers`` processes. The outcome does not depend on their number."""
     began = time.monotonic()
     frames, labels, clips, lent, splits = [], [], [], [], []

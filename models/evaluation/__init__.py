@@ -1,0 +1,1 @@
+"""How good a pack is: figures with confidence intervals over patients, and its own report."""
