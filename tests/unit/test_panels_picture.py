@@ -1,0 +1,308 @@
+"""The picture of an explained clip: what is drawn where, and how it leaves the worker."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.explain import ink, panels
+from models.explain.panels import Shown, ShownMap, ShownTracing, draw_clip, encode, poster
+from models.explain.sheet import RESEARCH_USE
+from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
+from models.tasks import TASKS
+
+LV = PackRef(name="lv", version="0.1.0", weights_sha256="0" * 64)
+ECHONET = PackRef(name="echonet", version="0.1.0", weights_sha256="1" * 64)
+CLASSES = ("background", "cavity", "myocardium", "atrium")
+GREY = 90
+
+
+def _repeated(frames: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    return np.repeat(frames[:1], count, axis=0)
+
+
+def _finding(
+    output: str, pack: PackRef = ECHONET, evidence: Evidence = Evidence.PATIENTS
+) -> Finding:
+    task = TASKS[output]
+    return Finding(
+        output=output,
+        kind=Kind.MEASUREMENT,
+        value=50.0,
+        unit=task.unit,
+        pack=pack,
+        evidence=evidence,
+        method=Method.REGRESSION,
+        low=40.0,
+        high=60.0,
+    )
+
+
+def _frames(count: int = 6, rows: int = 200, columns: int = 240) -> NDArray[np.uint8]:
+    return np.full((count, rows, columns), GREY, np.uint8)
+
+
+def _map(output: str, frames: NDArray[np.uint8], *at: int) -> ShownMap:
+    """Strong in the left upper quarter, nothing elsewhere."""
+    maps = np.zeros((len(at), *frames.shape[1:]), np.float32)
+    maps[:, : frames.shape[1] // 2, : frames.shape[2] // 2] = 1.0
+    return ShownMap(finding=_finding(output), maps=maps, frames=at)
+
+
+def _tracing(frames: NDArray[np.uint8]) -> ShownTracing:
+    count, rows, columns = frames.shape
+    masks = np.zeros(frames.shape, np.uint8)
+    masks[:, rows // 4 : rows // 2, columns // 4 : columns // 2] = 1
+    masks[:, rows * 3 // 4 : rows * 7 // 8, columns // 4 : columns // 2] = 3
+    return ShownTracing(
+        masks=masks,
+        frames=tuple(range(count)),
+        classes=CLASSES,
+        ed_frames=(1,),
+        es_frames=(4,),
+        volumes_ml=np.linspace(100, 60, count),
+    )
+
+
+def _shown(frames: NDArray[np.uint8], **changes: object) -> Shown:
+    count = len(frames)
+    shown = Shown(
+        frame_times_ms=tuple(33.3 * index for index in range(count)),
+        source_frames=tuple(range(count)),
+        findings=(_finding("ef"),),
+    )
+    return replace(shown, **changes)  # type: ignore[arg-type]
+
+
+def _full(frames: NDArray[np.uint8]) -> Shown:
+    return _shown(
+        frames,
+        findings=(_finding("ef", LV), _finding("ef"), _finding("edv"), _finding("esv")),
+        tracing=_tracing(frames),
+        maps=tuple(_map(output, frames, 0, 5) for output in ("ef", "edv", "esv")),
+    )
+
+
+def _bright(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the strong end of the palette is: red and green without blue."""
+    bright: NDArray[np.bool_] = picture.astype(int) @ [1, 1, -2] > 120
+    return bright
+
+
+def _panel_area(picture: NDArray[np.uint8]) -> int:
+    return int((picture == GREY).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(200, 240), (186, 174), (400, 120), (100, 301), (801, 1023), (24, 24)]
+)
+def test_every_sector_fits_into_panels_with_even_sides(rows: int, columns: int) -> None:
+    frames = _frames(1, rows, columns)
+    for shown in (_full(_repeated(frames, 6)), _shown(frames)):
+        picture = draw_clip(frames, shown)
+        assert picture.rows % 2 == picture.columns % 2 == 0
+        assert picture.frames[0].shape == (picture.rows, picture.columns, 3)
+
+
+def test_a_panel_is_at_least_384_pixels_each_way() -> None:
+    frames = _frames(1, 100, 130)
+    pixels = draw_clip(frames, _shown(frames)).frames[0]
+    white = (pixels == GREY).all(axis=-1)
+    assert np.flatnonzero(white.any(axis=1)).size >= 384
+    assert np.flatnonzero(white.any(axis=0)).size >= 384
+
+
+def test_each_output_and_the_tracing_has_a_panel_of_its_own() -> None:
+    frames = _frames()
+    alone = _panel_area(draw_clip(frames, _shown(frames)).frames[0])
+    nothing = np.zeros((1, *frames.shape[1:]), np.float32)
+    blank = [
+        ShownMap(finding=_finding(output), maps=nothing, frames=(0,)) for output in ("ef", "edv")
+    ]
+    for count in (1, 2):
+        picture = draw_clip(frames, _shown(frames, maps=tuple(blank[:count])))
+        assert _panel_area(picture.frames[0]) == (1 + count) * alone
+
+
+def test_a_strong_place_is_coloured_and_a_weak_one_stays_grey() -> None:
+    frames = _frames()
+    pixels = draw_clip(frames, _shown(frames, maps=(_map("ef", frames, 0),))).frames[0]
+    alone = _panel_area(draw_clip(frames, _shown(frames)).frames[0])
+    assert _bright(pixels[52:]).sum() == pytest.approx(alone / 4, rel=0.15)
+    assert _panel_area(pixels) == pytest.approx(alone * 1.75, rel=0.05)
+
+
+def test_a_frame_shows_the_map_of_the_nearest_sampled_frame() -> None:
+    frames = _frames()
+    item = _map("ef", frames, 0, 5)
+    maps = item.maps.copy()
+    maps[1] = maps[1, ::-1]  # strong below instead of above
+    picture = draw_clip(frames, _shown(frames, maps=(replace(item, maps=maps),)))
+    middles = [np.argwhere(_bright(picture.frames[at][52:]))[:, 0].mean() for at in range(6)]
+    assert middles[0] == middles[1] == middles[2] < middles[3] == middles[4] == middles[5]
+
+
+def test_the_outlines_of_cavity_and_atrium_are_drawn_in_their_colours() -> None:
+    frames = _frames()
+    with_tracing = draw_clip(frames, _shown(frames, tracing=_tracing(frames))).frames[0]
+    without = draw_clip(frames, _shown(frames)).frames[0]
+    for colour in (ink.SKY, ink.PINK):
+        assert (with_tracing == colour).all(axis=-1).sum() > 100
+        assert not (without == colour).all(axis=-1).any()
+
+
+def test_end_diastole_and_end_systole_are_marked_in_their_frames_only() -> None:
+    frames = _frames()
+    tracing = replace(_tracing(frames), volumes_ml=np.full(6, 80.0))
+    picture = draw_clip(frames, _shown(frames, tracing=tracing))
+    unmarked = [picture.frames[at] for at in (0, 2, 3, 5)]
+    # The mark stands in the panel's right upper corner, where these frames are plain grey.
+    corner = np.s_[90:120, 900:946]
+    panel = [(frame[corner] == GREY).all() for frame in unmarked]
+    assert all(panel)
+    assert not (picture.frames[1][corner] == GREY).all()
+    assert not (picture.frames[4][corner] == GREY).all()
+
+
+def test_long_names_and_reasons_stay_inside_the_picture() -> None:
+    frames = _frames(6, 186, 174)
+    pack = PackRef(name="a-pack-with-a-very-long-name-indeed" * 3, version="1" * 40,
+                   weights_sha256="2" * 64)  # fmt: skip
+    shown = replace(
+        _full(frames),
+        findings=tuple(_finding(output, pack) for output in TASKS) * 2,
+        refusals=tuple(
+            Refusal(output=output, reason="because " * 60, pack=pack) for output in ("edv", "esv")
+        ),
+    )
+    picture = draw_clip(frames, shown)
+    pixels = picture.frames[0]
+    for margin in (pixels[:, :14], pixels[:, -14:], pixels[:4], pixels[-2:]):
+        assert (margin == ink.PAPER).all()
+
+
+def test_many_findings_never_run_into_the_curve() -> None:
+    frames = _frames()
+    few, many = (
+        draw_clip(
+            frames, replace(_full(frames), findings=tuple(_finding(name) for name in names))
+        ).frames[0]
+        for names in (["ef"] * 40, list(TASKS) * 3)
+    )
+    lowest = 52 + 30 + 384  # the bottom of the first row of panels
+    np.testing.assert_array_equal(few[lowest - 80 : lowest + 4], many[lowest - 80 : lowest + 4])
+
+
+def test_an_output_that_only_saw_the_simulator_says_so_in_the_warning_colour() -> None:
+    frames = _frames()
+    counts = []
+    for evidence in Evidence:
+        finding = _finding("ef", evidence=evidence)
+        pixels = draw_clip(frames, _shown(frames, findings=(finding,))).frames[0]
+        counts.append(int((pixels[60:] == ink.WARNING).all(axis=-1).sum()))
+    assert counts[0] == 0
+    assert counts[1] > 10
+
+
+def test_every_frame_warns_that_it_is_for_research_only() -> None:
+    frames = _frames()
+    picture = draw_clip(frames, _full(frames))
+    for at in range(len(frames)):
+        header = picture.frames[at][:44]
+        assert (header == ink.WARNING).all(axis=-1).sum() > 400
+    assert "NOT FOR DIAGNOSTIC USE" in RESEARCH_USE
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    frames = _frames()
+    wrong = _map("ef", frames[:, :-1], 0)
+    with pytest.raises(ValueError, match="over 1 frames"):
+        draw_clip(frames, _shown(frames, maps=(wrong,)))
+    with pytest.raises(ValueError, match="fewer times"):
+        draw_clip(frames, _shown(frames, frame_times_ms=(0.0,)))
+    with pytest.raises(ValueError, match="n of 1 or more"):
+        draw_clip(frames[:0], _shown(frames))
+
+
+def test_encoded_frames_are_baseline_jpeg_with_half_the_colour_columns() -> None:
+    from PIL.JpegImagePlugin import get_sampling
+
+    frames = _frames()
+    picture = draw_clip(frames, _full(frames))
+    encoded = encode(picture)
+    assert encoded.source_frames == tuple(range(6))
+    assert encoded.frame_times_ms == picture.frame_times_ms
+    assert encoded.raw_bytes == 6 * picture.rows * picture.columns * 3
+    for data in encoded.jpeg_frames:
+        assert b"\xff\xc0" in data  # SOF0: baseline
+        image = Image.open(io.BytesIO(data))
+        assert image.size == (encoded.columns, encoded.rows)
+        assert get_sampling(image) == 1  # 4:2:2
+    assert encode(draw_clip(frames, _full(frames))).jpeg_frames == encoded.jpeg_frames
+
+
+def test_a_very_long_clip_is_cut_to_its_first_frames() -> None:
+    frames = _frames(panels.MOST_FRAMES + 5, 20, 20)
+    picture = draw_clip(frames, _shown(frames))
+    assert len(picture.frames) == panels.MOST_FRAMES
+    assert picture.source_frames == tuple(range(panels.MOST_FRAMES))
+    with pytest.raises(IndexError):
+        picture.frames[panels.MOST_FRAMES]
+
+
+def test_the_poster_is_end_diastole_with_its_own_map() -> None:
+    frames = _frames()
+    shown = replace(_full(frames), maps=(_map("ef", frames, 0, 3),))
+    picture = draw_clip(frames, shown)
+    assert picture.poster_position == 0  # end diastole is frame 1, and frame 0 has a map
+    image = np.asarray(Image.open(io.BytesIO(poster(picture))))
+    np.testing.assert_array_equal(image, picture.frames[0])
+    assert poster(encode(picture)).startswith(b"\x89PNG")
+
+
+def test_the_palettes_lightness_grows_evenly() -> None:
+    linear = (ink.palette(np.linspace(0, 1, 64)) / 255.0) ** 2.2
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = 116 * np.cbrt(np.maximum(luminance, 0.008856)) - 16
+    steps = np.diff(lightness[lightness > 8])
+    assert (steps > 0).all()
+    assert steps.max() < 2.5 * steps.mean()
+
+
+def test_a_contour_lies_on_the_edge_of_its_region() -> None:
+    rows, columns = np.mgrid[:100, :120]
+    inside = np.hypot(rows - 50, columns - 60) < 30
+    line = ink.contour(inside, 400, 480)
+    drawn = np.argwhere(line > 0.5)
+    radius = np.hypot(drawn[:, 0] + 0.5 - 202, drawn[:, 1] + 0.5 - 242)
+    assert np.abs(radius - 118).max() < 6
+    angles = np.arctan2(drawn[:, 0] - 202, drawn[:, 1] - 242)
+    assert len(np.unique(np.round(angles, 1))) >= 63  # all the way round
+    assert ink.contour(np.zeros((10, 10), bool), 40, 40).max() == 0
+
+
+def test_the_font_has_every_letter_that_is_written() -> None:
+    words = " ".join(
+        [RESEARCH_USE, *(task.title + task.unit for task in TASKS.values()), "10 ± 2 cm² ≥ 5 · µ"]
+    )
+    letters = ink.font(14)
+    missing = letters.getmask("\uffff").getbbox(), bytes(letters.getmask("\uffff"))
+    for letter in set(ink.plain(words)) - {" "}:
+        mask = letters.getmask(letter)
+        assert (mask.getbbox(), bytes(mask)) != missing, letter
+    assert "?" not in ink.plain(words)
+
+
+def test_text_is_cut_and_wrapped_to_its_room() -> None:
+    assert ink.shortened("short", 14, 200) == "short"
+    cut = ink.shortened("a title that is much too long", 14, 80)
+    assert cut.endswith("...")
+    assert ink.width_of(cut, 14) <= 80
+    lines = ink.wrapped("the region and the image size disagree " + "x" * 80, 14, 120)
+    assert len(lines) > 2
+    assert all(ink.width_of(line, 14) <= 120 for line in lines)
