@@ -17,7 +17,7 @@ from typing import IO, Self
 
 import structlog
 
-from models.packs import PackError, load_pack, shipped_packs
+from models.packs import Pack, PackError, load_pack, shipped_packs
 from node.analysis import load_packs
 from node.delivery.dimse import DimseSender
 from node.delivery.outbox import Outbox
@@ -100,7 +100,7 @@ class Node:
         self._executor = WorkerProcesses(
             settings.analysis.workers,
             initializer=load_packs,
-            initargs=(packs, settings.analysis.workers),
+            initargs=([str(pack.folder) for pack in packs], settings.analysis.workers),
             time_limit_s=settings.analysis.time_limit_s,
         )
         destinations = settings.destinations
@@ -114,6 +114,11 @@ class Node:
             self._files,
             report_settings,
             allow_simulated=settings.analysis.allow_simulated_evidence,
+            tested_on={
+                (pack.ref, output.name): output.tested_on
+                for pack in packs
+                for output in pack.manifest.outputs
+            },
         )
         self._lifecycle = Lifecycle(
             self._database,
@@ -168,7 +173,7 @@ class Node:
             if hasattr(self, part):
                 getattr(self, part).stop()
         if hasattr(self, "_executor"):
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor.terminate()
         if hasattr(self, "_database"):
             with self._database.write() as session:
                 catalog.forget_node(session, socket.gethostname())
@@ -273,15 +278,12 @@ def _device_serial(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def _check_packs(settings: Settings) -> tuple[str, ...]:
-    """The folders of all packs, each with a valid manifest and checksum."""
-    folders = (*shipped_packs(), *settings.analysis.packs)
-    for folder in folders:
-        try:
-            load_pack(folder)
-        except PackError as error:
-            raise NodeError(str(error)) from error
-    return tuple(str(folder) for folder in folders)
+def _check_packs(settings: Settings) -> tuple[Pack, ...]:
+    """All packs, each with a valid manifest and checksum."""
+    try:
+        return tuple(load_pack(folder) for folder in (*shipped_packs(), *settings.analysis.packs))
+    except PackError as error:
+        raise NodeError(str(error)) from error
 
 
 def _sender(destination: Destination, settings: Settings) -> Sender:

@@ -7,18 +7,19 @@ function of a file and the packs, so a recording that was interrupted simply run
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
-from models.clip import Mode, read_header
 
+from models.clip import Mode, read_header
 from models.views import View
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view
+from node.evidence import reportable
 from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
 from node.records import finding_to_row, pack_to_row, refusal_to_row
 from node.results import ReportSettings, build_capture
@@ -85,6 +86,7 @@ class Dispatcher:
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._not_before = 0.0  # of the monotonic clock: workers that do not start are let alone
         self._free = threading.BoundedSemaphore(settings.slots)
         self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
 
@@ -115,7 +117,7 @@ class Dispatcher:
 
     def _start_next(self) -> bool:
         """Start one recording where a slot is free and one waits; tells whether it did."""
-        if not self._free.acquire(blocking=False):
+        if time.monotonic() < self._not_before or not self._free.acquire(blocking=False):
             return False
         claimed = None
         try:
@@ -194,20 +196,7 @@ class Dispatcher:
             with self._database.write() as session:
                 catalog.refuse_recording(session, claimed.recording_id, outcome.refused)
             return
-        capture = None
-        if outcome.picture is not None:
-            header = read_header(Path(self._files.path(claimed.file_key)))
-            encoded = build_capture(
-                header,
-                outcome.picture,
-                findings=outcome.findings,
-                packs=outcome.packs_run,
-                instance_number=claimed.ordinal,
-                settings=self._report_settings,
-            )
-            capture = keep_result(
-                self._files, encoded, kind=ResultKind.SC, recording_id=claimed.recording_id
-            )
+        capture = self._keep_capture(claimed, outcome)
         with self._database.write() as session:
             catalog.record_analysis(
                 session,
@@ -219,6 +208,28 @@ class Dispatcher:
             if capture is not None:
                 # With the findings: a stop from here on finds the cine made and the clip done.
                 catalog.add_capture(session, claimed.recording_id, capture)
+
+    def _keep_capture(
+        self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis
+    ) -> catalog.NewResult | None:
+        """Make the saliency cine of an analysis; None where there is nothing to show."""
+        if outcome.picture is None:
+            return None
+        findings, _withheld = reportable(
+            outcome.findings, allow_simulated=self._settings.allow_simulated_evidence
+        )
+        encoded = build_capture(
+            read_header(self._files.path(claimed.file_key)),
+            outcome.picture,
+            findings=findings,
+            packs=outcome.packs_run,
+            instance_number=claimed.ordinal,
+            settings=self._report_settings,
+            created_at=self._clock(),
+        )
+        return keep_result(
+            self._files, encoded, kind=ResultKind.SC, recording_id=claimed.recording_id
+        )
 
     def _record_failure(self, claimed: catalog.ClaimedRecording, error: BaseException) -> None:
         if isinstance(error, WorkerDied | WorkerTimedOut):
@@ -242,7 +253,7 @@ class Dispatcher:
         log.error("workers-do-not-start", reason=str(error))
         with self._database.write() as session:
             catalog.put_back(session, claimed.recording_id, str(error))
-        self._stopping.wait(_PAUSE_AFTER_BROKEN_START_S)
+        self._not_before = time.monotonic() + _PAUSE_AFTER_BROKEN_START_S
 
 
 def reason_to_skip(outcome: ClipView) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -44,7 +45,7 @@ class Jobs:
         self._every(_HEARTBEAT_S, "heartbeat", heartbeat)
         self._every(_SWEEP_S, "sweep-incoming", sweep)
         for name in destinations:
-            self._every(_TICK_S, f"deliver:{name}", lambda name=name: outbox.deliver_due(name))
+            self._every(_TICK_S, f"deliver:{name}", partial(outbox.deliver_due, name))
 
     def _every(self, seconds: float, name: str, work: Callable[[], object]) -> None:
         def run() -> None:

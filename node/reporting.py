@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
-from models.clip import read_header
 from sqlalchemy.orm import Session
 
+from models.clip import read_header
 from models.views import View, ViewCall
-from node.analysis import reportable
+from node.evidence import reportable
 from node.records import finding_from_row, pack_from_row, refusal_from_row
-from node.results import ClipResult, ObjectRef, ReportSettings, build_report
+from node.results import ClipResult, ObjectRef, ReportSettings, TestedOn, build_report
 from node.results.store import keep_result
 from storage import catalog
 from storage.files import FileStore
@@ -51,6 +52,8 @@ class Reporter:
     ----------
     allow_simulated
         Report outputs that have only seen the simulator too, each marked as such.
+    tested_on
+        For each output, on which data it was tested.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class Reporter:
         settings: ReportSettings,
         *,
         allow_simulated: bool,
+        tested_on: TestedOn = MappingProxyType({}),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._files = files
         self._settings = settings
         self._allow_simulated = allow_simulated
+        self._tested_on = tested_on
         self._clock = clock
 
     def report(self, material: StudyMaterial) -> Report:
@@ -86,6 +91,7 @@ class Reporter:
             else _reference(material.predecessor, material),
             settings=self._settings,
             created_at=self._clock(),
+            tested_on=self._tested_on,
         )
         # The report points at the cines: an archive gets them first.
         captures = tuple(_as_new(capture) for capture in material.captures.values())

@@ -77,6 +77,9 @@ STORAGE_CLASSES: Mapping[UID, str] = MappingProxyType(
 )
 """Every class that the door accepts, with its name."""
 
+VERIFICATION_CLASS = UID("1.2.840.10008.1.1")
+"""C-ECHO."""
+
 RETIRED_KEYWORDS: Mapping[UID, str] = MappingProxyType(
     {
         UID("1.2.840.10008.5.1.4.1.1.3"): "UltrasoundMultiFrameImageStorageRetired",

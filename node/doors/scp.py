@@ -11,16 +11,22 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from typing import cast
 
 import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, dimse_messages, evt, register_uid
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.doors.contexts import RETIRED_KEYWORDS, STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.doors.contexts import (
+    RETIRED_KEYWORDS,
+    STORAGE_CLASSES,
+    TRANSFER_SYNTAXES,
+    VERIFICATION_CLASS,
+)
 from node.intake import Arrival, Intake, Receipt, Status
 from node.settings import DimseSettings
 
@@ -71,7 +77,7 @@ class DimseDoor:
         entity = AE(self._settings.ae_title)
         for sop_class in STORAGE_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
-        entity.add_supported_context(Verification)
+        entity.add_supported_context(VERIFICATION_CLASS)
         entity.maximum_associations = self._settings.max_associations
         entity.maximum_pdu_size = self._settings.maximum_pdu_size
         entity.network_timeout = self._settings.network_timeout_s
@@ -110,14 +116,15 @@ class DimseDoor:
 
     def _store(self, event: evt.Event) -> Dataset | int:
         requestor = event.assoc.requestor
+        request = cast(C_STORE, event.request)
         arrival = Arrival(
             path=event.dataset_path,
             door="dimse",
             calling_ae=str(requestor.ae_title),
             called_ae=str(event.assoc.acceptor.ae_title),
             peer_host=str(requestor.address),
-            announced_class_uid=str(event.request.AffectedSOPClassUID),
-            announced_instance_uid=str(event.request.AffectedSOPInstanceUID),
+            announced_class_uid=str(request.AffectedSOPClassUID),
+            announced_instance_uid=str(request.AffectedSOPInstanceUID),
         )
         try:
             receipt = self._intake.receive(arrival)
@@ -165,8 +172,9 @@ def _prepare_library(incoming_folder: str) -> None:
     """Set what the network library only offers as module state."""
     _config.STORE_RECV_CHUNKED_DATASET = True
     # The library has no setting for the folder of its temporary files.
-    dimse_messages.NamedTemporaryFile = functools.partial(
+    in_the_store = functools.partial(
         tempfile.NamedTemporaryFile, dir=incoming_folder, prefix="dimse-"
     )
+    setattr(dimse_messages, "NamedTemporaryFile", in_the_store)  # noqa: B010 - a name it imports
     for uid, keyword in RETIRED_KEYWORDS.items():
         register_uid(uid, keyword, StorageServiceClass)
