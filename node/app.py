@@ -18,7 +18,6 @@ from typing import IO, Self
 import structlog
 
 from models.packs import Pack, PackError, load_pack, shipped_packs
-from node.analysis import load_packs
 from node.delivery.dimse import DimseSender
 from node.delivery.outbox import Outbox
 from node.delivery.sending import Sender
@@ -32,6 +31,7 @@ from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
 from node.settings import Destination, DicomwebDestination, Settings
+from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
 from storage.files import FileStore
@@ -99,8 +99,12 @@ class Node:
         )
         self._executor = WorkerProcesses(
             settings.analysis.workers,
-            initializer=load_packs,
-            initargs=([str(pack.folder) for pack in packs], settings.analysis.workers),
+            initializer=prepare_worker,
+            initargs=(
+                [str(pack.folder) for pack in packs],
+                settings.analysis.workers,
+                settings.log,
+            ),
             time_limit_s=settings.analysis.time_limit_s,
         )
         destinations = settings.destinations

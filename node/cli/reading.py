@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from models.clip import ClipError, read_header
 from models.finding import Finding
 from models.views import View, ViewCall
-from node.analysis import ClipAnalysis, ClipView, analyse, load_packs, name_view
+from node.analysis import ClipAnalysis, ClipView, analyse, name_view
 from node.cli.findings import finding_json, title, view_json
 from node.cli.output import Problem
 from node.cli.picture import write_frame
@@ -32,9 +32,10 @@ from node.results import (
     is_own_object,
 )
 from node.settings import LogSettings, Settings
-from node.watch import set_up_logging, study_key
+from node.watch import study_key
+from node.workers import prepare_worker
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+_LOG = LogSettings(level="error", format="console")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +99,13 @@ def read_files(
     Problem
         If no worker process can be started or a result cannot be written.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     report_settings = ReportSettings(simulated_evidence=settings.analysis.allow_simulated_evidence)
     count = min(settings.analysis.workers, len(paths))
     executor = WorkerProcesses(
         count,
-        initializer=_prepare_worker,
-        initargs=(tuple(str(folder) for folder in folders), count),
+        initializer=prepare_worker,
+        initargs=(tuple(str(folder) for folder in folders), count, _LOG),
         time_limit_s=settings.analysis.time_limit_s,
     )
     with executor:
@@ -216,11 +216,6 @@ def write_result(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise Problem(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _prepare_worker(folders: tuple[str, ...], workers: int) -> None:
-    set_up_logging(LogSettings(level="error", format="console"))
-    load_packs(folders, workers)
 
 
 def _header(path: Path) -> Dataset | str:

@@ -1,0 +1,45 @@
+"""How a worker process is made ready: its logs, then the packs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from node.analysis import load_packs
+from node.settings import LogSettings
+from node.watch import set_up_logging
+
+
+def prepare_worker(folders: Sequence[str], workers: int, log: LogSettings) -> None:
+    """Set up logs as in the node, so that no library's warning quotes a patient; load the packs.
+
+    Parameters
+    ----------
+    folders, workers
+        As for :func:`node.analysis.load_packs`.
+
+    Raises
+    ------
+    PackError
+        If a pack cannot be used.
+    """
+    set_up_logging(log)
+    with _native_messages_dropped():
+        load_packs(folders, workers)
+
+
+@contextmanager
+def _native_messages_dropped() -> Iterator[None]:
+    """TensorFlow's C++ code greets on stderr before any setting of it can say not to."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
