@@ -6,6 +6,7 @@ thing: rows, files, reports, captures.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -171,6 +172,28 @@ def test_an_a4c_clip_becomes_a_report_that_points_at_its_cine(house: House) -> N
     assert cine.sop_instance_uid in report.to_json()
     assert [item.destination for item in detail.deliveries] == ["pacs", "pacs"]
     assert [finding.value for finding in detail.recordings[0].findings] == [55.0]
+
+
+def test_results_that_come_back_by_routing_are_kept_and_start_nothing(house: House) -> None:
+    uid = generate_uid()
+    house.receive(uid)
+    house.complete()
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+    house.lifecycle.report_ready()
+    before = house.detail(uid)
+
+    for result in before.results:
+        arriving = house.files.incoming_folder / f"back-{result.id}"
+        shutil.copyfile(house.files.path(result.file_key), arriving)
+        assert house.intake.receive(Arrival(path=arriving, door="test")).new
+
+    after = house.detail(uid)
+    assert after.recordings == before.recordings
+    assert (after.study.state, after.study.revision) == (before.study.state, 1)
+    with house.database.read() as session:
+        kept = catalog.find_instance(session, before.results[0].sop_instance_uid)
+    assert kept is not None
+    assert kept.own
 
 
 def test_what_has_only_seen_the_simulator_is_kept_but_not_reported(house: House) -> None:
