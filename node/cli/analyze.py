@@ -21,7 +21,7 @@ from node.cli.output import (
     say,
     settings_of,
 )
-from node.cli.packs import pack_folders
+from node.cli.packs import load_packs
 
 
 def analyze(
@@ -43,11 +43,11 @@ def analyze(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Problem(f"{out}: cannot be made: {error.strerror}; name another --out") from error
-    folders = pack_folders(context)
+    packs = load_packs(context)
     with _stdout_kept():
         from node.cli.reading import read_files
 
-        outcome = read_files(paths, folders, out, settings)
+        outcome = read_files(paths, packs, out, settings)
     clips = [clip.json() for clip in outcome.clips]
     if as_json:
         print_json({"clips": clips, "results": outcome.results})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,7 +42,7 @@ def show_pack(
     as_json: JsonOption = False,
 ) -> None:
     """Print a pack's manifest: its outputs, their evidence and figures, licence, citations."""
-    found = [pack for pack in _load(context) if pack.manifest.name == name]
+    found = [pack for pack in load_packs(context) if pack.manifest.name == name]
     if not found:
         raise Problem(f"no pack {name!r}; `echonode packs` lists them", ExitCode.NOT_FOUND)
     pack = found[-1]
@@ -79,7 +78,7 @@ def show_pack(
 
 
 def _list(context: typer.Context, *, as_json: bool) -> None:
-    found = _load(context)
+    found = load_packs(context)
     if as_json:
         print_json(
             [
@@ -113,17 +112,19 @@ def _list(context: typer.Context, *, as_json: bool) -> None:
     )
 
 
-def _load(context: typer.Context) -> tuple[Pack, ...]:
-    from models.packs import PackError, load_pack
+def load_packs(context: typer.Context) -> tuple[Pack, ...]:
+    """The shipped packs, then those of the settings, each checked.
+
+    Raises
+    ------
+    Problem
+        If one cannot be used.
+    """
+    from models.packs import PackError, load_pack, shipped_packs
 
     try:
-        return tuple(load_pack(folder) for folder in pack_folders(context))
+        return tuple(
+            load_pack(folder) for folder in (*shipped_packs(), *settings_of(context).analysis.packs)
+        )
     except PackError as error:
         raise Problem(str(error)) from error
-
-
-def pack_folders(context: typer.Context) -> tuple[Path, ...]:
-    """The shipped packs, then those of the settings."""
-    from models.packs import shipped_packs
-
-    return (*shipped_packs(), *settings_of(context).analysis.packs)

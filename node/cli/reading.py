@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from models.clip import ClipError, read_header
 from models.finding import Finding
+from models.packs import Pack
 from models.views import View, ViewCall
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view
 from node.cli.findings import finding_json, title, view_json
@@ -31,6 +32,7 @@ from node.results import (
     build_report,
     is_own_object,
 )
+from node.results.check import check_object
 from node.settings import LogSettings, Settings
 from node.watch import study_key
 from node.workers import prepare_worker
@@ -90,9 +92,9 @@ class Outcome:
 
 
 def read_files(
-    paths: Sequence[Path], folders: Sequence[Path], out: Path, settings: Settings
+    paths: Sequence[Path], packs: Sequence[Pack], out: Path, settings: Settings
 ) -> Outcome:
-    """Read files with the packs in ``folders`` and write results into ``out``.
+    """Read files with these packs and write results into ``out``.
 
     Raises
     ------
@@ -105,16 +107,16 @@ def read_files(
     executor = WorkerProcesses(
         count,
         initializer=prepare_worker,
-        initargs=(tuple(str(folder) for folder in folders), count, _LOG),
+        initargs=(tuple(str(pack.folder) for pack in packs), count, _LOG),
         time_limit_s=settings.analysis.time_limit_s,
     )
-    with executor:
-        reader = _Reader(executor, out, settings, report_settings)
-        clips = tuple(reader.read(paths))
     try:
-        reports = _write_reports(clips, out, report_settings)
+        with executor:
+            reader = _Reader(executor, out, settings, report_settings)
+            clips = tuple(reader.read(paths))
+        reports = _write_reports(clips, packs, out, report_settings)
     except ResultError as error:
-        raise Problem(f"the report could not be made: {error}") from error
+        raise Problem(f"a result could not be made: {error}") from error
     return Outcome(clips=clips, results=(*reports, *reader.written))
 
 
@@ -202,7 +204,7 @@ class _Reader:
     def _write_capture(self, encoded: EncodedObject, name: str) -> None:
         cine = self._out / f"saliency-{name}.dcm"
         picture = self._out / f"saliency-{name}.png"
-        write_result(cine, encoded.data)
+        write_result(cine, encoded)
         write_frame(encoded.data, picture)
         self.written += [
             ResultFile(kind="sc", path=str(cine)),
@@ -210,10 +212,13 @@ class _Reader:
         ]
 
 
-def write_result(path: Path, data: bytes) -> None:
-    """Write a result's file; one of an earlier run is replaced."""
+def write_result(path: Path, encoded: EncodedObject) -> None:
+    """Check a result as the node does, then write its file; one of an earlier run is replaced."""
+    faults = check_object(encoded)
+    if faults:
+        raise Problem(f"{path} is not written, it has faults: {faults[0]}")
     try:
-        path.write_bytes(data)
+        path.write_bytes(encoded.data)
     except OSError as error:
         raise Problem(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -243,7 +248,7 @@ def _unreadable(path: Path, header: Dataset, reason: str) -> ReadClip:
 
 
 def _write_reports(
-    clips: Sequence[ReadClip], out: Path, settings: ReportSettings
+    clips: Sequence[ReadClip], packs: Sequence[Pack], out: Path, settings: ReportSettings
 ) -> list[ResultFile]:
     """One report for each study in which a model read a clip, as the node would make it."""
     written = []
@@ -258,8 +263,13 @@ def _write_reports(
             predecessor=None,
             settings=settings,
             created_at=datetime.now(UTC),
+            tested_on={
+                (pack.ref, output.name): output.tested_on
+                for pack in packs
+                for output in pack.manifest.outputs
+            },
         )
         path = out / f"report-{study_key(str(study))}.dcm"
-        write_result(path, encoded.data)
+        write_result(path, encoded)
         written.append(ResultFile(kind="sr", path=str(path)))
     return written
