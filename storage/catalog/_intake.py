@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from storage.catalog._moves import (
     InstanceExistsError,
@@ -25,7 +25,11 @@ from storage.tables import Instance, Recording, Study
 
 def find_instance(session: Session, sop_instance_uid: str) -> InstanceRecord | None:
     """Return what is kept under this SOP instance UID, or None."""
-    instance = session.scalar(select(Instance).where(Instance.sop_instance_uid == sop_instance_uid))
+    instance = session.scalar(
+        select(Instance)
+        .where(Instance.sop_instance_uid == sop_instance_uid)
+        .options(joinedload(Instance.study), joinedload(Instance.recording))
+    )
     return instance_record(instance) if instance else None
 
 

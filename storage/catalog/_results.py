@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.catalog._moves import (
@@ -23,6 +23,7 @@ from storage.states import (
     RECORDING_ENDS,
     DeliveryState,
     EventKind,
+    RecordingState,
     ResultKind,
     StudyState,
 )
@@ -31,12 +32,13 @@ from storage.tables import Delivery, Recording, Result, Study
 
 def studies_to_report(session: Session) -> tuple[ReportableStudy, ...]:
     """List the studies in analysis of which every recording has an end, urgent ones first."""
-    unfinished = exists().where(
-        Recording.study_id == Study.id, Recording.state.not_in(tuple(RECORDING_ENDS))
+    # By the states that lead on, few rows by index; by those that end, all that ever came.
+    unfinished = select(Recording.study_id).where(
+        Recording.state.in_([state for state in RecordingState if state not in RECORDING_ENDS])
     )
     studies = session.scalars(
         select(Study)
-        .where(Study.state == StudyState.ANALYSING, ~unfinished)
+        .where(Study.state == StudyState.ANALYSING, Study.id.not_in(unfinished))
         .order_by(Study.urgency.desc(), Study.state_since, Study.id)
     )
     return tuple(_reportable(study) for study in studies)

@@ -69,9 +69,13 @@ def test_a_write_is_there_for_others_at_its_end_and_not_before(
 
 
 def test_an_exception_undoes_the_whole_write(database: Database) -> None:
-    with pytest.raises(InstanceExistsError), database.write() as session:
-        catalog.add_instance(session, clip(1))
-        catalog.add_instance(session, clip(1))
+    def add_twice() -> None:
+        with database.write() as session:
+            catalog.add_instance(session, clip(1))
+            catalog.add_instance(session, clip(1))
+
+    with pytest.raises(InstanceExistsError):
+        add_twice()
     with database.read() as session:
         assert catalog.list_studies(session) == ()
 
