@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.finding import Finding, Kind
 from models.tasks import TASKS
-from models.views import ViewCall
 from node.cli.output import print_table, print_text
+
+if TYPE_CHECKING:
+    from models.views import ViewCall
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:

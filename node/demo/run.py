@@ -6,6 +6,7 @@ The node is the real one: ``echonode serve`` as a process of its own, with setti
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from node.cli.studies import study_json
 from node.demo.archive import Archive
 from node.demo.study import DemoStudy, SendError, make_study, send_study
 from node.results.rendering import render_report
-from node.settings import Settings, load_settings
+from node.settings import ENV_PREFIX, Settings, load_settings
 
 _START_LIMIT_S = 60.0
 _STUDY_LIMIT_S = 600.0
@@ -62,6 +63,7 @@ def demonstration(out: Path, tell: Tell) -> Iterator[DemoOutcome]:
     """
     with tempfile.TemporaryDirectory(prefix="echonode-demo-") as name:
         folder = Path(name)
+        _forget_variables()
         archive = Archive(out)
         archive.start()
         try:
@@ -75,6 +77,13 @@ def demonstration(out: Path, tell: Tell) -> Iterator[DemoOutcome]:
                 tell("stopping the node")
         finally:
             archive.stop()
+
+
+def _forget_variables() -> None:
+    """Variables for the node of this place would lead the demonstration's to that one's data."""
+    for name in [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]:
+        if not name.upper().startswith(f"{ENV_PREFIX}ANALYSIS"):
+            del os.environ[name]
 
 
 def _write_settings(folder: Path, archive: Archive) -> Path:
