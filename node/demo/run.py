@@ -164,6 +164,7 @@ def _send(address: dict[str, Any], tell: Tell) -> DemoStudy:
     except SendError as error:
         raise Problem(f"step 'send the study': {error}") from error
     tell(f"sent {len(study.clips)} objects in {time.monotonic() - began:.1f} s, all acknowledged")
+    tell("the node waits until nothing more comes; the first clip also waits for TensorFlow")
     return study
 
 
@@ -203,7 +204,7 @@ def _outcome(
         missing = "Structured Report" if not reports else "saliency cine"
         raise Problem(f"step 'deliver the results': the archive has no {missing}")
     picture = out / "saliency.png"
-    write_frame(cines[0].read_bytes(), picture)
+    write_frame(_cine_of(str(study.clips[0][1].SOPInstanceUID), shown, archive), picture)
     names = {str(dataset.SOPInstanceUID): name for name, dataset in study.clips}
     answer = {
         "clips": [
@@ -245,6 +246,15 @@ def _outcome(
 
 def _kept(archive: Archive, sop_class: str) -> list[Path]:
     return [item.path for item in archive.kept if item.sop_class_uid == sop_class]
+
+
+def _cine_of(clip: str, shown: dict[str, Any], archive: Archive) -> bytes:
+    """The saliency cine of a clip as the archive has it."""
+    made = {item["sop_instance_uid"] for item in shown["results"] if item["clip"] == clip}
+    paths = [item.path for item in archive.kept if item.sop_instance_uid in made]
+    if not paths:
+        raise Problem("step 'read the study': the real A4C cine was not explained")
+    return paths[0].read_bytes()
 
 
 def _last_line(log: Path) -> str:

@@ -39,8 +39,9 @@ def make_study() -> DemoStudy:
     """
     real = dcmread(examples.get_path("ybr_color"))
     clips: list[tuple[str, Dataset]] = [("real cine", real)]
-    for number, view in enumerate(_SIMULATED, start=2):
-        clip = simulate(view, seed=number, frames=None if view is View.PW else _FRAMES)
+    for number, view in enumerate(_SIMULATED, start=1):
+        still = view is View.PW
+        clip = simulate(view, seed=number, frames=None if still else _FRAMES, colour_flow=False)
         simulated = to_dicom(
             clip,
             study_uid=str(real.StudyInstanceUID),
@@ -48,7 +49,7 @@ def make_study() -> DemoStudy:
             patient_id=str(real.PatientID),
             accession_number=str(real.get("AccessionNumber") or ""),
             acquired=_acquired(real),
-            instance_number=number,
+            instance_number=int(real.get("InstanceNumber") or 0) + number,
         )
         clips.append((f"simulated {view.value}", simulated))
     return DemoStudy(study_instance_uid=str(real.StudyInstanceUID), clips=tuple(clips))
