@@ -39,7 +39,7 @@ unit: setup-test
 	$(BIN)/pytest $(ARGS)
 
 bench: setup-test
-	@$(BIN)/python -m tests.benchmarks $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.receive $(ARGS)
 
 constraints: setup-test
 	$(BIN)/python deploy/constraints.py >constraints.new && mv constraints.new constraints.txt
