@@ -7,6 +7,7 @@ read is left out, and only what makes the whole file unreadable is a :class:`Cli
 
 from __future__ import annotations
 
+import logging
 import struct
 import threading
 import warnings
@@ -18,7 +19,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -28,7 +31,6 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from pydicom.valuerep import PersonName
 
 LARGEST_BYTES: Final = 2 * 1024**3
 """No clip may take more memory than this, inflated or decoded."""
@@ -44,6 +46,8 @@ UNREADABLE: Final = (
     EOFError,
     OSError,
     struct.error,
+    BytesLengthException,
+    InvalidDicomError,
 )
 """What pydicom raises on values that are not what they say they are."""
 
@@ -54,6 +58,7 @@ _LONG_LENGTHS: Final = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN")
 _ITEM_DELIMITER: Final = (b"\xfe\xff\x0d\xe0", b"\xff\xfe\xe0\x0d")
 
 _quiet = threading.RLock()
+_pydicom_log = logging.getLogger("pydicom")
 
 
 class ClipError(Exception):
@@ -99,13 +104,19 @@ class Opened:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep pydicom's warnings in: files of real machines are full of what it warns of.
+    """Keep pydicom's warnings in, and its log lines, which quote the values: names too.
 
-    The filters of :mod:`warnings` belong to the process, so threads take turns.
+    Files of real machines are full of what it warns of. The filters of :mod:`warnings` and the
+    level of a logger belong to the process, so threads take turns.
     """
     with _quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        level = _pydicom_log.level
+        _pydicom_log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            _pydicom_log.setLevel(level)
 
 
 def open_object(place: Path | bytes) -> Opened:
@@ -147,14 +158,22 @@ def settle(dataset: Dataset) -> None:
             del dataset[tag]
             continue
         try:
-            value = dataset[tag].value
-            if dataset[tag].VR == "SQ":
-                for item in value:
-                    settle(item)
-            elif isinstance(value, PersonName):
-                str(value)  # names are decoded when first looked at
+            _settle_element(dataset[tag])
         except UNREADABLE:
             del dataset[tag]
+
+
+def _settle_element(element: DataElement) -> None:
+    value = element.value
+    if element.VR == "SQ":
+        for item in value:
+            settle(item)
+    elif element.VR == "PN":
+        str(value)  # names are decoded when first looked at
+    elif element.VR in ("IS", "DS"):
+        values = value if element.VM > 1 else [value]
+        if any(isinstance(one, str) and one for one in values):
+            raise ValueError(f"{element.tag} is no number")
 
 
 def text(header: Dataset, keyword: str) -> str:

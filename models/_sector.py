@@ -25,6 +25,8 @@ _SEED_DENSITY: Final = 0.4  # of speckle around a pixel that surely belongs to t
 _DIM_DENSITY: Final = 0.15  # of speckle in its dim parts, beside the former
 _SMALLEST: Final = 0.004  # of the image: less is no picture
 _LEAP: Final = 48  # levels from a letter's stroke to its ground
+_CALM: Final = 8  # levels within a letter's stroke or ground, at most
+_CALM_DENSITY: Final = 0.15
 _LETTER_DENSITY: Final = 0.15  # of leaps around a pixel that may belong to a letter
 _ROUNDING: Final = 1e-6  # of a pixel
 _COMPANION_MOVING: Final = 0.02  # of the largest patch: smaller ones are no part of the picture
@@ -83,12 +85,12 @@ def probe_indices(frame_count: int) -> tuple[int, ...]:
 def sector_mask(frames: NDArray[np.uint8]) -> Mask:
     """The sector's mask, shape ``(rows, columns)``; empty where there is no picture."""
     probes = frames[list(probe_indices(len(frames)))]
-    speckle = _speckle(probes)
+    marks = _speckle(probes)
     patch = None
     if len(probes) > 3:
-        patch = _patch(_density(speckle * _moving(probes)))
+        patch = _patch(marks * _moving(probes))
     if patch is None:  # a still, a few frames, or a frozen clip
-        patch = _patch(_density(speckle), letters=_letters(probes))
+        patch = _patch(marks, letters=_letters(probes))
     return np.zeros(frames.shape[1:], bool) if patch is None else _hull(patch)
 
 
@@ -115,13 +117,15 @@ def _moving(probes: NDArray[np.uint8]) -> Mask:
 
 
 def _letters(probes: NDArray[np.uint8]) -> Mask:
-    """Around letters, ticks and frames: strokes that leap from black to white and back."""
-    leaps = np.zeros(probes.shape[1:], np.float32)
+    """Around letters, ticks and frames: strokes that leap from a calm ground and back."""
     level = probes[0].astype(np.int16)
-    leaps[1:, 1:] = (np.abs(level[1:, 1:] - level[:-1, 1:]) >= _LEAP) | (
-        np.abs(level[1:, 1:] - level[1:, :-1]) >= _LEAP
+    step = np.zeros(level.shape, np.int16)
+    step[1:, 1:] = np.maximum(
+        np.abs(level[1:, 1:] - level[:-1, 1:]), np.abs(level[1:, 1:] - level[1:, :-1])
     )
-    return _density(leaps) > _LETTER_DENSITY
+    leaps = _density((step >= _LEAP).astype(np.float32)) > _LETTER_DENSITY
+    calm = _density((step <= _CALM).astype(np.float32)) > _CALM_DENSITY
+    return leaps & calm
 
 
 def _density(marks: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,12 +140,13 @@ def _reach(shape: tuple[int, ...]) -> int:
     return max(5, round(min(shape) / 32))
 
 
-def _patch(density: NDArray[np.float32], *, letters: Mask | None = None) -> Mask | None:
+def _patch(marks: NDArray[np.float32], *, letters: Mask | None = None) -> Mask | None:
     """The picture's patches: the largest dense one with its companions and dim parts.
 
-    Of a cine, whose letters stand still and so are not in ``density``, small and dim patches
-    count too; of a still, with ``letters`` given, only what is large and free of them.
+    Of a cine, whose letters stand still and so have no ``marks``, small and dim patches count
+    too; of a still, with ``letters`` given, only what is large and free of them.
     """
+    density = _density(marks)
     dense = density > _SEED_DENSITY
     labels, count = ndimage.label(dense if letters is None else dense & ~letters)
     if not count:
@@ -155,7 +160,11 @@ def _patch(density: NDArray[np.float32], *, letters: Mask | None = None) -> Mask
     if letters is None:
         patch = ndimage.binary_propagation(patch, mask=density > _DIM_DENSITY)
     else:  # the edge of the picture leaps from black to white, too: give it back
-        patch = ndimage.binary_dilation(patch, iterations=_reach(density.shape), mask=dense)
+        patch = ndimage.binary_dilation(
+            patch, iterations=_reach(density.shape) // 2 + 1, mask=dense
+        )
+    # The average reaches beyond the edge: keep what has speckle within a pixel.
+    patch &= ndimage.maximum_filter(marks, 3, mode="constant") > 0
     return patch
 
 
