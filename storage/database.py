@@ -41,6 +41,11 @@ _MIGRATION_LOCK_TIMEOUT_S = 60.0
 #: PostgreSQL advisory locks are numbers shared by a whole database: "echonode" in ASCII, and +1.
 _WRITER_LOCK = 0x6563686F6E6F6465
 _MIGRATION_LOCK = _WRITER_LOCK + 1
+#: What makes a transaction see one state of the database and change nothing.
+_READER: dict[str, dict[str, object]] = {
+    "sqlite": {},  # see `_begin_sqlite`
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
 
 
 class DatabaseError(Exception):
@@ -80,9 +85,7 @@ class Database:
                 "`echonode serve` or `echonode db upgrade` makes one"
             )
         self._engine = _engine(self.url)
-        self._reader = self._engine.execution_options(
-            echonode_write=False, postgresql_readonly=True
-        )
+        self._reader = self._engine.execution_options(**_READER[self.url.get_backend_name()])
         self._writer = self._engine.execution_options(echonode_write=True)
 
     @contextmanager
@@ -202,12 +205,20 @@ def migration_state(url: str) -> SchemaState:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-        parsed.get_dialect()
+        parsed.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError) as error:
         raise DatabaseError(
             f"database_url {url.split(':', maxsplit=1)[0]!r}… is not a database URL; "
             "write one such as sqlite:////var/lib/echonode/echonode.db"
         ) from error
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"database_url needs the Python package {error.name}, which is not installed here"
+        ) from error
+    if parsed.get_backend_name() not in _READER:
+        raise DatabaseError(
+            f"database_url names {parsed.get_backend_name()}; SQLite and PostgreSQL are known here"
+        )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise DatabaseError(
             "database_url names an SQLite database in memory, which keeps nothing; name a file"
@@ -227,9 +238,10 @@ def _name(url: URL) -> str:
 
 
 def _engine(url: URL, *, foreign_keys: bool = True) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        engine = create_engine(url, pool_pre_ping=True)
-        event.listen(engine, "begin", _begin_elsewhere)
+    if url.get_backend_name() == "postgresql":
+        # A writer must see what was committed while it waited for its turn.
+        engine = create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
+        event.listen(engine, "begin", _begin_postgresql)
         return engine
     if foreign_keys:
         # More threads than these wait: associations, workers' keepers and senders at once.
@@ -260,15 +272,16 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _begin_elsewhere(connection: Connection) -> None:
+def _begin_postgresql(connection: Connection) -> None:
     if connection.get_execution_options().get("echonode_write"):
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
 
 
 def _explained(url: URL, error: DBAPIError) -> DatabaseError:
-    cause = str(error.orig)
+    cause = (str(error.orig).splitlines() or ["no reason given"])[0]
     steps = {
         "unable to open": "see that the folder exists and that this user may write in it",
+        "read-only transaction": "this command may only read",
         "readonly": "see that this user may write the file and its folder",
         "read-only": "see that this user may write the file and its folder",
         "locked": "another process keeps it; `echonode status` names the node",
@@ -278,7 +291,10 @@ def _explained(url: URL, error: DBAPIError) -> DatabaseError:
         "no such table": "run `echonode db upgrade`",
         "no such column": "run `echonode db upgrade`",
     }
-    step = next((step for words, step in steps.items() if words in cause), "see its own log")
+    step = next(
+        (step for words, step in steps.items() if words in cause),
+        "see that it runs, and its own log",
+    )
     return DatabaseError(f"database {_name(url)}: {cause}; {step}")
 
 

@@ -258,6 +258,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         ("sqlite:///:memory:", "keeps nothing; name a file"),
         ("echonode.db", "is not a database URL"),
         ("nosuch://user:secret@host/db", "is not a database URL"),
+        ("oracle+nosuch://user:secret@host/db", "is not a database URL"),
+        ("mssql+pyodbc://user:secret@host/db", "mssql|pyodbc"),
     ],
 )
 def test_a_url_that_names_no_lasting_database_is_refused(url: str, words: str) -> None:
