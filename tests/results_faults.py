@@ -192,7 +192,7 @@ REPORT_DAMAGES = (
     ),
     Damage(
         name="number without units", do=_no_units, rule="units",
-        judges=frozenset(("dciodvfy", "pixelmed", "dsrdump")),
+        judges=frozenset(("dciodvfy", "dsrdump")),
     ),
     Damage(
         name="wrong relationship", do=_wrong_relationship, rule="relationship",
@@ -225,7 +225,7 @@ REPORT_DAMAGES = (
     Damage(name="called verified", do=_verified, rule="flags", judges=_DCIODVFY),
     Damage(name="private scheme not identified", do=_no_scheme, rule="scheme"),
     Damage(name="no contributing equipment", do=_no_equipment, rule="equipment"),
-    Damage(name="no serial number", do=_no_serial, rule="required", judges=_DCIODVFY),
+    Damage(name="no serial number", do=_no_serial, rule="required"),
 )  # fmt: skip
 
 
@@ -295,7 +295,6 @@ CAPTURE_DAMAGES = (
     ),
     Damage(
         name="method without ratio", do=_delete("LossyImageCompressionRatio"), rule="compression",
-        judges=_DCIODVFY,
     ),
     Damage(name="a frame missing", do=_one_frame_short, rule="pixels"),
     Damage(name="frames not 4:2:2", do=_other_sampling, rule="pixels"),

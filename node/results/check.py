@@ -136,8 +136,8 @@ def _check_equipment(dataset: Dataset) -> Iterator[Fault]:
     if str(dataset.get("Manufacturer") or "") != MANUFACTURER:
         yield _fault("equipment", "Manufacturer", f"is not {MANUFACTURER}")
     items = dataset.get("ContributingEquipmentSequence")
-    if items is None:
-        yield _fault("equipment", "ContributingEquipmentSequence", "missing")
+    if not items and ("ContributingEquipmentSequence" in dataset or _speaks_for_a_model(dataset)):
+        yield _fault("equipment", "ContributingEquipmentSequence", "missing or empty")
     for index, item in enumerate(items or (), start=1):
         where = f"ContributingEquipmentSequence item {index}"
         for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceUID"):
@@ -146,6 +146,11 @@ def _check_equipment(dataset: Dataset) -> Iterator[Fault]:
         purpose = item.get("PurposeOfReferenceCodeSequence")
         if not purpose or not _is(purpose[0], codes.PROCESSING_EQUIPMENT):
             yield _fault("equipment", where, "its purpose is not Processing Equipment")
+
+
+def _speaks_for_a_model(dataset: Dataset) -> bool:
+    """Whether it holds what a model gave: a picture, or a measurement."""
+    return dataset.get("SOPClassUID") in _CAPTURES or any(True for _ in _groups(dataset))
 
 
 _LIMITS = {"SH": 16, "LO": 64, "CS": 16, "DS": 16, "IS": 12, "ST": 1024, "UI": 64}  # PS3.5 6.2
@@ -159,9 +164,15 @@ _PATTERNS = {
     "DS": re.compile(r"\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?\s*"),
     "IS": re.compile(r"\s*([+-]?\d+)?\s*"),
 }
+_REFERRING = (  # to objects of others, whose UIDs are as they are
+    "ReferencedSOPInstanceUID",
+    "CurrentRequestedProcedureEvidenceSequence",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
 _COPIED = frozenset(
     tag_for_keyword(keyword)
-    for keyword in ("SpecificCharacterSet", *PATIENT_ATTRIBUTES, *STUDY_ATTRIBUTES)
+    for keyword in ("SpecificCharacterSet", *PATIENT_ATTRIBUTES, *STUDY_ATTRIBUTES, *_REFERRING)
 )
 
 

@@ -171,7 +171,9 @@ def add_equipment(target: Dataset, settings: ReportSettings, packs: Iterable[Pac
     target.SoftwareVersions = settings.software_version
     if settings.institution:
         target.InstitutionName = settings.institution
-    target.ContributingEquipmentSequence = [_equipment(pack) for pack in packs]
+    equipment = [_equipment(pack) for pack in packs]
+    if equipment:
+        target.ContributingEquipmentSequence = equipment
 
 
 def add_times(target: Dataset, source: Dataset, created_at: datetime) -> None:
