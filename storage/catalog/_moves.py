@@ -35,6 +35,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def counted(number: int, one: str, more: str) -> str:
+    """A number with its noun: "1 result", "2 results"."""
+    return f"{number} {one if number == 1 else more}"
+
+
 def study_by_id(session: Session, study_id: int) -> Study:
     """Return the row, or raise :class:`CatalogError`."""
     study = session.get(Study, study_id)

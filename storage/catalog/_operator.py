@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from storage.catalog._moves import (
     CatalogError,
     add_event,
+    counted,
     move_recording,
     move_study,
     study_by_uid,
@@ -224,7 +225,10 @@ def resend(
     for delivery in chosen:
         if delivery.state is not DeliveryState.SENDING:
             requeue_delivery(delivery, now)
-    message = f"{len(chosen)} deliveries go again to {destination or 'every destination'}"
+    message = (
+        f"sent again by an operator: {counted(len(chosen), 'delivery', 'deliveries')} "
+        f"to {destination or 'every destination'}"
+    )
     # Results of an earlier revision may go while the present one is still in the making.
     made = any(_reports(result, study) for result in results)
     if made and study.state in (StudyState.DONE, StudyState.FAILED):
@@ -278,7 +282,8 @@ def _go_on(
     now: datetime,
 ) -> None:
     message = (
-        f"tried again by an operator: {len(recordings)} recordings, {len(deliveries)} deliveries"
+        f"tried again by an operator: {counted(len(recordings), 'recording', 'recordings')}, "
+        f"{counted(len(deliveries), 'delivery', 'deliveries')}"
     )
     on_its_way = study.state in (StudyState.RECEIVING, StudyState.ANALYSING)
     if on_its_way or (study.state is StudyState.DELIVERING and not recordings):

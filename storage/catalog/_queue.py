@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, contains_eager, selectinload
 from storage.catalog._moves import (
     CatalogError,
     add_event,
+    counted,
     move_recording,
     recording_by_id,
     utc_now,
@@ -187,7 +188,9 @@ def record_analysis(
         session,
         recording,
         EventKind.RECORDING_DONE,
-        f"analysed by {len(packs)} packs: {len(findings)} findings, {len(refusals)} refusals",
+        f"analysed by {counted(len(packs), 'pack', 'packs')}: "
+        f"{counted(len(findings), 'finding', 'findings')}, "
+        f"{counted(len(refusals), 'refusal', 'refusals')}",
         now,
         packs=[f"{pack.pack} {pack.version}" for pack in packs],
     )

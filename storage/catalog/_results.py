@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from storage.catalog._moves import (
     CatalogError,
     RevisionSupersededError,
+    counted,
     move_study,
     recording_by_id,
     state_beneath,
@@ -229,7 +230,8 @@ def settle_deliveries(session: Session, study: Study, now: datetime) -> None:
             study,
             StudyState.FAILED,
             kind=EventKind.STUDY_FAILED,
-            reason=f"{names} did not take {len(failed)} of {len(deliveries)} results: "
+            reason=f"{names} did not take {len(failed)} of "
+            f"{counted(len(deliveries), 'delivery', 'deliveries')}: "
             f"{failed[-1].last_answer}",
             next_step=f"mend the way to {names}, then `echonode retry {study.study_instance_uid}`",
             at=now,
@@ -318,8 +320,8 @@ def _announce(
     now: datetime,
 ) -> None:
     to = ", ".join(destinations)
-    reason = f"revision {study.revision}: {len(results)} results " + (
-        f"wait for {to}" if destinations else "made; no destination is set"
+    reason = f"revision {study.revision}: {counted(len(results), 'result', 'results')} " + (
+        f"to go to {to}" if destinations else "made; no destination is set"
     )
     move_study(
         session,

@@ -126,7 +126,7 @@ def test_without_a_destination_a_study_is_done_with_its_results_kept(
     report(database, SR, destinations=())
     shown = detail(database)
     assert shown.study.state is StudyState.DONE
-    assert shown.study.reason == "revision 1: 1 results made; no destination is set"
+    assert shown.study.reason == "revision 1: 1 result made; no destination is set"
     assert len(shown.results) == 1
 
 
@@ -304,7 +304,7 @@ def test_a_study_fails_with_a_next_step_when_a_destination_never_takes_it(
     deliver(database, fails=["archive"])
     study = detail(database).study
     assert study.state is StudyState.FAILED
-    assert study.reason == "archive did not take 1 of 2 results: refused: no space"
+    assert study.reason == "archive did not take 1 of 2 deliveries: refused: no space"
     assert f"echonode retry {STUDY}" in study.next_step
 
 
