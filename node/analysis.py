@@ -82,8 +82,9 @@ def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
         If a pack cannot be used; the message names it.
     """
     global _packs
-    _share_cores(workers)
+    # Before TensorFlow is imported: a pack that cannot be used is told of at once.
     loaded = {pack.manifest.name: pack for pack in (load_pack(Path(folder)) for folder in folders)}
+    _share_cores(workers)
     _packs = _Packs.read(loaded.values())
     _packs.warm()
 

@@ -263,6 +263,7 @@ def test_workers_ignore_the_terminals_signals(pool: WorkerProcesses) -> None:
 
 _A_NODE = """
 import os, sys, time
+import node.analysis
 from node.executor import WorkerProcesses
 
 if __name__ == "__main__":
