@@ -209,6 +209,7 @@ def capture_of(
     instance_number: int = 1,
     created_at: datetime = CREATED_AT,
     findings: Sequence[Finding] | None = None,
+    settings: ReportSettings = SETTINGS,
 ) -> EncodedObject:
     """The saliency cine of a clip."""
     return build_capture(
@@ -217,7 +218,7 @@ def capture_of(
         findings=tracing_findings() if findings is None else findings,
         packs=(LV,),
         instance_number=instance_number,
-        settings=SETTINGS,
+        settings=settings,
         created_at=created_at,
     )
 

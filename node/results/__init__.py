@@ -2,6 +2,7 @@
 
 from node.results.capture import EncodedPicture, build_capture
 from node.results.check import Fault, check_object
+from node.results.evidence import TestedOn
 from node.results.objects import (
     ClipResult,
     EncodedObject,
@@ -11,7 +12,7 @@ from node.results.objects import (
     is_own_object,
 )
 from node.results.rendering import render_report
-from node.results.report import TestedOn, build_report
+from node.results.report import build_report
 
 __all__ = [
     "ClipResult",

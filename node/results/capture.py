@@ -18,9 +18,9 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, JPEGBaseline8Bit, MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from models.finding import Finding, PackRef
-from models.tasks import TASKS
 from node.results import codes
 from node.results.content import plain
+from node.results.evidence import check_finding, evidence_words, withheld
 from node.results.header import add_equipment, add_times, concept_item, copy_patient_and_study
 from node.results.jpeg import read_jpeg_layout
 from node.results.objects import (
@@ -37,6 +37,7 @@ from node.results.objects import (
 
 _JPEG_METHOD = "ISO_10918_1"  # PS3.3 C.7.6.1.1.5.1
 _SAMPLES = 3
+_MAX_ST = 1024  # PS3.5 6.2
 # Frame times within this of each other are the same: carts round to whole microseconds.
 _EVEN_WITHIN_MS = 0.05
 
@@ -86,7 +87,8 @@ def build_capture(
     header
         The clip's header, without pixels.
     findings, packs
-        What the picture explains, and who said it.
+        What the picture explains, and who said it. Findings that ``settings`` keep back are
+        not named.
 
     Returns
     -------
@@ -98,10 +100,14 @@ def build_capture(
     Raises
     ------
     ResultError
-        If the picture is empty, its frames do not fit together, or are not JPEG baseline 4:2:2.
+        If the picture is empty, its frames do not fit together or are not JPEG baseline 4:2:2,
+        or a finding contradicts itself.
     """
     _check_picture(picture)
     source = reference(header)
+    for finding in findings:
+        check_finding(finding)
+    shown = [finding for finding in findings if withheld(finding, settings) is None]
     dataset = Dataset()
     copy_patient_and_study(header, dataset)
     dataset.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
@@ -116,13 +122,13 @@ def build_capture(
     dataset.BurnedInAnnotation = "NO"
     dataset.RecognizableVisualFeatures = "NO"
     dataset.InstanceNumber = instance_number
-    dataset.DerivationDescription = _derivation(picture, findings, packs)
+    dataset.DerivationDescription = _derivation(picture, shown, packs)
     dataset.SourceImageSequence = [_source_image(header, picture)]
     add_equipment(dataset, settings, packs)
     _add_cine(dataset, picture)
     _add_pixels(dataset, header, picture)
     mark_as_own(dataset, "SC")
-    dataset.SOPInstanceUID = _instance_uid(dataset, findings)
+    dataset.SOPInstanceUID = _instance_uid(dataset, shown)
     add_times(dataset, header, created_at)
     return encode(dataset, JPEGBaseline8Bit)
 
@@ -153,14 +159,11 @@ def _check_picture(picture: EncodedPicture) -> None:
 def _derivation(
     picture: EncodedPicture, findings: Sequence[Finding], packs: Sequence[PackRef]
 ) -> str:
-    outputs = ", ".join(dict.fromkeys(TASKS[finding.output].title for finding in findings))
     by = ", ".join(f"{pack.name} {pack.version}" for pack in packs)
-    words = f"{RESEARCH_WORDS}. {picture.title}."
-    if outputs:
-        words += f" Explains: {outputs}."
-    if by:
-        words += f" Models: {by}."
-    return plain(words)[:1024]
+    words = f"{picture.title}{f', by {by}' if by else ''}. {evidence_words(findings)}"
+    if len(words) > _MAX_ST:  # what must be said goes before what may be
+        words = f"{RESEARCH_WORDS}. {words}"
+    return plain(words)[:_MAX_ST].strip()
 
 
 def _source_image(header: Dataset, picture: EncodedPicture) -> Dataset:
@@ -219,9 +222,13 @@ def _source_compression(header: Dataset) -> tuple[list[float], list[str]]:
         return [], []
     ratios = _values(header, "LossyImageCompressionRatio")
     methods = _values(header, "LossyImageCompressionMethod")
-    if len(ratios) != len(methods):
+    try:
+        numbers = [round(float(str(ratio)), 3) for ratio in ratios]
+    except ValueError:
         return [], []
-    return [float(str(ratio)) for ratio in ratios], [str(method) for method in methods]
+    if len(numbers) != len(methods):
+        return [], []
+    return numbers, [str(method) for method in methods]
 
 
 def _values(header: Dataset, keyword: str) -> list[object]:

@@ -167,7 +167,6 @@ _PATTERNS = {
 _REFERRING = (  # to objects of others, whose UIDs are as they are
     "ReferencedSOPInstanceUID",
     "CurrentRequestedProcedureEvidenceSequence",
-    "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 )
 _COPIED = frozenset(

@@ -10,17 +10,16 @@ codes. Every group has a tracking UID and a spatial coordinate, without which OH
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby
-from types import MappingProxyType
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from models.finding import Evidence, Finding, Kind, Method, PackRef
+from models.finding import Finding, Kind, Method, PackRef
 from models.tasks import TASKS
 from models.views import ViewCall
 from node.results import codes, content
@@ -32,6 +31,13 @@ from node.results.content import (
     HAS_PROPERTIES,
     SELECTED_FROM,
     Item,
+)
+from node.results.evidence import (
+    NOTHING_KNOWN,
+    TestedOn,
+    check_finding,
+    evidence_words,
+    withheld,
 )
 from node.results.header import (
     add_equipment,
@@ -59,9 +65,6 @@ from node.results.summary import Summary, summarise
 
 MAX_MEASUREMENTS = 5  # OHIF 3.13 shows so many lines of a group and no more
 
-TestedOn = Mapping[tuple[PackRef, str], str]
-"""By pack and output: on which data the output was tested, in words for a reader."""
-
 
 def build_report(
     clips: Sequence[ClipResult],
@@ -70,7 +73,7 @@ def build_report(
     predecessor: ObjectRef | None,
     settings: ReportSettings,
     created_at: datetime,
-    tested_on: TestedOn = MappingProxyType({}),
+    tested_on: TestedOn = NOTHING_KNOWN,
 ) -> EncodedObject:
     """The report of a study.
 
@@ -84,6 +87,8 @@ def build_report(
         The report that this one takes the place of.
     created_at
         When the report was made, with a time zone. It is in the object, but not in its UID.
+    tested_on
+        On which data each output was tested, for the words beside it.
 
     Returns
     -------
@@ -187,8 +192,8 @@ def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Sou
     sources = []
     for clip in clips:
         for finding in clip.findings:
-            _check_finding(finding)
-        reasons = [_withheld(finding, settings) for finding in clip.findings]
+            check_finding(finding)
+        reasons = [withheld(finding, settings) for finding in clip.findings]
         pairs = tuple(zip(clip.findings, reasons, strict=True))
         sources.append(
             _Source(
@@ -212,29 +217,6 @@ def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Sou
     if len({source.ref.sop_instance_uid for source in sources}) < len(sources):
         raise ResultError("a clip was given twice")
     return sorted(sources, key=lambda source: source.order)
-
-
-def _check_finding(finding: Finding) -> None:
-    name = f"finding {finding.output!r} of pack {finding.pack.name}"
-    if finding.output not in OUTPUTS:
-        raise ResultError(f"{name}: there are no codes for this output")
-    if finding.unit not in UNITS:
-        raise ResultError(f"{name}: there is no code for the unit {finding.unit!r}")
-    main = finding.score if finding.kind is Kind.SCORE else finding.value
-    if main is None:
-        raise ResultError(f"{name}: a {finding.kind} without its number")
-    for number in (main, finding.low, finding.high, finding.threshold):
-        if number is not None and not math.isfinite(number):
-            raise ResultError(f"{name}: {number} is not a number to report")
-
-
-def _withheld(finding: Finding, settings: ReportSettings) -> str | None:
-    """Why a finding may not be reported."""
-    if finding.evidence is Evidence.SIMULATED and not settings.simulated_evidence:
-        return "tested on simulated clips only, and such outputs are switched off"
-    if TASKS[finding.output].demographic and not settings.demographic_estimates:
-        return "estimates of the person are switched off"
-    return None
 
 
 # The header.
@@ -457,7 +439,7 @@ def _group(
                 else []
             ),
             *(source.coordinate(frame) for frame in frames),
-            content.text(codes.COMMENT, _evidence_words(findings, tested_on)),
+            content.text(codes.COMMENT, _group_words(findings, tested_on)),
         ],
     )
 
@@ -493,7 +475,7 @@ def _summary_group(summary: Summary, sources: Sequence[_Source], tested_on: Test
     for index, finding in summary.members:
         items.append(sources[index].coordinate(finding.frames[0] if finding.frames else 0))
     items.append(content.text(codes.COMMENT, _summary_words(summary, sources)))
-    items.append(content.text(codes.COMMENT, _evidence_words(findings[:1], tested_on)))
+    items.append(content.text(codes.COMMENT, _group_words(findings[:1], tested_on)))
     return content.container(codes.MEASUREMENT_GROUP, items)
 
 
@@ -623,23 +605,11 @@ def _summary_words(summary: Summary, sources: Sequence[_Source]) -> str:
     )
 
 
-def _evidence_words(findings: Sequence[Finding], tested_on: TestedOn) -> str:
-    """What every line of ours must say: for research, and on what evidence."""
-    words = [f"{RESEARCH_WORDS}."]
-    grouped: dict[tuple[Evidence, str], list[Finding]] = {}
-    for finding in findings:
-        tested = tested_on.get((finding.pack, finding.output), "").strip().rstrip(".")
-        grouped.setdefault((finding.evidence, tested), []).append(finding)
-    for (evidence, tested), members in grouped.items():
-        names = ", ".join(dict.fromkeys(TASKS[finding.output].title for finding in members))
-        if evidence is Evidence.PATIENTS:
-            level = "tested on patients that training never saw"
-        else:
-            level = "FOR DEMONSTRATION: has only seen simulated clips, never tested on patients"
-        words.append(f"{names}: {level}{f' ({tested})' if tested else ''}.")
+def _group_words(findings: Sequence[Finding], tested_on: TestedOn) -> str:
+    words = evidence_words(findings, tested_on)
     if any(finding.method is Method.REGRESSION for finding in findings):
-        words.append("Numbers were given directly by a network; nothing was traced.")
-    return " ".join(words)
+        words += " Numbers were given directly by a network; nothing was traced."
+    return words
 
 
 def _pack_words(pack: PackRef) -> str:
@@ -656,7 +626,7 @@ def _rounded(finding: Finding, value: float | None) -> str:
 
 def _main(finding: Finding) -> float:
     number = finding.score if finding.kind is Kind.SCORE else finding.value
-    if number is None:  # held by _check_finding
+    if number is None:  # held by check_finding
         raise ResultError(f"finding {finding.output!r}: a {finding.kind} without its number")
     return number
 

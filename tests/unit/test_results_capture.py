@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,9 +17,13 @@ from node.results.jpeg import read_jpeg_layout
 from tests.results_examples import (
     CAPTURE_CLASS,
     CREATED_AT,
+    SETTINGS,
     capture_of,
     jpeg,
+    network_findings,
+    person_findings,
     picture,
+    put_bytes,
     read,
     source_header,
     tracing_findings,
@@ -103,6 +108,36 @@ def test_a_ratio_without_its_method_is_not_passed_on() -> None:
     dataset = read(capture_of(header))
     assert dataset.LossyImageCompressionMethod == "ISO_10918_1"
     assert dataset["LossyImageCompressionRatio"].VM == 1
+
+
+def test_a_ratio_that_is_no_number_is_not_passed_on() -> None:
+    header = source_header(1, LossyImageCompression="01", LossyImageCompressionMethod="X")
+    put_bytes(header, "LossyImageCompressionRatio", b"about 9 ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of the value
+        dataset = read(capture_of(header))
+    assert dataset.LossyImageCompressionMethod == "ISO_10918_1"
+
+
+def test_it_says_on_which_evidence_and_names_nothing_that_is_kept_back() -> None:
+    everything = (*tracing_findings(), *network_findings(), *person_findings())
+    header = source_header(1)
+    open_words = read(capture_of(header, findings=everything)).DerivationDescription
+    assert "Left ventricular ejection fraction" in open_words
+    assert "FOR DEMONSTRATION" in open_words
+    assert "Model estimate of age" not in open_words
+    kept = replace(SETTINGS, simulated_evidence=False)
+    words = read(capture_of(header, findings=everything, settings=kept)).DerivationDescription
+    assert "FOR DEMONSTRATION" not in words
+    assert "hypertrophy" not in words
+
+
+def test_a_long_title_does_not_push_the_research_words_out() -> None:
+    made = capture_of(source_header(1), replace(picture(), title="x" * 1200))
+    words = read(made).DerivationDescription
+    assert words.startswith("RESEARCH USE ONLY - NOT FOR DIAGNOSTIC USE.")
+    assert len(words) <= 1024
+    assert check_object(made) == ()
 
 
 def test_the_uid_depends_on_what_is_shown_and_not_on_noise_or_time() -> None:
