@@ -176,9 +176,7 @@ def _orifice(u: float, low: float, high: float) -> Layer:
     return Layer(shape=shape, echo=BLOOD)
 
 
-def _root(
-    points: tuple[tuple[float, float], ...], radius: float, beat: Beat
-) -> list[Layer]:
+def _root(points: tuple[tuple[float, float], ...], radius: float, beat: Beat) -> list[Layer]:
     """The aortic root and its cusps; its near end opens into the ventricle."""
     (u, v) = points[0]
     mouth = Ellipse(u=u - 0.9, v=v, half_u=radius + 1.0, half_v=radius * 0.92)
@@ -332,7 +330,11 @@ def _four_chamber_layers(heart: Heart, rng: np.random.Generator, *, outflow: boo
         out += _ventricle(beat)
         out += _left_atrium(heart, beat, v=la_v)
         # The septum is the brightest wall of an apical picture: it shows its middle layer.
-        line = ((1.2, -(a * 0.55 + w * 0.6)), (base * 0.6, -(a * 0.95 + w / 2)), (base, -(a + w / 2)))
+        line = (
+            (1.2, -(a * 0.55 + w * 0.6)),
+            (base * 0.6, -(a * 0.95 + w / 2)),
+            (base, -(a + w / 2)),
+        )
         out.append(Layer(shape=Tube(points=line, radius=0.22), echo=septum, soft_cm=0.3))
         if outflow:
             axis = -a * root_shift - 0.25
@@ -515,7 +517,9 @@ def _psla(heart: Heart, rng: np.random.Generator) -> Anatomy:
             *_ventricle(beat, squeeze=0.95),
             *_chamber(la, Structure.LEFT_ATRIUM),
             *_root(
-                ((base - 0.3, axis), (base + 2.0, axis + 0.15), (base + 5.0, axis + 0.6)), root, beat
+                ((base - 0.3, axis), (base + 2.0, axis + 0.15), (base + 5.0, axis + 0.6)),
+                root,
+                beat,
             ),
             _orifice(base, -a * 0.98, axis - root),
             *_spots([(base, -a * 0.98), (base, axis - root)], 0.22, 0.9),
@@ -596,7 +600,10 @@ def _sax_mid(heart: Heart, rng: np.random.Generator) -> Anatomy:
             out.append(Layer(shape=lips, echo=BLOOD, soft_cm=0.1))
         else:
             for angle in (35.0, -35.0):
-                at = (0.66 * a * math.cos(math.radians(angle)), 0.66 * a * math.sin(math.radians(angle)))
+                at = (
+                    0.66 * a * math.cos(math.radians(angle)),
+                    0.66 * a * math.sin(math.radians(angle)),
+                )
                 out += _spots([at], 0.30 + 0.12 * a, MUSCLE * 1.4)
         return out
 
@@ -714,9 +721,7 @@ def _rv_inflow(heart: Heart, rng: np.random.Generator) -> Anatomy:
             half_v=2.9 * size * beat_scale,
             angle_deg=18.0,
         )
-        wall = Ellipse(
-            u=0.0, v=0.0, half_u=rv.half_u + 0.5, half_v=rv.half_v + 0.5, angle_deg=18.0
-        )
+        wall = Ellipse(u=0.0, v=0.0, half_u=rv.half_u + 0.5, half_v=rv.half_v + 0.5, angle_deg=18.0)
         ra_half = heart.ra_length_cm * beat.atrial_scale * 0.5
         ra = Ellipse(u=rv.half_u + ra_half - 0.3, v=1.5, half_u=ra_half, half_v=ra_half * 1.05)
         left_end, right_end = (rv.half_u * 0.78, -0.6), (rv.half_u * 0.45, 2.9 * size * 0.9)
@@ -724,9 +729,7 @@ def _rv_inflow(heart: Heart, rng: np.random.Generator) -> Anatomy:
             Layer(shape=HalfPlane(u=0.6, v=-2.8 * size, normal_deg=70.0), echo=MUSCLE, soft_cm=0.5),
             *_chamber(ra, Structure.RIGHT_ATRIUM, wall_cm=0.3),
             Layer(shape=wall, echo=side, soft_cm=0.3),
-            Layer(
-                shape=rv, echo=BLOOD * 1.3, soft_cm=0.3, structure=Structure.RIGHT_VENTRICLE
-            ),
+            Layer(shape=rv, echo=BLOOD * 1.3, soft_cm=0.3, structure=Structure.RIGHT_VENTRICLE),
             *_spots([left_end, right_end], 0.28, 0.9),
             *_leaflets(left_end, right_end, opened=beat.mitral_open, towards_deg=200.0),
         ]
@@ -752,12 +755,14 @@ def _rv_inflow(heart: Heart, rng: np.random.Generator) -> Anatomy:
 def _liver(z_cm: float, slope: float, rng: np.random.Generator) -> list[Layer]:
     """Liver from the probe's face down to a sloping, bright diaphragm, with a few vessels."""
     bend = float(rng.uniform(0.0, 0.05))
-    edge = tuple(
-        (x, z_cm + slope * x - bend * x * x) for x in np.linspace(-9, 9, 9).tolist()
-    )
+    edge = tuple((x, z_cm + slope * x - bend * x * x) for x in np.linspace(-9, 9, 9).tolist())
     out = [
-        Layer(shape=HalfPlane(u=0, v=z_cm, normal_deg=90 - math.degrees(math.atan(slope))),
-              echo=LIVER, in_probe=True, soft_cm=0.4),
+        Layer(
+            shape=HalfPlane(u=0, v=z_cm, normal_deg=90 - math.degrees(math.atan(slope))),
+            echo=LIVER,
+            in_probe=True,
+            soft_cm=0.4,
+        ),
         Layer(shape=Tube(points=edge, radius=0.16), echo=0.8, in_probe=True),
     ]
     for _ in range(int(rng.integers(1, 4))):
@@ -806,7 +811,11 @@ def _ivc(heart: Heart, rng: np.random.Generator) -> Anatomy:
     def layers(beat: Beat) -> list[Layer]:
         # Breathing narrows the vein; over a short clip the beat stands in for it.
         now = radius * (1 - collapse * beat.emptied)
-        line = ((-9.0, depth - 9 * slope), (join, depth + join * slope), (atrium, depth + atrium * slope))
+        line = (
+            (-9.0, depth - 9 * slope),
+            (join, depth + join * slope),
+            (atrium, depth + atrium * slope),
+        )
         out = [
             *texture,
             *_vessel(line, now, wall_cm=0.15, echo=0.75, in_probe=True),
@@ -814,18 +823,37 @@ def _ivc(heart: Heart, rng: np.random.Generator) -> Anatomy:
         if vein:
             out += _vessel(
                 ((join - 3.2, depth - 3.6 + slope), (join + 0.3, depth - 0.3 + slope)),
-                0.32, end_radius=0.5, wall_cm=0.1, echo=0.5, in_probe=True,
+                0.32,
+                end_radius=0.5,
+                wall_cm=0.1,
+                echo=0.5,
+                in_probe=True,
             )
         centre = (atrium + 2.0, depth + (atrium + 2.0) * slope - 0.3)
         half = heart.ra_width_cm * 0.55 * beat.atrial_scale
         out += [
-            Layer(shape=Ellipse(u=centre[0], v=centre[1], half_u=half + 0.25, half_v=half + 0.25),
-                  echo=WALL, in_probe=True),
-            Layer(shape=Ellipse(u=centre[0], v=centre[1], half_u=half, half_v=half), echo=BLOOD,
-                  in_probe=True, structure=Structure.RIGHT_ATRIUM),
-            Layer(shape=Tube(points=((atrium - 1.0, depth + slope * atrium),
-                                     (atrium + 1.5, depth + slope * atrium)), radius=now),
-                  echo=BLOOD, in_probe=True),
+            Layer(
+                shape=Ellipse(u=centre[0], v=centre[1], half_u=half + 0.25, half_v=half + 0.25),
+                echo=WALL,
+                in_probe=True,
+            ),
+            Layer(
+                shape=Ellipse(u=centre[0], v=centre[1], half_u=half, half_v=half),
+                echo=BLOOD,
+                in_probe=True,
+                structure=Structure.RIGHT_ATRIUM,
+            ),
+            Layer(
+                shape=Tube(
+                    points=(
+                        (atrium - 1.0, depth + slope * atrium),
+                        (atrium + 1.5, depth + slope * atrium),
+                    ),
+                    radius=now,
+                ),
+                echo=BLOOD,
+                in_probe=True,
+            ),
         ]
         return out
 
@@ -838,7 +866,7 @@ def _ivc(heart: Heart, rng: np.random.Generator) -> Anatomy:
     )
 
 
-def _subao(heart: Heart, rng: np.random.Generator) -> Anatomy:
+def _subao(_heart: Heart, rng: np.random.Generator) -> Anatomy:
     across = bool(rng.random() < 0.35)
     depth = float(rng.uniform(5.5, 9.5))
     radius = float(rng.uniform(0.75, 1.35))
@@ -853,7 +881,8 @@ def _subao(heart: Heart, rng: np.random.Generator) -> Anatomy:
         out = []
         for centre in np.arange(-6.0, 7.0, 3.1).tolist():
             arc = tuple(
-                (centre + d, z + slope * (centre + d) + 0.10 * d * d) for d in (-1.1, -0.4, 0.4, 1.1)
+                (centre + d, z + slope * (centre + d) + 0.10 * d * d)
+                for d in (-1.1, -0.4, 0.4, 1.1)
             )
             out.append(Layer(shape=Tube(points=arc, radius=0.18), echo=spine, in_probe=True))
         return out
@@ -867,13 +896,19 @@ def _subao(heart: Heart, rng: np.random.Generator) -> Anatomy:
             *_vessel(line, now, wall_cm=0.22, echo=0.95, structure=Structure.AORTA, in_probe=True),
         ]
         if branch:
-            arm = ((x, depth - now + x * slope), (x + 0.8, depth - now - 1.2), (x + 4.5, depth - now - 1.3))
+            arm = (
+                (x, depth - now + x * slope),
+                (x + 0.8, depth - now - 1.2),
+                (x + 4.5, depth - now - 1.3),
+            )
             out += _vessel(arm, 0.28, wall_cm=0.14, echo=0.7, in_probe=True)
         return out
 
     def cut(beat: Beat) -> list[Layer]:
         now = radius * (1 + pulse * beat.emptied)
-        arc = tuple((x + 0.3 + d, depth + radius + 0.8 + 0.14 * d * d) for d in (-2.0, -0.8, 0.8, 2.0))
+        arc = tuple(
+            (x + 0.3 + d, depth + radius + 0.8 + 0.14 * d * d) for d in (-2.0, -0.8, 0.8, 2.0)
+        )
         vein = Ellipse(u=x - 2.6, v=depth - 0.1, half_u=1.1, half_v=0.75)
         rim = Ellipse(u=vein.u, v=vein.v, half_u=1.22, half_v=0.87)
         return [
@@ -882,8 +917,12 @@ def _subao(heart: Heart, rng: np.random.Generator) -> Anatomy:
             Layer(shape=rim, echo=0.5, in_probe=True),
             Layer(shape=vein, echo=BLOOD, in_probe=True),
             *_vessel(
-                ((x + 0.4, depth), (x + 0.5, depth)), now, wall_cm=0.22, echo=0.95,
-                structure=Structure.AORTA, in_probe=True,
+                ((x + 0.4, depth), (x + 0.5, depth)),
+                now,
+                wall_cm=0.22,
+                echo=0.95,
+                structure=Structure.AORTA,
+                in_probe=True,
             ),
         ]
 
@@ -908,7 +947,10 @@ def _supao(heart: Heart, rng: np.random.Generator) -> Anatomy:
     def layers(beat: Beat) -> list[Layer]:
         now = radius * (1 + 0.05 * beat.emptied)
         arc = [
-            (centre_x + bend * math.sin(math.radians(t)), centre_z - bend * math.cos(math.radians(t)))
+            (
+                centre_x + bend * math.sin(math.radians(t)),
+                centre_z - bend * math.cos(math.radians(t)),
+            )
             for t in np.linspace(start, end, 11).tolist()
         ]
         last = arc[-1]
@@ -916,27 +958,45 @@ def _supao(heart: Heart, rng: np.random.Generator) -> Anatomy:
         out: list[Layer] = []
         if atrium:
             out += [
-                Layer(shape=Ellipse(u=centre_x + 0.2, v=centre_z + 3.2, half_u=2.0, half_v=1.6),
-                      echo=WALL, in_probe=True),
-                Layer(shape=Ellipse(u=centre_x + 0.2, v=centre_z + 3.2, half_u=1.8, half_v=1.4),
-                      echo=BLOOD, structure=Structure.LEFT_ATRIUM, in_probe=True),
+                Layer(
+                    shape=Ellipse(u=centre_x + 0.2, v=centre_z + 3.2, half_u=2.0, half_v=1.6),
+                    echo=WALL,
+                    in_probe=True,
+                ),
+                Layer(
+                    shape=Ellipse(u=centre_x + 0.2, v=centre_z + 3.2, half_u=1.8, half_v=1.4),
+                    echo=BLOOD,
+                    structure=Structure.LEFT_ATRIUM,
+                    in_probe=True,
+                ),
             ]
         branches = zip((-28, 5, 36), (-1.3, 0.1, 1.5), heads.tolist(), strict=True)
         for angle, lean, jitter in branches:
             t = math.radians(angle)
             root = (centre_x + bend * math.sin(t), centre_z - bend * math.cos(t))
             out += _vessel(
-                (root, (root[0] + lean + jitter, root[1] - 3.0)), 0.36, wall_cm=0.14, echo=0.7,
+                (root, (root[0] + lean + jitter, root[1] - 3.0)),
+                0.36,
+                wall_cm=0.14,
+                echo=0.7,
                 in_probe=True,
             )
         out += _vessel(
-            arch, now, end_radius=now * 0.8, wall_cm=0.24, echo=0.9, structure=Structure.AORTA,
+            arch,
+            now,
+            end_radius=now * 0.8,
+            wall_cm=0.24,
+            echo=0.9,
+            structure=Structure.AORTA,
             in_probe=True,
         )
         if artery:
             out += _vessel(
                 ((centre_x, centre_z + 0.2), (centre_x + 0.1, centre_z + 0.2)),
-                max(0.5, bend - radius - 0.75), wall_cm=0.15, echo=0.7, in_probe=True,
+                max(0.5, bend - radius - 0.75),
+                wall_cm=0.15,
+                echo=0.7,
+                in_probe=True,
             )
         return out
 

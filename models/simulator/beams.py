@@ -66,7 +66,7 @@ class BeamPainter:
             spread = gaussian_filter1d(moved, self._look.axial_blur, axis=1, truncate=2.5)
             spread = gaussian_filter1d(spread, self._look.lateral_blur, axis=2, truncate=2.5)
             power += spread[0] ** 2 + spread[1] ** 2
-        return self._compress(power / len(self._textures)), structure
+        return self._compress(power), structure
 
     # -- worked out once --
 
@@ -80,7 +80,7 @@ class BeamPainter:
         u, v = sin * dx + cos * dz, cos * dx - sin * dz
         # No two hearts have the same outline. Near the ventricle the plane stays true, so that
         # its area and volume do.
-        strength: float | NDArray[np.float32] = 0.22
+        strength: float | NDArray[np.floating] = 0.22
         if self._anatomy.centre_uv is not None:
             away = np.hypot(u - self._anatomy.centre_uv[0], v - self._anatomy.centre_uv[1])
             strength = 0.32 * np.clip((away - 3.5) / 3.0, 0, 1)
@@ -163,7 +163,8 @@ class BeamPainter:
         # The blur of white noise leaves 1 / (4 pi s1 s2) of its power.
         kept = 1 / (4 * math.pi * look.axial_blur * look.lateral_blur)
         reference = 2 * kept * _REFERENCE_ECHO**2
-        decibel = 10 * np.log10(power / reference + 1e-9) + self._gain + look.gain_db
+        mean = power / np.float32(len(self._textures))
+        decibel = 10 * np.log10(mean / reference + 1e-9) + self._gain + look.gain_db
         grey = np.clip(0.62 + decibel / look.dynamic_range_db, 0, 1) ** look.gamma
         if look.smooth:
             grey = gaussian_filter(grey, look.smooth, truncate=2.0)
@@ -181,13 +182,13 @@ class BeamPainter:
             bins = np.clip(slow * 16, 0, 15)
             spread = np.interp(bins.ravel(), np.arange(16), lent.grain_spread).reshape(bins.shape)
             grained = slow + lent.grain * spread
-            grey = grey + look.borrow_grain * (grained - grey)
+            grey = np.asarray(grey + look.borrow_grain * (grained - grey), np.float32)
         if look.borrow_levels:
             if self._levels is None:  # one curve for the clip, or the picture would flicker
                 self._levels = np.quantile(grey, np.linspace(0, 1, 256)).astype(np.float32)
             matched = np.interp(grey.ravel(), self._levels, lent.levels).reshape(grey.shape)
-            grey = grey + look.borrow_levels * (matched - grey)
-        return np.clip(grey, 0, 1).astype(np.float32)
+            grey = np.asarray(grey + look.borrow_levels * (matched - grey), np.float32)
+        return np.clip(grey, 0, 1)
 
 
 def _take(texture: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -18,10 +18,11 @@ from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.tag import Tag
 from pydicom.uid import (
-    JPEG2000Lossless,
+    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
     UltrasoundImageStorage,
@@ -95,8 +96,8 @@ def to_dicom(
     )
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = instance
-    meta.TransferSyntaxUID = transfer_syntax
+    meta.MediaStorageSOPInstanceUID = UID(instance)
+    meta.TransferSyntaxUID = UID(transfer_syntax)
     dataset = Dataset()
     dataset.file_meta = meta
     dataset.SpecificCharacterSet = "ISO_IR 192"

@@ -98,7 +98,9 @@ def _still(
     )
 
 
-def _cyst(x: float, z: float, half_x: float, half_z: float, angle: float, rim: float) -> list[Layer]:
+def _cyst(
+    x: float, z: float, half_x: float, half_z: float, angle: float, rim: float
+) -> list[Layer]:
     outer = Ellipse(u=x, v=z, half_u=half_x + 0.15, half_v=half_z + 0.15, angle_deg=angle)
     inner = Ellipse(u=x, v=z, half_u=half_x, half_v=half_z, angle_deg=angle)
     return [
@@ -135,7 +137,8 @@ def _phantom(rng: np.random.Generator) -> tuple[Anatomy, Probe]:
         layers.append(Layer(shape=wire, echo=2.0, in_probe=True))
     for _ in range(int(rng.integers(0, 6))):
         x, z = float(rng.uniform(-4, 4)), float(rng.uniform(1, depth))
-        layers += _cyst(x, z, *(2 * [float(rng.uniform(0.2, 0.9))]), angle=0.0, rim=LIVER)
+        half = float(rng.uniform(0.2, 0.9))
+        layers += _cyst(x, z, half, half, 0.0, LIVER)
     return _still(layers, depth_cm=depth, background=LIVER), probe
 
 
@@ -144,7 +147,11 @@ def _abdomen(rng: np.random.Generator) -> tuple[Anatomy, Probe]:
     depth = float(rng.uniform(10, 20))
     layers: list[Layer] = []
     if rng.random() < 0.6:  # kidney: dark rim, bright middle
-        x, z, turn = float(rng.uniform(-3, 3)), depth * float(rng.uniform(0.35, 0.65)), rng.uniform(-40, 40)
+        x, z, turn = (
+            float(rng.uniform(-3, 3)),
+            depth * float(rng.uniform(0.35, 0.65)),
+            rng.uniform(-40, 40),
+        )
         for half_x, half_z, echo in ((5.2, 2.7, 0.8), (5.0, 2.5, 0.14), (2.9, 1.0, 0.75)):
             shape = Ellipse(u=x, v=z, half_u=half_x, half_v=half_z, angle_deg=float(turn))
             layers.append(Layer(shape=shape, echo=echo, soft_cm=0.25, in_probe=True))
@@ -158,7 +165,9 @@ def _abdomen(rng: np.random.Generator) -> tuple[Anatomy, Probe]:
         x, z = float(rng.uniform(-5, 5)), float(rng.uniform(2, depth))
         points = ((x, z), (x + float(rng.normal(0, 1.5)), z + float(rng.normal(0, 1.0))))
         radius = float(rng.uniform(0.12, 0.45))
-        layers.append(Layer(shape=Tube(points=points, radius=radius + 0.1), echo=0.5, in_probe=True))
+        layers.append(
+            Layer(shape=Tube(points=points, radius=radius + 0.1), echo=0.5, in_probe=True)
+        )
         layers.append(Layer(shape=Tube(points=points, radius=radius), echo=BLOOD, in_probe=True))
     if rng.random() < 0.5:
         z = depth * float(rng.uniform(0.7, 0.95))
@@ -244,7 +253,9 @@ def _vessel_scan(rng: np.random.Generator) -> tuple[Anatomy, Probe]:
         slope = float(rng.normal(0, 0.12))
         line = ((-6.0, z - 6 * slope), (6.0, z + 6 * slope))
         layers.append(
-            Layer(shape=Tube(points=line, radius=radius + 0.1), echo=0.9, soft_cm=0.04, in_probe=True)
+            Layer(
+                shape=Tube(points=line, radius=radius + 0.1), echo=0.9, soft_cm=0.04, in_probe=True
+            )
         )
         layers.append(
             Layer(shape=Tube(points=line, radius=radius), echo=BLOOD, soft_cm=0.04, in_probe=True)
@@ -252,9 +263,7 @@ def _vessel_scan(rng: np.random.Generator) -> tuple[Anatomy, Probe]:
     else:
         x = float(rng.uniform(-1, 1))
         layers.append(
-            Layer(
-                shape=Ellipse(u=x + 1.3, v=z, half_u=1.1, half_v=0.8), echo=0.4, in_probe=True
-            )
+            Layer(shape=Ellipse(u=x + 1.3, v=z, half_u=1.1, half_v=0.8), echo=0.4, in_probe=True)
         )
         layers += _cyst(x, z, radius, radius, 0.0, 0.7)
         layers += _cyst(x - 0.9, z - 0.2, radius * 1.5, radius * 0.7, 10.0, 0.4)
@@ -303,9 +312,7 @@ _LINES = (
 )  # fmt: skip
 
 
-def _text_page(
-    rng: np.random.Generator, seed: int, size: tuple[int, int] | None
-) -> SimulatedClip:
+def _text_page(rng: np.random.Generator, seed: int, size: tuple[int, int] | None) -> SimulatedClip:
     rows, columns = size or (480, 640)
     light = bool(rng.random() < 0.3)
     image = Image.new("RGB", (columns, rows), (235, 235, 235) if light else (0, 0, 20))

@@ -75,7 +75,13 @@ def random_layout(
         rows, columns = SIZES[int(rng.integers(len(SIZES)))]
     plain = bool(rng.random() < 0.15) and not colour
     dark = int(rng.integers(8, 50))
-    backgrounds: tuple[RGB, ...] = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (dark, dark, dark), (10, 14, 30))
+    backgrounds: tuple[RGB, ...] = (
+        (0, 0, 0),
+        (0, 0, 0),
+        (0, 0, 0),
+        (dark, dark, dark),
+        (10, 14, 30),
+    )
     tinted = bool(rng.random() < 0.15)
     return Layout(
         rows=rows,
@@ -137,7 +143,9 @@ def place_sector(
     slack_rows = height - tall_cm / cm_per_pixel
     slack_columns = width - (left_cm + right_cm) / cm_per_pixel
     row = top + max(0.0, slack_rows) * float(rng.uniform(0, 1)) + above_cm / cm_per_pixel
-    column = left + left_cm / cm_per_pixel + slack_columns * float(np.clip(rng.normal(0.5, 0.2), 0, 1))
+    column = (
+        left + left_cm / cm_per_pixel + slack_columns * float(np.clip(rng.normal(0.5, 0.2), 0, 1))
+    )
     return Sector(
         probe=probe,
         rows=layout.rows,
@@ -251,7 +259,9 @@ class Screen:
             draw.line([(px - 4, py), (px + 4, py)], fill=255)
             draw.line([(px, py - 4), (px, py + 4)], fill=255)
         draw.line([(x[0], y[0]), (x[1], y[1])], fill=255)
-        draw.text((left + 4, bottom - 24), "1 D  4.53 cm", fill=255, font=_font(layout_font(self.layout)))
+        draw.text(
+            (left + 4, bottom - 24), "1 D  4.53 cm", fill=255, font=_font(layout_font(self.layout))
+        )
         return np.asarray(image) > 127
 
     def _draw_header(self, draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
@@ -282,7 +292,7 @@ class Screen:
     def _draw_ticks(self, draw: ImageDraw.ImageDraw) -> None:
         layout = self.layout
         for sector in self._sectors:
-            for cm in range(0, int(sector.depth_cm) + 1):
+            for cm in range(int(sector.depth_cm) + 1):
                 row = sector.centre_row + cm / sector.cm_per_pixel
                 length = 6 if cm % 5 == 0 else 3
                 if layout.tick_side == 0 and sector.probe is Probe.PHASED:
@@ -327,7 +337,7 @@ class Screen:
 def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Grey of RGB pixels (last axis 3), by ITU-R BT.601 as JPEG has it."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.rint(pixels @ weights).astype(np.uint8)
+    return np.asarray(np.rint(pixels @ weights), np.uint8)
 
 
 def ecg_curve(beats: NDArray[np.float64]) -> NDArray[np.float64]:

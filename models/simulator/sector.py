@@ -95,7 +95,7 @@ class Sector:
         )
 
     @cached_property
-    def _table(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32], ...]:
+    def _table(self) -> tuple[NDArray[np.intp], NDArray[np.intp], list[NDArray[np.float32]]]:
         inside = self._inside
         depth_index = self._beam_place[0][inside]
         beam_index = self._beam_place[1][inside]
@@ -106,12 +106,12 @@ class Sector:
         return (
             np.flatnonzero(inside),
             top * BEAMS + left,
-            *(weight.astype(np.float32) for weight in weights),
+            [weight.astype(np.float32) for weight in weights],
         )
 
     def draw(self, beams: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scan conversion: (DEPTHS, BEAMS) to (rows, columns), 0 outside the sector."""
-        where, first, a, b, c, d = self._table
+        where, first, (a, b, c, d) = self._table
         flat = np.ascontiguousarray(beams).ravel()
         value = a * flat.take(first)
         value += b * flat.take(first + 1)

@@ -38,12 +38,16 @@ def simulate_still(
     guided = bool(rng.random() < 0.75)
     share = float(rng.uniform(0.28, 0.5)) if guided else 0.0
     cut = round(top + (bottom - top) * share)
-    frame, regions, box = _guide(rng, heart, layout, (top, left, cut, right)) if guided else (
-        Screen(layout, (), rng).frame(
-            np.zeros((layout.rows, layout.columns), np.float32), progress=1, phase=0, beats=1
-        ),
-        [],
-        None,
+    frame, regions, box = (
+        _guide(rng, heart, layout, (top, left, cut, right))
+        if guided
+        else (
+            Screen(layout, (), rng).frame(
+                np.zeros((layout.rows, layout.columns), np.float32), progress=1, phase=0, beats=1
+            ),
+            [],
+            None,
+        )
     )
     gap = 2 + round(0.02 * layout.rows)
     strip_box = (cut + gap, left + round(0.02 * layout.columns), bottom, right)
@@ -155,7 +159,7 @@ def _spectrum(
     span = (room_up + room_down) * float(rng.uniform(1.05, 1.5))
     baseline = round(height * room_up / (room_up + room_down))
     per_row = span / height
-    velocity = (baseline - np.arange(height))[:, None] * per_row
+    velocity: NDArray[np.float64] = (baseline - np.arange(height))[:, None] * per_row
     power = np.zeros((height, len(beats)), np.float32)
     hollow = view is View.PW and rng.random() < 0.8
     for curve, sign in ((up, 1.0), (down, -1.0)):
@@ -177,13 +181,19 @@ def _spectrum(
 
 
 def _envelope(
-    velocity: NDArray[np.float64], edge: Curve, rng: np.random.Generator, *, hollow: bool
+    velocity: NDArray[np.floating],
+    edge: NDArray[np.floating],
+    rng: np.random.Generator,
+    *,
+    hollow: bool,
 ) -> NDArray[np.float32]:
     soft = 0.03
     below = 1 / (1 + np.exp(np.clip((velocity - edge) / soft, -30, 30)))
     shape = below * (velocity > 0) * (edge > 0.03)
     if hollow:  # laminar flow: all cells near one velocity, a dark window beneath
-        window = 1 / (1 + np.exp(np.clip((velocity - edge * rng.uniform(0.6, 0.85)) / soft, -30, 30)))
+        window = 1 / (
+            1 + np.exp(np.clip((velocity - edge * rng.uniform(0.6, 0.85)) / soft, -30, 30))
+        )
         shape = shape * (1 - rng.uniform(0.6, 1.0) * window)
     else:
         shape = shape * (0.45 + 0.55 * np.clip(velocity / np.maximum(edge, 0.05), 0, 1) ** 2)
@@ -235,7 +245,9 @@ def _flow_curves(view: View, rng: np.random.Generator, beats: Curve) -> tuple[Cu
 def _m_mode(rng: np.random.Generator, beats: Curve, height: int) -> NDArray[np.float32]:
     """Depth by time: walls as bands that move with the beat."""
     phase = beats % 1.0
-    squeeze = np.interp(phase, [0, 0.08, 0.36, 0.5, 0.75, 0.88, 1.0], [0, 0.1, 1, 0.35, 0.15, 0.05, 0])
+    squeeze = np.interp(
+        phase, [0, 0.08, 0.36, 0.5, 0.75, 0.88, 1.0], [0, 0.1, 1, 0.35, 0.15, 0.05, 0]
+    )
     depth = np.linspace(0, 1, height)[:, None]
     echo = np.full((height, len(beats)), rng.uniform(0.02, 0.12))
 

@@ -69,7 +69,7 @@ class Donor:
     @cached_property
     def beams(self) -> Beams:
         """The frame as a beam picture, 0 to 1."""
-        return self.sector.beams_of(self.frame.grey.astype(np.float32) / 255)
+        return self.sector.beams_of(self.frame.grey.astype(np.float32) / np.float32(255))
 
     @cached_property
     def look(self) -> Borrowed:
@@ -333,7 +333,7 @@ def _painted(donor: Donor, rng: np.random.Generator, layers: list[Layer]) -> Bea
 
 def _disguise(beams: Beams, rng: np.random.Generator) -> Beams:
     """Another machine's gain, filter and grain over the same picture."""
-    out = beams
+    out: NDArray[np.floating] = beams
     if rng.random() < 0.5:
         out = gaussian_filter(out, (float(rng.uniform(0.3, 3.0)), float(rng.uniform(0.3, 2.5))))
     if rng.random() < 0.45:  # speckle like the simulator's
