@@ -69,11 +69,15 @@ class Lifecycle:
                 max_age_s=self._settings.max_age_s,
             )
         for study in complete:
-            with self._database.write() as session:
-                catalog.begin_analysis(session, study.study_id, study.reason)
-            log.info(
-                "study-complete", study=study_key(study.study_instance_uid), reason=study.reason
-            )
+            key = study_key(study.study_instance_uid)
+            try:
+                with self._database.write() as session:
+                    catalog.begin_analysis(session, study.study_id, study.reason)
+            except catalog.CatalogError as error:
+                # An operator held it a moment ago: it waits for the release.
+                log.info("study-not-begun", study=key, reason=str(error))
+                continue
+            log.info("study-complete", study=key, reason=study.reason)
         if complete:
             self._analysable()
         return len(complete)
@@ -102,20 +106,12 @@ class Lifecycle:
             report = Report(
                 failed=f"the report could not be made: {type(error).__name__}; see the node's log"
             )
-        with self._database.write() as session:
-            if report.ignored is not None:
-                catalog.ignore_study(session, study.study_id, report.ignored)
-            elif report.failed is not None:
-                catalog.fail_study(
-                    session,
-                    study.study_id,
-                    report.failed,
-                    f"mend the reason, then `echonode retry {study.study_instance_uid}`",
-                )
-            else:
-                catalog.add_results(
-                    session, study.study_id, study.revision, report.results, self._destinations
-                )
+        try:
+            self._conclude(study, report)
+        except catalog.RevisionSupersededError as error:
+            # A late image came while the report was made: the next revision has all of it.
+            log.info("report-superseded", study=key, reason=str(error))
+            return
         log.info(
             "study-reported",
             study=key,
@@ -124,3 +120,22 @@ class Lifecycle:
             ignored=report.ignored,
             failed=report.failed,
         )
+
+    def _conclude(self, study: catalog.ReportableStudy, report: Report) -> None:
+        with self._database.write() as session:
+            if report.ignored is not None:
+                catalog.ignore_study(
+                    session, study.study_id, report.ignored, revision=study.revision
+                )
+            elif report.failed is not None:
+                catalog.fail_study(
+                    session,
+                    study.study_id,
+                    report.failed,
+                    f"mend the reason, then `echonode retry {study.study_instance_uid}`",
+                    revision=study.revision,
+                )
+            else:
+                catalog.add_results(
+                    session, study.study_id, study.revision, report.results, self._destinations
+                )

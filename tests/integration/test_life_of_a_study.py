@@ -355,6 +355,28 @@ def test_a_report_that_cannot_be_made_fails_its_study_and_no_other(
     assert house.state(good) is StudyState.DELIVERING
 
 
+def test_a_late_image_during_the_report_drops_it_for_the_next_revision(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = generate_uid()
+    house.receive(uid)
+    house.complete()
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+    whole = Reporter.report
+
+    def with_interruption(self: Reporter, material):  # type: ignore[no-untyped-def]
+        house.receive(uid)
+        return whole(self, material)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "report", with_interruption)
+        house.lifecycle.report_ready()
+
+    detail = house.detail(uid)
+    assert (detail.study.state, detail.study.revision) == (StudyState.RECEIVING, 2)
+    assert [result for result in detail.results if result.kind is ResultKind.SR] == []
+
+
 def test_a_stop_between_analysis_and_report_leaves_the_cine_made_and_the_study_reportable(
     house: House,
 ) -> None:
