@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import JPEGBaseline8Bit
 
+from models.explain import panels
 from node.results import ResultError, check_object
 from node.results.jpeg import read_jpeg_layout
 from tests.results_examples import (
@@ -55,6 +56,21 @@ def test_the_frames_go_in_as_they_are_and_come_out_as_colour_pictures(capture: D
     ]
     assert capture.pixel_array.shape == (4, 48, 64, 3)
     assert capture.pixel_array.dtype == np.uint8
+
+
+def test_the_drawing_rooms_own_encoding_fits() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (3, 40, 62, 3), dtype=np.uint8)
+    drawn = panels.Picture(
+        frames=frames,
+        rows=40,
+        columns=62,
+        frame_times_ms=(33.3, 66.6, 99.9),
+        source_frames=(1, 2, 3),
+        title="SmoothGrad of the ejection fraction",
+    )
+    made = capture_of(source_header(1), panels.encode(drawn))
+    assert check_object(made) == ()
+    assert read(made).FrameTime == 33.3
 
 
 def test_even_frame_times_are_one_frame_time(capture: Dataset) -> None:
