@@ -101,9 +101,14 @@ def read_files(
     Problem
         If no worker process can be started or a result cannot be written.
     """
+    headers = [_header(path) for path in paths]
+    readable = sum(isinstance(header, Dataset) for header in headers)
+    if not readable:
+        refused = [_not_read(path, header) for path, header in zip(paths, headers, strict=True)]
+        return Outcome(clips=tuple(refused), results=())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     report_settings = ReportSettings(simulated_evidence=settings.analysis.allow_simulated_evidence)
-    count = min(settings.analysis.workers, len(paths))
+    count = min(settings.analysis.workers, readable)
     executor = WorkerProcesses(
         count,
         initializer=prepare_worker,
@@ -113,7 +118,7 @@ def read_files(
     try:
         with executor:
             reader = _Reader(executor, out, settings, report_settings)
-            clips = tuple(reader.read(paths))
+            clips = tuple(reader.read(paths, headers))
         reports = _write_reports(clips, packs, out, report_settings)
     except ResultError as error:
         raise Problem(f"a result could not be made: {error}") from error
@@ -133,18 +138,16 @@ class _Reader:
         self._ordinals: dict[str, int] = {}
         self.written: list[ResultFile] = []
 
-    def read(self, paths: Sequence[Path]) -> list[ReadClip]:
-        headers = [_header(path) for path in paths]
+    def read(self, paths: Sequence[Path], headers: Sequence[Dataset | str]) -> list[ReadClip]:
         views = [
             self._executor.submit(name_view, str(path)) if isinstance(header, Dataset) else None
             for path, header in zip(paths, headers, strict=True)
         ]
         clips = []
         for path, header, future in zip(paths, headers, views, strict=True):
-            if future is None:
-                clips.append(ReadClip(file=str(path), refused=str(header), unreadable=True))
+            if future is None or not isinstance(header, Dataset):
+                clips.append(_not_read(path, header))
                 continue
-            assert isinstance(header, Dataset)  # noqa: S101 - a view was asked for
             try:
                 clips.append(self._clip(path, header, future.result()))
             except WorkerError as error:
@@ -234,6 +237,10 @@ def _header(path: Path) -> Dataset | str:
     if is_own_object(header):
         return "echonode made it: it does not read its own results"
     return header
+
+
+def _not_read(path: Path, reason: object) -> ReadClip:
+    return ReadClip(file=str(path), refused=str(reason), unreadable=True)
 
 
 def _unreadable(path: Path, header: Dataset, reason: str) -> ReadClip:
