@@ -82,7 +82,7 @@ def load_pack(folder: Path) -> Pack:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise PackError(f"pack {folder}: {_MANIFEST}, {where}: {first['msg']}") from error
     weights = folder / manifest.weights
-    if weights.parent != folder or weights.name.startswith("."):
+    if not _lies_in(weights, folder):
         raise PackError(
             f"pack {folder}: weights must be a file in the pack, not {manifest.weights!r}"
         )
@@ -138,6 +138,14 @@ def write_pack(
     return load_pack(folder)
 
 
+def _lies_in(weights: Path, folder: Path) -> bool:
+    """Whether this is a plain name in the folder, and no link that leads out of it."""
+    name = weights.name
+    if weights != folder / name or name in ("", "..") or name.startswith("."):
+        return False
+    return weights.resolve().parent == folder.resolve()
+
+
 def _key(index: int) -> str:
     # Layer names may repeat or be renumbered; order and shape are what count.
     return f"{index:04d}"
@@ -155,7 +163,14 @@ def _set_weights(network: keras.Model, path: Path) -> None:
     shapes = [tuple(variable.shape) for variable in network.weights]
     if [array.shape for array in arrays] != shapes:
         raise PackError(
-            f"weights {path}: {len(arrays)} arrays do not fit the network's {len(shapes)}; "
-            "the manifest names another network or other settings than training used"
+            f"weights {path}: {_misfit([array.shape for array in arrays], shapes)} do not fit the "
+            "network: the manifest names another network or other settings than training used"
         )
     network.set_weights([array.astype(np.float32) for array in arrays])
+
+
+def _misfit(stored: list[tuple[int, ...]], wanted: list[tuple[int, ...]]) -> str:
+    if len(stored) != len(wanted):
+        return f"{len(stored)} arrays, where {len(wanted)} are wanted,"
+    place = next(place for place, shape in enumerate(stored) if shape != wanted[place])
+    return f"array {place} of shape {stored[place]}, where {wanted[place]} is wanted,"

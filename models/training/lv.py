@@ -1,6 +1,10 @@
 """Train the ``lv`` pack: trace cavity, myocardium and atrium.
 
-python -m models.training.lv --camus DIR --out models/packs/lv --seed 1
+    python -m models.training.lv --camus DIR --out models/packs/lv --seed 1
+
+A U-Net on the 702 frames of 351 of the 399 training patients; the other 48 choose and give the
+width of intervals. AdamW, a half cosine, cross-entropy plus Dice, and augmentation that is meant
+to make other makers' frames no news (:mod:`models.training.augment`).
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -15,11 +20,13 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from models.evaluation.camus import pair_clip
 from models.networks import build_network
-from models.packs.manifest import InputSpec
+from models.packs import InputSpec, PackKind
 from models.training import loop
 from models.training.augment import Geometry, move, restyle
-from models.training.camus import CLASSES, fitted, hold_out, read_camus
+from models.training.camus import CLASSES, Patient, fitted, hold_out, read_camus
+from models.training.packing import camus_manifest, pack_camus, patient_output
 
 log = logging.getLogger(__name__)
 
@@ -79,33 +86,79 @@ def tracing_loss(truth: keras.KerasTensor, logits: keras.KerasTensor) -> keras.K
 
 
 def train(
-    camus: Path, out: Path, *, seed: int, epochs: int, batch: int, size: int, rate: float
+    camus: Path,
+    out: Path,
+    *,
+    work: Path,
+    weights: Path | None,
+    seed: int,
+    epochs: int,
+    batch: int,
+    size: int,
+    rate: float,
 ) -> None:
-    """Train and write the pack."""
+    """Train and write the pack; with ``weights``, only write it."""
     rng = loop.start(seed)
     spec = InputSpec(rows=size, columns=size, mean=MEAN, std=STD)
     kept, held = hold_out(read_camus(camus, "train"), HELD_PATIENTS, seed)
-    greys, covers = fitted(kept, spec)
     settings = {"classes": len(CLASSES)}
     network = build_network("unet", spec, settings)
+    if weights is None:
+        _fit(network, spec, kept, held, work, rng, epochs=epochs, batch=batch, rate=rate)
+    else:
+        network.load_weights(weights)
+    manifest = {
+        **camus_manifest("lv", PackKind.TRACING, "Tracing of the left heart, A4C", seed),
+        "network": {"name": "unet", "settings": settings},
+        "input": spec.model_dump(),
+        "classes": CLASSES,
+        "outputs": [
+            patient_output("ef", "%", needs_motion=True),
+            patient_output("edv", "mL", pixel_power=3, needs_motion=True),
+            patient_output("esv", "mL", pixel_power=3, needs_motion=True),
+            patient_output("la_area", "cm2", pixel_power=2),
+        ],
+        "trained_on": f"CAMUS, apical four-chamber: {len(kept)} patients, two frames each",
+    }
+    pack_camus(
+        out,
+        manifest,
+        network,
+        held=held,
+        valid=read_camus(camus, "valid"),
+        interval_clip=pair_clip,
+        card=_CARD,
+    )
+
+
+def _fit(
+    network: keras.Model,
+    spec: InputSpec,
+    kept: Sequence[Patient],
+    held: Sequence[Patient],
+    work: Path,
+    rng: np.random.Generator,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+) -> None:
+    greys, covers = fitted(kept, spec)
     steps = epochs * (len(greys) // batch)
     network.compile(
-        optimizer=keras.optimizers.AdamW(
-            loop.cosine(rate, steps), weight_decay=1e-4, use_ema=True, ema_momentum=0.99
-        ),
+        optimizer=keras.optimizers.AdamW(loop.cosine(rate, steps), weight_decay=1e-4),
         loss=tracing_loss,
     )
-    out.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     log.info("%d weights, %d frames, %d steps", network.count_params(), len(greys), steps)
     network.fit(
         TracedBatches(greys, covers, spec, batch, rng),
         epochs=epochs,
         verbose=0,
         callbacks=[
-            keras.callbacks.SwapEMAWeights(),
-            loop.EpochLog(out / "training.jsonl"),
+            loop.EpochLog(work / "training.jsonl"),
             HeldOut(*fitted(held, spec), spec, every=5),
-            keras.callbacks.ModelCheckpoint(str(out / "last.weights.h5"), save_weights_only=True),
+            keras.callbacks.ModelCheckpoint(str(work / "last.weights.h5"), save_weights_only=True),
         ],
     )
 
@@ -140,11 +193,34 @@ class HeldOut(keras.callbacks.Callback):  # type: ignore[misc]  # keras carries 
             log.info("held out, %s: Dice %.4f", name, dice.mean())
 
 
+_CARD = """\
+# lv 0.1.0: tracing of the left heart
+
+A U-Net (1.7 M weights) that traces left-ventricular cavity, myocardium and left atrium in each
+frame of an apical four-chamber clip. The node measures the tracings: single-plane discs, beat by
+beat, give EDV, ESV and EF; the largest traced area is that of the left atrium.
+
+- **For** research on adult transthoracic A4C clips. Not for diagnosis. No other view is traced
+  sensibly, and none should be given.
+- **Trained on** 351 patients of CAMUS (one hospital, one maker, two frames each), strongly
+  augmented. **Tested on** 50 further patients: `evaluation.md`, and on their frames only.
+- **Intervals** are the errors of 48 training patients that no weight saw.
+- **Known to fail**: a small, thick ventricle at end systole, near the apex; frames without a
+  visible endocardium; contrast; congenital hearts. Implausible tracings are refused, with the
+  reason, but a plausible tracing can be wrong.
+- **Single plane**: a volume of one plane is not the biplane volume of the clinic.
+- **Scale**: volumes and area are given only where the clip's pixel spacing can be trusted.
+- **Licence**: CC BY-NC-SA 4.0, research only (`LICENSE`).
+"""
+
+
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--camus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("var/training/lv"), help="log, weights")
+    parser.add_argument("--weights", type=Path, help="do not train: pack these (last.weights.h5)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=16)
