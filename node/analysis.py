@@ -252,6 +252,7 @@ def _draw(
         panels.Shown(
             frame_times_ms=tuple(float(time) for time in clip.time_axis.times_ms[: len(frames)]),
             source_frames=tuple(frames),
+            clip_frames=clip.frame_count,
             findings=reportable(findings, allow_simulated=allow_simulated)[0],
             refusals=tuple(refusals),
             tracing=_tracing(*shown[0]) if shown else None,

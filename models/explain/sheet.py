@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -73,10 +73,15 @@ class ShownMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """All that is drawn over and beside the frames. ``method`` says how the maps were made."""
+    """All that is drawn over and beside the frames.
+
+    ``clip_frames`` is how many frames the clip has, which may be more than are shown; ``method``
+    says how the maps were made.
+    """
 
     frame_times_ms: tuple[float, ...]
     source_frames: tuple[int, ...]
+    clip_frames: int
     findings: tuple[Finding, ...]
     refusals: tuple[Refusal, ...] = ()
     tracing: ShownTracing | None = None
@@ -116,6 +121,7 @@ class Painter:
 
     def __init__(self, frames: NDArray[np.uint8], shown: Shown) -> None:
         _check(frames, shown)
+        shown = _cut(shown, len(frames))
         self._frames = frames
         self._shown = shown
         self._maps = tuple(_scaled(item, frames) for item in shown.maps)
@@ -346,7 +352,7 @@ class Painter:
         shown = self._shown
         source = shown.source_frames[position]
         words = (
-            f"Frame {source + 1} of {shown.source_frames[-1] + 1} · "
+            f"Frame {source + 1} of {shown.clip_frames} · "
             f"{shown.frame_times_ms[position] / 1000:.2f} s"
         )
         if self._maps:
@@ -472,6 +478,29 @@ def _check(frames: NDArray[np.uint8], shown: Shown) -> None:
     for stack, numbers in stacks:
         if stack.shape != (len(numbers), *frames.shape[1:]) or not numbers:
             raise ValueError(f"{stack.shape} over {len(numbers)} frames of {frames.shape[1:]}")
+
+
+def _cut(shown: Shown, count: int) -> Shown:
+    """The same without frames after the first ``count``, in the tracing too."""
+    sources = shown.source_frames[:count]
+    tracing = shown.tracing
+    if tracing is not None:
+        kept = [at for at, frame in enumerate(tracing.frames) if frame <= sources[-1]] or [0]
+        volumes = tracing.volumes_ml
+        tracing = replace(
+            tracing,
+            masks=tracing.masks[kept],
+            frames=tuple(tracing.frames[at] for at in kept),
+            ed_frames=tuple(frame for frame in tracing.ed_frames if frame <= sources[-1]),
+            es_frames=tuple(frame for frame in tracing.es_frames if frame <= sources[-1]),
+            volumes_ml=None if volumes is None else volumes[kept],
+        )
+    return replace(
+        shown,
+        frame_times_ms=shown.frame_times_ms[:count],
+        source_frames=sources,
+        tracing=tracing,
+    )
 
 
 def _scaled(item: ShownMap, frames: NDArray[np.uint8]) -> ShownMap:

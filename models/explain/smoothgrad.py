@@ -79,15 +79,6 @@ def smoothgrad(
     return maps[0] if isinstance(outputs, int) else maps
 
 
-def share_outside(maps: NDArray[np.float32], sector: NDArray[np.bool_]) -> float:
-    """How much of the maps' total lies outside the sector, 0 to 1.
-
-    A network that minds what is blank there, or what was burned in, has not learned anatomy.
-    """
-    total = float(maps.sum(dtype=np.float64))
-    return float(maps[..., ~sector].sum(dtype=np.float64)) / total if total > 0 else 0.0
-
-
 def _noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     # Every frame gets the same draws: the maps of neighbours then differ by what they show and
     # not by chance, and the cine does not flicker. Stateless: the same on every machine.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from models.explain.gradient import input_gradient
-from models.explain.smoothgrad import share_outside, smoothgrad
+from models.explain.smoothgrad import smoothgrad
 
 if TYPE_CHECKING:
     import keras
@@ -135,16 +135,6 @@ def test_a_map_points_at_what_the_network_minds(frames: NDArray[np.float32]) -> 
     maps = smoothgrad(network, frames, 2, samples=3)
     assert maps[:, 3:, 5:].min() > 0
     assert maps[:, :3].max() == maps[:, :, :5].max() == 0
-
-
-def test_the_share_outside_the_sector() -> None:
-    maps = np.zeros((2, 4, 4), np.float32)
-    sector = np.zeros((4, 4), bool)
-    sector[1:3, 1:3] = True
-    assert share_outside(maps, sector) == 0.0
-    maps[:, 1, 1] = 3.0
-    maps[:, 0, 0] = 1.0
-    assert share_outside(maps, sector) == pytest.approx(0.25)
 
 
 def test_senseless_settings_are_refused(square: keras.Model, frames: NDArray[np.float32]) -> None:

@@ -74,6 +74,7 @@ def _shown(frames: NDArray[np.uint8], **changes: object) -> Shown:
     shown = Shown(
         frame_times_ms=tuple(33.3 * index for index in range(count)),
         source_frames=tuple(range(count)),
+        clip_frames=count,
         findings=(_finding("ef"),),
     )
     return replace(shown, **changes)  # type: ignore[arg-type]
@@ -253,6 +254,17 @@ def test_a_very_long_clip_is_cut_to_its_first_frames() -> None:
     assert picture.source_frames == tuple(range(panels.MOST_FRAMES))
     with pytest.raises(IndexError):
         picture.frames[panels.MOST_FRAMES]
+
+
+def test_a_tracing_that_goes_on_after_the_picture_is_cut_with_it() -> None:
+    frames = _frames()
+    shown = _shown(frames, tracing=_tracing(frames))
+    for at in range(4):
+        whole = draw_clip(frames[:4], shown).frames[at]
+        tracing = _tracing(frames[:4])
+        cut = replace(tracing, volumes_ml=np.linspace(100, 60, 6)[:4], ed_frames=(1,), es_frames=())
+        expected = draw_clip(frames[:4], _shown(frames[:4], tracing=cut, clip_frames=6)).frames[at]
+        np.testing.assert_array_equal(whole, expected)
 
 
 def test_the_poster_is_end_diastole_with_its_own_map() -> None:
