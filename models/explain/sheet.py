@@ -266,7 +266,7 @@ class Painter:
         box = self._words_box
         ink.write(draw, (box.left, box.strip()[2]), "Findings", size=_MIDDLE)
         ink.write(
-            draw, (box.right, box.strip()[2]), "95 % interval · evidence", size=_SMALL,
+            draw, (box.right, box.strip()[2]), "95 % interval · tested on", size=_SMALL,
             colour=ink.QUIET, anchor="rm",
         )  # fmt: skip
         lines = _Lines(draw, box, box.bottom - (_LEAST_CURVE if self._curve is not None else 0))
