@@ -117,7 +117,6 @@ class Node:
         reporter = Reporter(
             self._files,
             report_settings,
-            allow_simulated=settings.analysis.allow_simulated_evidence,
             tested_on={
                 (pack.ref, output.name): output.tested_on
                 for pack in packs

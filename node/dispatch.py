@@ -19,10 +19,9 @@ import structlog
 from models.clip import Mode, read_header
 from models.views import View
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view
-from node.evidence import reportable
 from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
 from node.records import finding_to_row, pack_to_row, refusal_to_row
-from node.results import ReportSettings, build_capture
+from node.results import ReportSettings, ResultError, build_capture
 from node.results.store import keep_result
 from storage import catalog
 from storage.database import Database
@@ -41,7 +40,7 @@ class DispatchSettings:
 
     slots: int
     max_attempts: int
-    allow_simulated_evidence: bool
+    allow_simulated_evidence: bool  #: the picture may show outputs that only saw the simulator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,6 +196,7 @@ class Dispatcher:
                 catalog.refuse_recording(session, claimed.recording_id, outcome.refused)
             return
         capture = self._keep_capture(claimed, outcome)
+        kept = None
         with self._database.write() as session:
             catalog.record_analysis(
                 session,
@@ -207,7 +207,9 @@ class Dispatcher:
             )
             if capture is not None:
                 # With the findings: a stop from here on finds the cine made and the clip done.
-                catalog.add_capture(session, claimed.recording_id, capture)
+                kept = catalog.add_capture(session, claimed.recording_id, capture)
+        if capture is not None and kept is not None and kept.file_key != capture.file_key:
+            self._files.delete(capture.file_key)  # the cine was there; its first bytes stay
 
     def _keep_capture(
         self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis
@@ -215,21 +217,25 @@ class Dispatcher:
         """Make the saliency cine of an analysis; None where there is nothing to show."""
         if outcome.picture is None:
             return None
-        findings, _withheld = reportable(
-            outcome.findings, allow_simulated=self._settings.allow_simulated_evidence
-        )
-        encoded = build_capture(
-            read_header(self._files.path(claimed.file_key)),
-            outcome.picture,
-            findings=findings,
-            packs=outcome.packs_run,
-            instance_number=claimed.ordinal,
-            settings=self._report_settings,
-            created_at=self._clock(),
-        )
-        return keep_result(
-            self._files, encoded, kind=ResultKind.SC, recording_id=claimed.recording_id
-        )
+        try:
+            encoded = build_capture(
+                read_header(self._files.path(claimed.file_key)),
+                outcome.picture,
+                findings=outcome.findings,
+                packs=outcome.packs_run,
+                instance_number=claimed.ordinal,
+                settings=self._report_settings,
+                created_at=self._clock(),
+            )
+            return keep_result(
+                self._files, encoded, kind=ResultKind.SC, recording_id=claimed.recording_id
+            )
+        except ResultError as error:
+            # The findings are worth more than their picture: only the cine is given up.
+            log.error(  # noqa: TRY400 - the message says all
+                "cine-not-made", recording=claimed.recording_id, reason=str(error)
+            )
+            return None
 
     def _record_failure(self, claimed: catalog.ClaimedRecording, error: BaseException) -> None:
         if isinstance(error, WorkerDied | WorkerTimedOut):

@@ -26,7 +26,16 @@ def reportable(
 
 def may_speak(output: str, evidence: Evidence, allow_simulated: bool) -> bool:
     """Whether an output with this evidence may stand in a report."""
+    return why_withheld(output, evidence, allow_simulated=allow_simulated) is None
+
+
+def why_withheld(
+    output: str, evidence: Evidence, *, allow_simulated: bool, allow_demographics: bool = False
+) -> str | None:
+    """Why an output with this evidence may not stand in a report; None where it may."""
+    if evidence is not Evidence.PATIENTS and not allow_simulated:
+        return "tested on simulated clips only, and such outputs are switched off"
     task = TASKS.get(output)
-    if task is not None and task.demographic:
-        return False
-    return allow_simulated or evidence is Evidence.PATIENTS
+    if task is not None and task.demographic and not allow_demographics:
+        return "estimates of the person are switched off"
+    return None

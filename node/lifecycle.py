@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import structlog
 
 from node.reporting import Report, Reporter, study_material
+from node.results import ResultError
 from node.settings import StudySettings
 from node.watch import study_key
 from storage import catalog
@@ -100,6 +101,9 @@ class Lifecycle:
             material = study_material(session, study)
         try:
             report = self._reporter.report(material)
+        except ResultError as error:
+            log.error("report-refused", study=key, reason=str(error))  # noqa: TRY400 - says all
+            report = Report(failed=f"the report could not be made: {error}")
         except Exception as error:
             # The edge of a study: one that cannot be reported must not keep others waiting.
             log.exception("report-failed", study=key)

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from models.clip import read_header
 from models.views import View, ViewCall
-from node.evidence import reportable
 from node.records import finding_from_row, pack_from_row, refusal_from_row
 from node.results import ClipResult, ObjectRef, ReportSettings, TestedOn, build_report
 from node.results.store import keep_result
@@ -50,8 +49,8 @@ class Reporter:
 
     Parameters
     ----------
-    allow_simulated
-        Report outputs that have only seen the simulator too, each marked as such.
+    settings
+        Say, among other things, which outputs may stand in a report.
     tested_on
         For each output, on which data it was tested.
     """
@@ -61,13 +60,11 @@ class Reporter:
         files: FileStore,
         settings: ReportSettings,
         *,
-        allow_simulated: bool,
         tested_on: TestedOn = MappingProxyType({}),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._files = files
         self._settings = settings
-        self._allow_simulated = allow_simulated
         self._tested_on = tested_on
         self._clock = clock
 
@@ -98,15 +95,11 @@ class Reporter:
         return Report(results=(*captures, keep_result(self._files, encoded, kind=ResultKind.SR)))
 
     def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
-        findings, _withheld = reportable(
-            tuple(finding_from_row(row) for row in recording.findings),
-            allow_simulated=self._allow_simulated,
-        )
         capture = material.captures.get(recording.id)
         return ClipResult(
             header=read_header(self._files.path(recording.file_key)),
             view=_view(recording),
-            findings=findings,
+            findings=tuple(finding_from_row(row) for row in recording.findings),
             refusals=tuple(refusal_from_row(row) for row in recording.refusals),
             not_analysed=None if recording.state is RecordingState.DONE else recording.reason,
             capture=None if capture is None else _reference(capture, material),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from models.finding import Evidence, Finding, Kind, PackRef
 from models.tasks import TASKS
+from node.evidence import why_withheld
 from node.results.codes import OUTPUTS, UNITS
 from node.results.objects import RESEARCH_WORDS, ReportSettings, ResultError
 
@@ -47,11 +48,12 @@ def check_finding(finding: Finding) -> None:
 
 def withheld(finding: Finding, settings: ReportSettings) -> str | None:
     """Why a finding may not leave, or None where it may."""
-    if finding.evidence is Evidence.SIMULATED and not settings.simulated_evidence:
-        return "tested on simulated clips only, and such outputs are switched off"
-    if TASKS[finding.output].demographic and not settings.demographic_estimates:
-        return "estimates of the person are switched off"
-    return None
+    return why_withheld(
+        finding.output,
+        finding.evidence,
+        allow_simulated=settings.simulated_evidence,
+        allow_demographics=settings.demographic_estimates,
+    )
 
 
 def evidence_words(findings: Iterable[Finding], tested_on: TestedOn = NOTHING_KNOWN) -> str:

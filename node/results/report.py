@@ -193,19 +193,15 @@ def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Sou
     for clip in clips:
         for finding in clip.findings:
             check_finding(finding)
-        reasons = [withheld(finding, settings) for finding in clip.findings]
-        pairs = tuple(zip(clip.findings, reasons, strict=True))
         sources.append(
             _Source(
                 result=clip,
                 ref=reference(clip.header),
-                findings=tuple(finding for finding, reason in pairs if reason is None),
+                # What the site has switched off is no news to a reader: it is left out in silence.
+                findings=tuple(
+                    finding for finding in clip.findings if withheld(finding, settings) is None
+                ),
                 left_out=tuple(
-                    f"{TASKS[finding.output].title} by {_pack_words(finding.pack)}: {reason}"
-                    for finding, reason in pairs
-                    if reason is not None
-                )
-                + tuple(
                     f"{_output_title(refusal.output)} by {_pack_words(refusal.pack)}: "
                     f"{refusal.reason}"
                     for refusal in clip.refusals

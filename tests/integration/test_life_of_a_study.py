@@ -84,7 +84,7 @@ class House:
         self.now = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
         self.intake = Intake(database, self.files, clock=lambda: self.now)
         settings = ReportSettings(device_serial="test")
-        reporter = Reporter(self.files, settings, allow_simulated=False, clock=lambda: self.now)
+        reporter = Reporter(self.files, settings, clock=lambda: self.now)
         self.lifecycle = Lifecycle(
             database, StudySettings(), reporter, ["pacs"], clock=lambda: self.now
         )
