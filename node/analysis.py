@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from node.evidence import may_speak, reportable
 MOST_MAPS = 6
 """A picture explains no more outputs than this, the first ones in the packs' order."""
 
-_WHY_NOT = {
+_WHY_NOT: Mapping[Mode, str] = {
     Mode.COLOUR: "colour Doppler covers the chambers; the models read plain two-dimensional clips",
     Mode.M_MODE: "an M-mode picture; the models read two-dimensional clips",
     Mode.PW: "a pulsed-wave Doppler picture; the models read two-dimensional clips",
@@ -63,6 +63,17 @@ class ClipAnalysis:
     refused: str | None = None
     picture: panels.EncodedPicture | None = None
     packs_run: tuple[PackRef, ...] = ()
+
+
+def reason_to_skip(seen: ClipView) -> str | None:
+    """Why a clip with a named view is not for the models; None where it is."""
+    if seen.view is None:
+        return "no view could be named"
+    if seen.view.view is not views.View.A4C:
+        return f"the view is {seen.view.view.value}; the models read apical four-chamber clips"
+    if not seen.view.certain:
+        return "it may be an apical four-chamber view, but the view is uncertain"
+    return _WHY_NOT.get(seen.mode)
 
 
 def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:

@@ -16,9 +16,8 @@ from typing import Any
 
 import structlog
 
-from models.clip import Mode, read_header
-from models.views import View
-from node.analysis import ClipAnalysis, ClipView, analyse, name_view
+from models.clip import read_header
+from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
 from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
 from node.records import finding_to_row, pack_to_row, refusal_to_row
 from node.results import ReportSettings, ResultError, build_capture
@@ -260,16 +259,3 @@ class Dispatcher:
         with self._database.write() as session:
             catalog.put_back(session, claimed.recording_id, str(error))
         self._not_before = time.monotonic() + _PAUSE_AFTER_BROKEN_START_S
-
-
-def reason_to_skip(outcome: ClipView) -> str | None:
-    """Why a clip with a named view is not queued for the models; None if it is."""
-    if outcome.view is None:
-        return "no view could be named"
-    if outcome.view.view is not View.A4C:
-        return f"the view is {outcome.view.view.value}; the models read apical four-chamber clips"
-    if not outcome.view.certain:
-        return "it may be an apical four-chamber view, but the view is uncertain"
-    if outcome.mode == Mode.COLOUR:
-        return "a colour Doppler box covers the chambers; the models read clips without one"
-    return None
