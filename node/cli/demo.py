@@ -34,6 +34,8 @@ def demo(
     """
     from node.demo.run import demonstration
 
+    # A SIGTERM ends it as Ctrl-C does: the node is stopped, nothing stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = _folder(out)
     began = time.monotonic()
     with _progress(began) as progress, demonstration(folder, progress.tell) as outcome:
