@@ -16,11 +16,10 @@ from models.clip import ClipError, read_header
 from models.finding import Finding
 from models.packs import Pack
 from models.views import View, ViewCall
-from node.analysis import ClipAnalysis, ClipView, analyse, name_view
+from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
 from node.cli.findings import finding_json, title, view_json
 from node.cli.output import Problem
 from node.cli.picture import write_frame
-from node.dispatch import reason_to_skip
 from node.evidence import reportable
 from node.executor import WorkerError, WorkerProcesses
 from node.results import (
