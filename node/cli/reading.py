@@ -18,13 +18,14 @@ from models.packs import Pack
 from models.views import View, ViewCall
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
 from node.cli.findings import finding_json, title, view_json
-from node.cli.output import Problem
+from node.cli.output import Problem, say
 from node.cli.picture import write_frame
 from node.evidence import reportable
 from node.executor import WorkerError, WorkerProcesses
 from node.results import (
     ClipResult,
     EncodedObject,
+    ObjectRef,
     ReportSettings,
     ResultError,
     build_capture,
@@ -50,12 +51,8 @@ class ReadClip:
     refused: str | None = None  #: why no model for measurements read it, where one should have
     unreadable: bool = False
     result: ClipResult | None = None
+    findings: tuple[Finding, ...] = ()  #: what may be reported
     analysed: bool = False
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What may be reported."""
-        return () if self.result is None else self.result.findings
 
     @property
     def not_given(self) -> tuple[str, ...]:
@@ -158,13 +155,15 @@ class _Reader:
             return _unreadable(path, header, seen.refused or "no view could be named")
         skipped = reason_to_skip(seen)
         answer: ClipAnalysis | None = None
+        allow = self._settings.analysis.allow_simulated_evidence
         if skipped is None:
-            allow = self._settings.analysis.allow_simulated_evidence
             answer = self._executor.submit(analyse, str(path), allow_simulated=allow).result()
             skipped = answer.refused
         result = ClipResult(header=header, view=seen.view, not_analysed=skipped)
+        findings: tuple[Finding, ...] = ()
         if answer is not None and answer.refused is None:
             result = self._result(header, seen.view, answer)
+            findings, _withheld = reportable(answer.findings, allow_simulated=allow)
         return ReadClip(
             file=str(path),
             sop_instance_uid=str(header.SOPInstanceUID),
@@ -173,35 +172,41 @@ class _Reader:
             # Another view is no refusal: there was nothing to measure.
             refused=skipped if seen.view.view is View.A4C else None,
             result=result,
+            findings=findings,
             analysed=answer is not None and answer.refused is None,
         )
 
     def _result(self, header: Dataset, view: ViewCall, answer: ClipAnalysis) -> ClipResult:
-        allow = self._settings.analysis.allow_simulated_evidence
-        findings, _withheld = reportable(answer.findings, allow_simulated=allow)
-        capture = None
-        if answer.picture is not None:
-            study = str(header.StudyInstanceUID)
-            ordinal = self._ordinals[study] = self._ordinals.get(study, 0) + 1
+        return ClipResult(
+            header=header,
+            view=view,
+            findings=answer.findings,
+            refusals=answer.refusals,
+            capture=self._capture(header, answer),
+            packs=answer.packs_run,
+        )
+
+    def _capture(self, header: Dataset, answer: ClipAnalysis) -> ObjectRef | None:
+        if answer.picture is None:
+            return None
+        study = str(header.StudyInstanceUID)
+        ordinal = self._ordinals[study] = self._ordinals.get(study, 0) + 1
+        try:
             encoded = build_capture(
                 header,
                 answer.picture,
-                findings=findings,
+                findings=answer.findings,
                 packs=answer.packs_run,
                 instance_number=ordinal,
                 settings=self._report_settings,
                 created_at=datetime.now(UTC),
             )
-            self._write_capture(encoded, f"{study_key(study)}-{ordinal}")
-            capture = encoded.ref
-        return ClipResult(
-            header=header,
-            view=view,
-            findings=findings,
-            refusals=answer.refusals,
-            capture=capture,
-            packs=answer.packs_run,
-        )
+        except ResultError as error:
+            # The findings are worth more than their picture: only the cine is given up.
+            say(f"note: no saliency cine: {error}")
+            return None
+        self._write_capture(encoded, f"{study_key(study)}-{ordinal}")
+        return encoded.ref
 
     def _write_capture(self, encoded: EncodedObject, name: str) -> None:
         cine = self._out / f"saliency-{name}.dcm"
