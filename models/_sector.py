@@ -17,14 +17,18 @@ from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 
-PROBES: Final = 6
+PROBES: Final = 8
 """Frames looked at: enough for the heart to move between them."""
 
-_STEP: Final = 3  # levels over the background, and from frame to frame: more is no noise
+_STEP: Final = 3  # levels over the background: less is empty screen
+_OVER_NOISE: Final = 2  # levels over the noise of the empty screen, in a cine
+_MOST_NOISE: Final = 10
 _SEED_DENSITY: Final = 0.4  # of speckle around a pixel that surely belongs to the picture
 _DIM_DENSITY: Final = 0.15  # of speckle in its dim parts, beside the former
 _SMALLEST: Final = 0.004  # of the image: less is no picture
 _LEAP: Final = 48  # levels from a letter's stroke to its ground
+_HARDLY_MOVING: Final = 0.02  # of moving speckle: around letters JPEG makes speckle that stands
+_DIM_LEAP: Final = 20  # the same of dim letters, as a cine's quiet parts may adjoin
 _CALM: Final = 8  # levels within a letter's stroke or ground, at most
 _CALM_DENSITY: Final = 0.15
 _LETTER_DENSITY: Final = 0.15  # of leaps around a pixel that may belong to a letter
@@ -85,21 +89,80 @@ def probe_indices(frame_count: int) -> tuple[int, ...]:
 def sector_mask(frames: NDArray[np.uint8]) -> Mask:
     """The sector's mask, shape ``(rows, columns)``; empty where there is no picture."""
     probes = frames[list(probe_indices(len(frames)))]
-    marks = _speckle(probes)
-    patch = None
-    if len(probes) > 3:
-        patch = _patch(marks * _moving(probes))
+    patch = _moving_patch(probes) if len(probes) > 3 else None
     if patch is None:  # a still, a few frames, or a frozen clip
-        patch = _patch(marks, letters=_letters(probes))
+        patch = _still_patch(probes)
     return np.zeros(frames.shape[1:], bool) if patch is None else _hull(patch)
 
 
-def _speckle(probes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How often each pixel is lit and differs from its neighbours above and to the left."""
+def _moving_patch(probes: NDArray[np.uint8]) -> Mask | None:
+    """The picture of a cine: what moves, and the quiet speckle that hangs together with it."""
+    step = _noise(probes) + _OVER_NOISE
+    speckle = _speckle(probes, step)
+    moving = speckle * _moving(probes, step)
+    density = _density(moving)
+    dense, dim = density > _SEED_DENSITY, density > _DIM_DENSITY
+    if _largest(dense, 1.0) is None:
+        return None
+    patch = _largest(ndimage.binary_propagation(dense, mask=dim), _COMPANION_MOVING)
+    if patch is None:
+        return None
+    patch = _near(patch, moving)
+    letters = ndimage.maximum_filter(_letters(probes, _DIM_LEAP), _reach(patch.shape))
+    quiet = (_density(speckle) > _SEED_DENSITY) & (density > _HARDLY_MOVING) & ~letters
+    return _near(ndimage.binary_propagation(patch, mask=patch | quiet), speckle)
+
+
+def _still_patch(probes: NDArray[np.uint8]) -> Mask | None:
+    """The picture of a still: the largest patch of speckle that is free of letters."""
+    speckle = _speckle(probes, _STEP)
+    dense = _density(speckle) > _SEED_DENSITY
+    patch = _largest(dense & ~_letters(probes, _LEAP), _COMPANION_STILL)
+    if patch is None:
+        return None
+    # The edge of the picture leaps from black to white, too: give it back.
+    grown = ndimage.binary_dilation(patch, iterations=_reach(patch.shape) // 2 + 1, mask=dense)
+    return _near(grown, speckle)
+
+
+def _largest(dense: Mask, companion: float) -> Mask | None:
+    """The largest patch, with those of at least ``companion`` of its size; None: too small."""
+    labels, count = ndimage.label(dense)
+    if not count:
+        return None
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    if areas.max() < _SMALLEST * dense.size:
+        return None
+    largest: Mask = (areas >= companion * areas.max())[labels]
+    return largest
+
+
+def _near(patch: Mask, speckle: NDArray[np.float32]) -> Mask:
+    """The patch without the margin that averaging gave it."""
+    near: Mask = patch & (ndimage.maximum_filter(speckle, 3, mode="constant") > 0)
+    return near
+
+
+def _background(probes: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """How far each pixel, at its brightest, lies from the commonest level of the screen."""
     brightest = probes.max(axis=0)
-    background = int(np.bincount(brightest.ravel(), minlength=256).argmax())
-    lit = np.abs(brightest.astype(np.int16) - background) >= _STEP
-    textured = np.zeros(brightest.shape, np.float32)
+    commonest = int(np.bincount(brightest.ravel(), minlength=256).argmax())
+    distance: NDArray[np.int16] = np.abs(brightest.astype(np.int16) - commonest)
+    return distance
+
+
+def _noise(probes: NDArray[np.uint8]) -> int:
+    """How much the empty screen changes from probe to probe: 0 unless it was digitised."""
+    empty = _background(probes) < _STEP
+    changes = np.abs(probes[1:, empty].astype(np.int16) - probes[:-1, empty])
+    return min(_MOST_NOISE, int(np.percentile(changes, 90))) if changes.size else 0
+
+
+def _speckle(probes: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+    """How often each pixel is lit and differs from its neighbours above and to the left."""
+    lit = _background(probes) >= step
+    textured = np.zeros(lit.shape, np.float32)
     for probe in probes:
         textured[1:, 1:] += (probe[1:, 1:] != probe[:-1, 1:]) & (probe[1:, 1:] != probe[1:, :-1])
     # Dim speckle sinks to black in some frames: half of them is enough.
@@ -108,22 +171,22 @@ def _speckle(probes: NDArray[np.uint8]) -> NDArray[np.float32]:
     return speckle
 
 
-def _moving(probes: NDArray[np.uint8]) -> Mask:
+def _moving(probes: NDArray[np.uint8], step: int) -> Mask:
     """Pixels that change more than once: what changes once is a menu or a text that came."""
     changes = np.zeros(probes.shape[1:], np.uint8)
     for before, after in pairwise(probes):
-        changes += np.abs(after.astype(np.int16) - before) >= _STEP
+        changes += np.abs(after.astype(np.int16) - before) >= step
     return changes > 1
 
 
-def _letters(probes: NDArray[np.uint8]) -> Mask:
+def _letters(probes: NDArray[np.uint8], leap: int) -> Mask:
     """Around letters, ticks and frames: strokes that leap from a calm ground and back."""
     level = probes[0].astype(np.int16)
     step = np.zeros(level.shape, np.int16)
     step[1:, 1:] = np.maximum(
         np.abs(level[1:, 1:] - level[:-1, 1:]), np.abs(level[1:, 1:] - level[1:, :-1])
     )
-    leaps = _density((step >= _LEAP).astype(np.float32)) > _LETTER_DENSITY
+    leaps = _density((step >= leap).astype(np.float32)) > _LETTER_DENSITY
     calm = _density((step <= _CALM).astype(np.float32)) > _CALM_DENSITY
     return leaps & calm
 
@@ -138,34 +201,6 @@ def _density(marks: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _reach(shape: tuple[int, ...]) -> int:
     return max(5, round(min(shape) / 32))
-
-
-def _patch(marks: NDArray[np.float32], *, letters: Mask | None = None) -> Mask | None:
-    """The picture's patches: the largest dense one with its companions and dim parts.
-
-    Of a cine, whose letters stand still and so have no ``marks``, small and dim patches count
-    too; of a still, with ``letters`` given, only what is large and free of them.
-    """
-    density = _density(marks)
-    dense = density > _SEED_DENSITY
-    labels, count = ndimage.label(dense if letters is None else dense & ~letters)
-    if not count:
-        return None
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
-    if areas.max() < _SMALLEST * density.size:
-        return None
-    companion = _COMPANION_MOVING if letters is None else _COMPANION_STILL
-    patch: Mask = (areas >= companion * areas.max())[labels]
-    if letters is None:
-        patch = ndimage.binary_propagation(patch, mask=density > _DIM_DENSITY)
-    else:  # the edge of the picture leaps from black to white, too: give it back
-        patch = ndimage.binary_dilation(
-            patch, iterations=_reach(density.shape) // 2 + 1, mask=dense
-        )
-    # The average reaches beyond the edge: keep what has speckle within a pixel.
-    patch &= ndimage.maximum_filter(marks, 3, mode="constant") > 0
-    return patch
 
 
 def _hull(patch: Mask) -> Mask:
