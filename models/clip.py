@@ -201,7 +201,7 @@ def read_clip(source: Path | bytes) -> Clip:
     header = opened.header
     reader = FrameReader(opened)
     layout = reader.layout
-    probes = [reader.probe(index) for index in probe_indices(layout.frame_count)]
+    probes = _probe(reader)
     regions = read_regions(header)
     stated = stated_mode(header, regions)
     sector, region = _place(
@@ -235,6 +235,19 @@ def read_clip(source: Path | bytes) -> Clip:
         lossy=text(header, "LossyImageCompression") == "01" or opened.transfer_syntax in _LOSSY,
         _frames=reader,
     )
+
+
+def _probe(reader: FrameReader) -> list[Probe]:
+    """A few frames spread over the clip, without those that are broken, unless all are."""
+    probes, faults = [], []
+    for index in probe_indices(reader.layout.frame_count):
+        try:
+            probes.append(reader.probe(index))
+        except ClipError as error:
+            faults.append(error)
+    if not probes:
+        raise faults[0]
+    return probes
 
 
 @dataclass(frozen=True, slots=True)
