@@ -5,11 +5,12 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types unit bench constraints clean
+.PHONY: help setup setup-dev setup-peers demo serve test lint unit bench constraints clean
 
 help:
 	@echo "make demo          a study through a node to an archive (ARGS='--keep', '--out DIR')"
-	@echo "make test          lint, types and all tests, with real peers where Debian has them"
+	@echo "make test          lint and all tests, with real peers where Debian has them"
+	@echo "make unit          the tests alone (ARGS='tests/unit -k settings')"
 	@echo "make serve         run a node here (ARGS='--json'); settings from echonode.toml"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         benchmarks"
@@ -19,8 +20,11 @@ help:
 setup:
 	@deploy/setup.sh
 
-setup-test:
-	@deploy/setup.sh --test
+setup-dev:
+	@deploy/setup.sh --dev
+
+setup-peers:
+	@deploy/setup.sh --dev --peers
 
 demo: setup
 	@$(BIN)/echonode demo $(ARGS)
@@ -28,20 +32,20 @@ demo: setup
 serve: setup
 	@$(BIN)/echonode serve $(ARGS)
 
-test: setup-test lint unit
+test: setup-peers lint unit
 
-lint: setup-test
+lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: setup-test
+unit: setup-dev
 	$(BIN)/pytest $(ARGS)
 
-bench: setup-test
+bench: setup-peers
 	@$(BIN)/python -m tests.benchmarks.receive $(ARGS)
 
-constraints: setup-test
+constraints: setup-dev
 	$(BIN)/python deploy/constraints.py >constraints.new && mv constraints.new constraints.txt
 
 clean:

@@ -1,13 +1,24 @@
 #!/usr/bin/env bash
-# Make .venv with the pinned packages; with --test also what the tests need, and the Debian
-# programs that they try echonode against. Safe to run again: what is there is left alone.
+# Make .venv with the pinned packages; with --dev also the tools for checks and tests, with --peers
+# the Debian programs that the tests try echonode against. Safe to run again: what is there is
+# left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export DEBIAN_FRONTEND=noninteractive PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 venv=.venv
 extra=""
-[ "${1:-}" = "--test" ] && extra="[test]"
+peers=""
+for option in "$@"; do
+    case "$option" in
+    --dev) extra="[test]" ;;
+    --peers) peers=yes ;;
+    *)
+        printf 'setup: unknown option %s; known are --dev and --peers\n' "$option" >&2
+        exit 2
+        ;;
+    esac
+done
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -110,4 +121,4 @@ install_peers() {
 
 make_venv
 install_packages
-[ -z "$extra" ] || install_peers
+[ -z "$peers" ] || install_peers

@@ -100,7 +100,8 @@ class Dispatcher:
         """Take no more; what runs is abandoned and runs again at the next start."""
         self._stopping.set()
         self._wake.set()
-        self._thread.join(timeout=10.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10.0)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -57,7 +57,7 @@ def analyze(
         print_clips(clips)
         for clip in outcome.clips:
             for reason in clip.not_given:
-                print_text(f"{clip.file}: {reason}")
+                print_text(f"{Path(clip.file).name}: {reason}")
         print_table("Results", ("kind", "path"), [(i.kind, i.path) for i in outcome.results])
     if all(clip.unreadable for clip in outcome.clips):
         raise Problem("none of the files could be read; 'refused' says why")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from node.cli import analyze, config, db, demo, packs, quarantine, serve, status, studies
-from node.cli.output import ExitCode, Problem, say
+from node.cli.output import ExitCode, Problem, print_text, say
 from node.settings import SettingsError
 
 app = typer.Typer(
@@ -26,6 +27,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print_text(f"echonode {version('echonode')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -40,6 +47,10 @@ def _options(
             help="The settings file; without it echonode.toml in the working folder, if any.",
         ),
     ] = None,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print it."),
+    ] = False,
 ) -> None:
     context.obj = config_file
 

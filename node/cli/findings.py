@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.finding import Finding, Kind
@@ -37,7 +38,7 @@ def view_json(view: ViewCall | None) -> dict[str, Any] | None:
 
 def print_clips(clips: Iterable[Mapping[str, Any]]) -> None:
     """A table of clips with their views, then one of their findings."""
-    clips = tuple(clips)
+    clips = _with_short_names(clips)
     print_table(
         "Clips",
         ("clip", "view", "score", "note"),
@@ -91,6 +92,15 @@ def _digits(found: Mapping[str, Any], number: float) -> str:
 def _unit(found: Mapping[str, Any]) -> str:
     unit = str(found["unit"])
     return "" if unit.startswith("{") else unit
+
+
+def _with_short_names(clips: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The clips with the last part of each path, where that is enough to tell them apart."""
+    clips = tuple(clips)
+    short = [Path(str(clip["file"])).name for clip in clips if clip.get("file")]
+    if len(set(short)) < len(clips):
+        return clips
+    return tuple({**clip, "file": name} for clip, name in zip(clips, short, strict=True))
 
 
 def _clip_name(clip: Mapping[str, Any]) -> str:
