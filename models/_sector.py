@@ -32,6 +32,7 @@ _DIM_LEAP: Final = 20  # the same of dim letters, as a cine's quiet parts may ad
 _CALM: Final = 8  # levels within a letter's stroke or ground, at most
 _CALM_DENSITY: Final = 0.15
 _LETTER_DENSITY: Final = 0.15  # of leaps around a pixel that may belong to a letter
+_NONE: Final = 1e-4  # an average over nothing, but for rounding
 _ROUNDING: Final = 1e-6  # of a pixel
 _COMPANION_MOVING: Final = 0.02  # of the largest patch: smaller ones are no part of the picture
 _COMPANION_STILL: Final = 0.25  # in a still, letters can be as dense as speckle
@@ -108,7 +109,7 @@ def _moving_patch(probes: NDArray[np.uint8]) -> Mask | None:
     if patch is None:
         return None
     patch = _near(patch, moving)
-    letters = ndimage.maximum_filter(_letters(probes, _DIM_LEAP), _reach(patch.shape))
+    letters = _density(_letters(probes, _DIM_LEAP).astype(np.float32)) > _NONE
     quiet = (_density(speckle) > _SEED_DENSITY) & (density > _HARDLY_MOVING) & ~letters
     return _near(ndimage.binary_propagation(patch, mask=patch | quiet), speckle)
 
@@ -140,7 +141,7 @@ def _largest(dense: Mask, companion: float) -> Mask | None:
 
 def _near(patch: Mask, speckle: NDArray[np.float32]) -> Mask:
     """The patch without the margin that averaging gave it."""
-    near: Mask = patch & (ndimage.maximum_filter(speckle, 3, mode="constant") > 0)
+    near: Mask = patch & (ndimage.uniform_filter(speckle, 3, mode="constant") > _NONE)
     return near
 
 
@@ -176,7 +177,7 @@ def _moving(probes: NDArray[np.uint8], step: int) -> Mask:
     """Pixels that change more than once: what changes once is a menu or a text that came."""
     changes = np.zeros(probes.shape[1:], np.uint8)
     for before, after in pairwise(probes):
-        changes += np.abs(after.astype(np.int16) - before) >= step
+        changes += np.maximum(before, after) - np.minimum(before, after) >= step
     return changes > 1
 
 
