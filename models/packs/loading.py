@@ -132,6 +132,7 @@ def write_pack(
         },
         weights,
     )
+    weights.chmod(0o644)  # safetensors leaves it to its owner alone
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     whole = Manifest.model_validate({**manifest, "weights_sha256": digest})
     (folder / _MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n")
