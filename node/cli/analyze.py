@@ -58,7 +58,8 @@ def analyze(
         for clip in outcome.clips:
             for reason in clip.not_given:
                 print_text(f"{Path(clip.file).name}: {reason}")
-        print_table("Results", ("kind", "path"), [(i.kind, i.path) for i in outcome.results])
+        written = [(item.kind, item.path) for item in outcome.results]
+        print_table("Results", ("kind", "path"), written, long=("path",))
     if all(clip.unreadable for clip in outcome.clips):
         raise Problem("none of the files could be read; 'refused' says why")
 

@@ -54,7 +54,7 @@ def show(context: typer.Context, as_json: JsonOption = False) -> None:
         print_json({"file": settings_file(path), "settings": values, "sources": origin})
         return
     rows = [(key, json.dumps(_value_at(values, key)), source) for key, source in origin.items()]
-    print_table("Settings", ("key", "value", "from"), rows)
+    print_table("Settings", ("key", "value", "from"), rows, long=("value", "from"))
 
 
 def _value_at(values: Any, key: str) -> Any:

@@ -106,11 +106,13 @@ def _print(outcome: DemoOutcome, seconds: float) -> None:
             (item["kind"], item["destination"], item["state"], item["last_answer"])
             for item in answer["deliveries"]
         ],
+        long=("answer",),
     )
     print_table(
         "Results at the archive",
         ("kind", "path"),
         [(item["kind"], item["path"]) for item in answer["results"]],
+        long=("path",),
     )
     print_text(f"All steps done in {seconds:.0f} s.")
 

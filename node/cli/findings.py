@@ -36,33 +36,38 @@ def view_json(view: ViewCall | None) -> dict[str, Any] | None:
     return {"label": view.view.value, "score": view.score, "certain": view.certain}
 
 
-def print_clips(clips: Iterable[Mapping[str, Any]]) -> None:
+def print_clips(clips: Iterable[Mapping[str, Any]], *, title: str = "Clips") -> None:
     """A table of clips with their views, then one of their findings."""
     clips = _with_short_names(clips)
     print_table(
-        "Clips",
+        title,
         ("clip", "view", "score", "note"),
         [(_clip_name(clip), *_view_cells(clip["view"]), _note(clip)) for clip in clips],
+        long=("note",),
     )
-    rows = [
-        (
-            title(found),
-            value(found),
-            interval(found),
-            found["evidence"],
-            f"{found['pack']} {found['version']}",
-            _clip_name(clip),
-        )
-        for clip in clips
-        for found in clip["findings"]
-    ]
-    print_table("Findings", ("output", "value", "95 % interval", "evidence", "pack", "clip"), rows)
+    print_table(
+        "Findings",
+        ("clip", "output", "value", "95 % interval", "evidence", "pack"),
+        [
+            (
+                _clip_name(clip),
+                output_title(found),
+                value(found),
+                interval(found),
+                found["evidence"],
+                f"{found['pack']} {found['version']}",
+            )
+            for clip in clips
+            for found in clip["findings"]
+        ],
+        long=("clip", "output"),
+    )
     if any(found["evidence"] == "simulated" for clip in clips for found in clip["findings"]):
         print_text("Evidence 'simulated': the model has only seen the simulator, never a patient.")
     print_text("Research use only, not for diagnosis.")
 
 
-def title(found: Mapping[str, Any]) -> str:
+def output_title(found: Mapping[str, Any]) -> str:
     """What an output is called, with its name as in JSON."""
     task = TASKS.get(found["output"])
     return found["output"] if task is None else f"{task.title} ({task.name})"

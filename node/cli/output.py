@@ -72,11 +72,20 @@ def print_text(text: str) -> None:
     typer.echo(text)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; without rows, only its title and that there is nothing."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    long: Sequence[str] = (),
+) -> None:
+    """A table on stdout; without rows, only its title and that there is nothing.
+
+    ``long`` names the columns that may be folded on a narrow terminal.
+    """
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=index == 0)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column not in long)
     empty = True
     for row in rows:
         empty = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,18 +64,42 @@ def show_pack(
         print_text(f"  classes      {', '.join(manifest.classes)}")
     print_table(
         "Outputs",
-        ("output", "unit", "evidence", "tested on", "figures"),
+        ("output", "unit", "evidence", "tested on"),
         [
-            (
-                output.name,
-                output.unit,
-                output.evidence.value,
-                output.tested_on,
-                ", ".join(f"{key} {value}" for key, value in output.figures.items()),
-            )
+            (output.name, output.unit, output.evidence.value, output.tested_on)
             for output in manifest.outputs
         ],
+        long=("tested on",),
     )
+    for output in manifest.outputs:
+        for line in _figures(output.name, output.figures):
+            print_text(line)
+
+
+def _figures(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    """Figures for a reader: one line for each test, three numbers as a value and its interval."""
+    loose = {key: item for key, item in figures.items() if not isinstance(item, Mapping)}
+    tests = {key: item for key, item in figures.items() if isinstance(item, Mapping)}
+    for test, measured in {"": loose, **tests}.items():
+        if measured:
+            words = ", ".join(f"{_words(key)} {_number(item)}" for key, item in measured.items())
+            yield f"{name}{f', {_words(test)}' if test else ''}: {words}"
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _number(item: Any) -> str:
+    match item:
+        case [float() | int() as value, float() | int() as low, float() | int() as high]:
+            return f"{value:.3g} ({low:.3g} to {high:.3g})"
+        case [float() | int() as low, float() | int() as high]:
+            return f"{low:.3g} to {high:.3g}"
+        case float():
+            return f"{item:.3g}"
+        case _:
+            return str(item)
 
 
 def _list(context: typer.Context, *, as_json: bool) -> None:
@@ -109,6 +134,7 @@ def _list(context: typer.Context, *, as_json: bool) -> None:
             )
             for pack in found
         ],
+        long=("outputs (evidence)", "title"),
     )
 
 

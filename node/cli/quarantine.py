@@ -129,6 +129,7 @@ def _list(context: typer.Context, limit: int, *, as_json: bool) -> None:
             )
             for item in found
         ],
+        long=("SOP instance", "reason"),
     )
 
 

@@ -17,7 +17,7 @@ from models.finding import Finding
 from models.packs import Pack
 from models.views import View, ViewCall
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
-from node.cli.findings import finding_json, title, view_json
+from node.cli.findings import finding_json, output_title, view_json
 from node.cli.output import Problem, say
 from node.cli.picture import write_frame
 from node.evidence import reportable
@@ -58,7 +58,7 @@ class ReadClip:
     def not_given(self) -> tuple[str, ...]:
         """Outputs that were not given, each with the reason."""
         refusals = () if self.result is None else self.result.refusals
-        return tuple(f"{title({'output': r.output})}: {r.reason}" for r in refusals)
+        return tuple(f"{output_title({'output': r.output})}: {r.reason}" for r in refusals)
 
     def json(self) -> dict[str, Any]:
         """As ``analyze --json`` prints it."""

@@ -106,6 +106,7 @@ def _print(settings: Settings, queues: QueueStatus, nodes: tuple[NodeRecord, ...
                 )
                 for worker in workers
             ],
+            long=("last error",),
         )
     print_table(
         "Last errors",
@@ -114,6 +115,7 @@ def _print(settings: Settings, queues: QueueStatus, nodes: tuple[NodeRecord, ...
             (trouble.at, trouble.kind, trouble.study_instance_uid, trouble.message)
             for trouble in queues.last_errors
         ],
+        long=("study", "what"),
     )
 
 

@@ -54,19 +54,20 @@ def studies(
         return
     print_table(
         "Studies",
-        ("study", "key", "state", "revision", "images", "last image", "reason"),
+        ("key", "state", "revision", "images", "last image", "study", "reason"),
         [
             (
-                study.study_instance_uid,
                 study_key(study.study_instance_uid),
                 study.state.value,
                 study.revision,
                 study.images,
                 study.last_image_at,
+                study.study_instance_uid,
                 study.reason,
             )
             for study in found
         ],
+        long=("study", "reason"),
     )
 
 
@@ -185,21 +186,27 @@ def print_study(shown: dict[str, Any]) -> None:
         "Timeline",
         ("at", "event", "what"),
         [(_time(event["at"]), event["kind"], event["message"]) for event in shown["timeline"]],
+        long=("what",),
     )
-    print_clips(shown["clips"])
+    clips = [{**clip, "file": f"clip {n}"} for n, clip in enumerate(shown["clips"], start=1)]
+    print_table(
+        "Clips",
+        ("clip", "state", "frames", "SOP instance"),
+        [
+            (clip["file"], clip["state"], clip["frame_count"], clip["sop_instance_uid"])
+            for clip in clips
+        ],
+        long=("SOP instance",),
+    )
+    print_clips(clips, title="Views")
     print_table(
         "Results",
-        ("kind", "revision", "current", "SOP instance", "path"),
+        ("kind", "revision", "current", "path"),
         [
-            (
-                item["kind"],
-                item["revision"],
-                item["current"],
-                item["sop_instance_uid"],
-                item["path"],
-            )
+            (item["kind"], item["revision"], item["current"], item["path"])
             for item in shown["results"]
         ],
+        long=("path",),
     )
     print_table(
         "Deliveries",
@@ -214,6 +221,7 @@ def print_study(shown: dict[str, Any]) -> None:
             )
             for item in shown["deliveries"]
         ],
+        long=("last answer",),
     )
 
 
