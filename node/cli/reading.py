@@ -14,14 +14,14 @@ from pydicom.dataset import Dataset
 
 from models.clip import ClipError, read_header
 from models.finding import Finding
-from models.packs import Pack
+from models.packs import Pack, PackError
 from models.views import View, ViewCall
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
 from node.cli.findings import finding_json, output_title, view_json
 from node.cli.output import Problem, say
 from node.cli.picture import write_frame
 from node.evidence import reportable
-from node.executor import WorkerError, WorkerProcesses
+from node.executor import WorkerError, WorkerProcesses, WorkerStartFailed
 from node.results import (
     ClipResult,
     EncodedObject,
@@ -146,8 +146,15 @@ class _Reader:
                 continue
             try:
                 clips.append(self._clip(path, header, future.result()))
+            except (Problem, ResultError):
+                raise
+            except (WorkerStartFailed, PackError) as error:
+                raise Problem(str(error)) from error
             except WorkerError as error:
                 clips.append(_unreadable(path, header, str(error)))
+            except Exception as error:  # noqa: BLE001 - the edge of a worker: others go on
+                reason = f"the analysis failed: {type(error).__name__}: {error}"
+                clips.append(_unreadable(path, header, reason))
         return clips
 
     def _clip(self, path: Path, header: Dataset, seen: ClipView) -> ReadClip:

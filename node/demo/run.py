@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.uid import Comprehensive3DSRStorage, MultiFrameTrueColorSecondaryCaptureImageStorage
+from sqlalchemy.orm import Session
 
-from node.cli.catalog import open_catalog
+from node.cli.catalog import open_catalog, running_nodes
 from node.cli.output import Problem
 from node.cli.picture import write_frame
 from node.cli.studies import study_json
@@ -69,11 +70,11 @@ def demonstration(out: Path, tell: Tell) -> Iterator[DemoOutcome]:
         try:
             tell(f"archive {archive.ae_title} listens on {archive.host}:{archive.port}")
             config = _write_settings(folder, archive)
-            with _node(config, folder / "node.log", tell) as address:
+            with _node(config, folder / "node.log", tell) as node:
                 settings = load_settings(config)
-                study = _send(address, tell)
-                shown = _wait(settings, study, folder / "node.log", tell)
-                yield _outcome(shown, study, archive, address, settings, out)
+                study = _send(node.address, tell)
+                shown = _wait(settings, study, node, tell)
+                yield _outcome(shown, study, archive, node.address, settings, out)
                 tell("stopping the node")
         finally:
             archive.stop()
@@ -116,9 +117,16 @@ ae_title = "{archive.ae_title}"
     return config
 
 
+@dataclass(frozen=True, kw_only=True)
+class _RunningNode:
+    process: subprocess.Popen[bytes]
+    log: Path
+    address: dict[str, Any]
+
+
 @contextmanager
-def _node(config: Path, log: Path, tell: Tell) -> Iterator[dict[str, Any]]:
-    """``echonode serve`` as a process; gives its addresses."""
+def _node(config: Path, log: Path, tell: Tell) -> Iterator[_RunningNode]:
+    """``echonode serve`` as a process."""
     tell("starting the node: echonode serve")
     command = [sys.executable, "-m", "node.cli", "--config", str(config), "serve", "--json"]
     with log.open("wb") as errors:
@@ -130,7 +138,7 @@ def _node(config: Path, log: Path, tell: Tell) -> Iterator[dict[str, Any]]:
         tell(
             f"node {address['ae_title']} listens on {address['dimse_host']}:{address['dimse_port']}"
         )
-        yield address
+        yield _RunningNode(process=process, log=log, address=address)
     finally:
         process.terminate()
         try:
@@ -168,13 +176,15 @@ def _send(address: dict[str, Any], tell: Tell) -> DemoStudy:
     return study
 
 
-def _wait(settings: Settings, study: DemoStudy, log: Path, tell: Tell) -> dict[str, Any]:
+def _wait(settings: Settings, study: DemoStudy, node: _RunningNode, tell: Tell) -> dict[str, Any]:
     """Follow the study's timeline until its end; gives what ``echonode study`` would say."""
+    step = "step 'read the study'"
     until = time.monotonic() + _STUDY_LIMIT_S
     told = 0
     while time.monotonic() < until:
         with open_catalog(settings) as database, database.read() as session:
             shown = study_json(session, study.study_instance_uid, settings)
+            broken = _broken_workers(session)
         for event in shown["timeline"][told:]:
             tell(f"{event['kind']}: {event['message']}")
         told = len(shown["timeline"])
@@ -182,12 +192,25 @@ def _wait(settings: Settings, study: DemoStudy, log: Path, tell: Tell) -> dict[s
         if state == "done":
             return shown
         if state in _ENDS:
-            raise Problem(f"step 'read the study': it is {state}: {shown['study']['reason']}")
+            raise Problem(f"{step}: it is {state}: {shown['study']['reason']}")
+        if broken is not None:
+            raise Problem(f"{step}: no worker process can be started: {broken}")
+        if node.process.poll() is not None:
+            raise Problem(f"{step}: the node has ended: {_last_line(node.log)}")
         time.sleep(_POLL_S)
     raise Problem(
-        f"step 'read the study': it is still {shown['study']['state']} after "
-        f"{_STUDY_LIMIT_S:.0f} s: {_last_line(log)}"
+        f"{step}: it is still {state} after {_STUDY_LIMIT_S:.0f} s: {_last_line(node.log)}"
     )
+
+
+def _broken_workers(session: Session) -> str | None:
+    """Why the node's workers were given up, or None while there is one."""
+    workers = [
+        worker for node in running_nodes(session) for worker in node.details.get("workers", ())
+    ]
+    if not workers or any(worker.get("state") != "failed" for worker in workers):
+        return None
+    return str(workers[0].get("error"))
 
 
 def _outcome(
