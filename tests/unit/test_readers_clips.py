@@ -138,13 +138,16 @@ def test_a_clip_of_two_frames_is_read_whole(regression: RegressionReader) -> Non
 
 def test_an_untrained_tracing_is_refused_with_the_reason(tmp_path: Path) -> None:
     spec = InputSpec(rows=32, columns=32)
-    settings = {"classes": 4, "widths": [4]}
+    settings = {"classes": 4, "widths": [4, 4]}
     manifest = _manifest("tracing", "unet", settings, input=spec.model_dump())
     manifest["outputs"] = [_output("ef", "%", needs_motion=True), _output("la_area", "cm2")]
-    pack = write_pack(tmp_path / "p", manifest, build_network("unet", spec, settings))
+    network = build_network("unet", spec, settings)
+    network.set_weights([np.zeros_like(weight) for weight in network.get_weights()])
+    pack = write_pack(tmp_path / "p", manifest, network)
     reading = TracingReader(pack).read(_clip(12))
     assert not reading.findings
-    assert all(len(refusal.reason) > 10 for refusal in reading.refusals)
+    assert {refusal.output for refusal in reading.refusals} == {"ef", "la_area"}
+    assert all("no left-ventricular cavity" in refusal.reason for refusal in reading.refusals)
     assert reading.masks.shape == (12, 150, 150)
     assert reading.volumes_ml is None
 
