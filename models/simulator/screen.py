@@ -260,13 +260,16 @@ class Screen:
             draw.line([(px, py - 4), (px, py + 4)], fill=255)
         draw.line([(x[0], y[0]), (x[1], y[1])], fill=255)
         draw.text(
-            (left + 4, bottom - 24), "1 D  4.53 cm", fill=255, font=_font(layout_font(self.layout))
+            (left + 4, bottom - 24),
+            "1 D  4.53 cm",
+            fill=255,
+            font=_font(letter_height(self.layout)),
         )
         return np.asarray(image) > 127
 
     def _draw_header(self, draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         layout = self.layout
-        size = layout_font(layout)
+        size = letter_height(layout)
         font = _font(size)
         for line in range(layout.header_lines):
             words = "   ".join(rng.choice(_WORDS, int(rng.integers(2, 6))).tolist())
@@ -311,7 +314,7 @@ class Screen:
         x = sector.centre_column + side * self.layout.columns * 0.04
         y = max(4.0, sector.centre_row + 6)
         text = str(rng.choice(["V", "P", "M", "O"]))
-        draw.text((x, y), text, fill=self.layout.ink, font=_font(layout_font(self.layout)))
+        draw.text((x, y), text, fill=self.layout.ink, font=_font(letter_height(self.layout)))
 
     # -- what moves --
 
@@ -353,17 +356,16 @@ def ecg_curve(beats: NDArray[np.float64]) -> NDArray[np.float64]:
     return curve
 
 
-def random_flow(rng: np.random.Generator, sector: Sector) -> tuple[slice, slice]:
+def random_flow(rng: np.random.Generator) -> tuple[slice, slice]:
     """The colour box, as depths and beams."""
     top = int(rng.uniform(0.15, 0.55) * DEPTHS)
     bottom = min(DEPTHS - 4, top + int(rng.uniform(0.25, 0.5) * DEPTHS))
     middle = int(rng.uniform(0.3, 0.7) * BEAMS)
     half = int(rng.uniform(0.15, 0.35) * BEAMS)
-    del sector
     return slice(top, bottom), slice(max(0, middle - half), min(BEAMS, middle + half))
 
 
-def layout_font(layout: Layout) -> int:
+def letter_height(layout: Layout) -> int:
     """Height of the screen's letters."""
     return max(8, round(layout.rows * 0.024))
 

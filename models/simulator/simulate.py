@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +168,7 @@ class FlowBox:
 
     def __init__(self, rng: np.random.Generator, sector: Sector) -> None:
         self._sector = sector
-        self._depths, self._beams = random_flow(rng, sector)
+        self._depths, self._beams = random_flow(rng)
         self._fields = [slow_field(rng, depth_scale=40, beam_scale=25) for _ in range(2)]
         self._drift = float(rng.normal(0, 0.4))
         self._threshold = float(rng.uniform(0.25, 0.5))
@@ -210,11 +209,4 @@ def two_d_region(sector: Sector, box: tuple[int, int, int, int], *, flow: bool) 
         delta_x=sector.cm_per_pixel,
         delta_y=sector.cm_per_pixel,
         reference_row=round(sector.centre_row),
-    )
-
-
-def with_look(look: Look, borrowed: Borrowed, *, share: float = 1.0) -> Look:
-    """A look that takes grain, levels and shading from a real frame."""
-    return replace(
-        look, borrowed=borrowed, borrow_grain=share, borrow_levels=share, borrow_shade=share
     )

@@ -159,7 +159,7 @@ def _spectrum(
     span = (room_up + room_down) * float(rng.uniform(1.05, 1.5))
     baseline = round(height * room_up / (room_up + room_down))
     per_row = span / height
-    velocity: NDArray[np.float64] = (baseline - np.arange(height))[:, None] * per_row
+    velocity: NDArray[np.floating] = (baseline - np.arange(height))[:, None] * per_row
     power = np.zeros((height, len(beats)), np.float32)
     hollow = view is View.PW and rng.random() < 0.8
     for curve, sign in ((up, 1.0), (down, -1.0)):

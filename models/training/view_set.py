@@ -39,6 +39,7 @@ HELD_PATIENTS = 48
 _SIZES = ((240, 320), (240, 320), (200, 280), (300, 400), (316, 384), (480, 640))
 _LEND_A_LOOK = 0.6  #: share of simulated clips that take grain and grey levels from a patient
 _STILLS = (View.PW, View.CW, View.M_MODE)
+_LENT_TO_CHECK = 20  #: stand-ins of each view, held out and for the test; of A4C four times that
 _STILLS_MORE = 3  #: clips of stills for one of the others, which have several frames
 _STUDY = "1.2.826.0.1.3680043.8.498.1"
 
@@ -117,7 +118,7 @@ def plan(
                 for i in range(number)
             ]
             if view in LENT_VIEWS:
-                share = patient_clips if split == "train" else max(1, patient_clips // 8)
+                share = patient_clips if split == "train" else _LENT_TO_CHECK
                 total = share * (4 if view is View.A4C else 1)
                 jobs += [
                     Job(split=split, view=view, seed=first + 50_000 + i, lent=True, frames=1)

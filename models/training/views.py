@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from models.packs import write_pack
 from models.packs.manifest import InputSpec, Manifest
 from models.preprocess import VERSION, fit_grey, normalise
 from models.training import loop
-from models.training.augment import Geometry, move, restyle
+from models.training.augment import Geometry, move
 from models.training.camus import CITATION, Patient
 from models.training.view_evidence import Answers, Verdict, model_card, test_figures
 from models.training.view_set import (
@@ -56,8 +57,38 @@ _GEOMETRY = Geometry(
 )
 _ERASED = 0.25
 _SMOOTHING = 0.05
-_RIGHT_ABOVE = 0.99  #: share of certain labels that must be right on held-out clips
+_RIGHT_ABOVE = 0.97  #: share of certain labels that must be right on held-out clips
 _THRESHOLDS = np.arange(0.40, 0.96, 0.01)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A run down the learning rate; the next one starts with its weights and a fresh optimizer."""
+
+    share: float  #: of the epochs
+    rate: float  #: share of the peak learning rate
+    dropout: float
+    emphasis: Mapping[View, float]  #: how much more often than 1 a view is drawn
+
+
+_ROUNDS = (
+    Round(share=0.48, rate=1.0, dropout=0.4, emphasis={}),
+    # Then the views that are hard to tell from one another, and the one that matters most.
+    Round(
+        share=0.52,
+        rate=0.6,
+        dropout=0.2,
+        emphasis={
+            View.A4C: 3.0,
+            View.A5C: 1.8,
+            View.A2C: 1.8,
+            View.A3C: 1.8,
+            View.OTHER: 2.0,
+            View.PW: 1.2,
+            View.CW: 1.2,
+        },
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +112,24 @@ class Settings:
 
 
 class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras carries no types
-    """Augmented batches in which every view is as frequent, and half of its frames are patients'.
+    """Augmented batches in which every view is as frequent, or by ``emphasis`` more frequent.
 
     A frame of a view with patients' pixels is one of those every other time, so that pixels of
     patients say nothing about which of these views it is.
     """
 
-    def __init__(self, data: ViewSet, *, batch: int, steps: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        data: ViewSet,
+        *,
+        batch: int,
+        steps: int,
+        rng: np.random.Generator,
+        emphasis: Mapping[View, float] | None = None,
+    ) -> None:
         super().__init__(workers=1)
         self._data, self._batch, self._steps, self._rng = data, batch, steps, rng
-        self._chances = _sampling(data)
+        self._chances = _sampling(data, emphasis or {})
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -106,36 +145,64 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras carries
             if CLASSES[label] in _APICAL and rng.random() < _MIRRORED:
                 grey[place] = grey[place, :, ::-1]
         moved = move(grey[..., np.newaxis], _GEOMETRY, rng)[..., 0]
-        looks = np.stack([_erase(restyle(frame, rng), rng) for frame in moved])
+        looks = np.stack([_erase(frame, rng) for frame in _restyle(moved, rng)])
         return normalise(np.rint(looks * 255).astype(np.uint8), SPEC), labels
 
 
 def train(settings: Settings) -> None:
     """Run the whole of it and write the pack."""
-    rng = loop.start(settings.seed)
+    loop.start(settings.seed)
     data = _data(settings)
     log.info("%d frames of %d clips", len(data.label), len(np.unique(data.clip)))
-    chosen = {"classes": len(CLASSES), "widths": list(settings.widths)}
-    network = build_network("view_cnn", SPEC, chosen)
-    total = settings.epochs * settings.steps
-    network.compile(
-        keras.optimizers.AdamW(loop.cosine(settings.rate, total), weight_decay=1e-4),
-        loss=_smoothed,
-        metrics=["accuracy"],
-    )
     settings.out.mkdir(parents=True, exist_ok=True)
     record = settings.out / "training.jsonl"
     record.unlink(missing_ok=True)
+    weights: list[NDArray[np.float32]] | None = None
+    for number in range(len(_ROUNDS)):
+        network, chosen = train_round(settings, data, number, weights, record)
+        weights = network.get_weights()
+    _write(settings, network, chosen, data)
+
+
+def train_round(
+    settings: Settings,
+    data: ViewSet,
+    number: int,
+    weights: list[NDArray[np.float32]] | None,
+    record: Path,
+) -> tuple[keras.Model, dict[str, Any]]:
+    """One of the rounds, from ``weights`` on: the network, and the settings it is built with."""
+    part = _ROUNDS[number]
+    epochs = max(1, round(settings.epochs * part.share))
+    chosen = {
+        "classes": len(CLASSES),
+        "widths": list(settings.widths),
+        "dropout": part.dropout,
+    }
+    network = build_network("view_cnn", SPEC, chosen)
+    if weights is not None:
+        network.set_weights(weights)
+    rate = loop.cosine(settings.rate * part.rate, epochs * settings.steps)
+    network.compile(
+        keras.optimizers.AdamW(rate, weight_decay=1e-4), loss=_smoothed, metrics=["accuracy"]
+    )
     held = data.part("held")
+    batches = ViewBatches(
+        data.part("train"),
+        batch=settings.batch,
+        steps=settings.steps,
+        rng=np.random.default_rng(settings.seed + 1000 * number),
+        emphasis=part.emphasis,
+    )
     network.fit(
-        ViewBatches(data.part("train"), batch=settings.batch, steps=settings.steps, rng=rng),
-        epochs=settings.epochs,
+        batches,
+        epochs=epochs,
         validation_data=(normalise(held.grey, SPEC), held.label),
         validation_batch_size=256,
         callbacks=[loop.EpochLog(record)],
         verbose=0,
     )
-    _write(settings, network, chosen, data)
+    return network, chosen
 
 
 def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], data: ViewSet) -> None:
@@ -213,7 +280,7 @@ def choose_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -
 
 
 def choose_threshold(chances: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The lowest score from which on 99 % of the labels are right; 0.95 if there is none."""
+    """The lowest score from which on 97 % of the labels are right; 0.95 if there is none."""
     score, right = chances.max(axis=1), chances.argmax(axis=1) == labels
     for limit in _THRESHOLDS.tolist():
         certain = score >= limit
@@ -242,14 +309,35 @@ def _data(settings: Settings) -> ViewSet:
     return data
 
 
-def _sampling(data: ViewSet) -> NDArray[np.float64]:
+def _sampling(data: ViewSet, emphasis: Mapping[View, float]) -> NDArray[np.float64]:
     chances = np.zeros(len(data.label))
     for label in np.unique(data.label):
         parts = [(data.label == label) & (data.lent == lent) for lent in (False, True)]
         shown = [part for part in parts if part.any()]
         for part in shown:
-            chances[part] = 1 / len(shown) / part.sum()
+            wanted = emphasis.get(CLASSES[label], 1.0)
+            chances[part] = wanted / len(shown) / part.sum()
     return np.asarray(chances / chances.sum(), np.float64)
+
+
+def _restyle(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Other gains, contrasts, blurs and grains over (n, rows, columns); black stays black."""
+    count = len(frames)
+
+    def each(low: float, high: float) -> NDArray[np.float32]:
+        return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
+
+    inside = frames > 0
+    share = each(0, 1) * (each(0, 1) < 0.5)
+    # A triangle filter of three pixels down and across, mixed in by share.
+    down = (np.roll(frames, 1, 1) + np.roll(frames, -1, 1)) / 4 + frames / 2
+    across = (np.roll(down, 1, 2) + np.roll(down, -1, 2)) / 4 + down / 2
+    out = frames + share * (across - frames)
+    grain = rng.standard_normal(frames.shape, np.float32)
+    out = out * (1 + each(0, 0.2) * (each(0, 1) < 0.4) * grain)
+    out += each(0, 0.05) * (each(0, 1) < 0.3) * rng.standard_normal(frames.shape, np.float32)
+    out = np.clip(out * each(0.65, 1.5) + each(-0.08, 0.12), 0, 1) ** each(0.6, 1.6)
+    return np.where(inside, out, 0).astype(np.float32)
 
 
 def _erase(frame: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -309,8 +397,8 @@ def main() -> None:
     parser.add_argument("--camus", type=Path, required=True, help="folder of CAMUS frames")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pack")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=200, help="batches in an epoch")
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=100, help="batches in an epoch")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
