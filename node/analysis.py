@@ -175,8 +175,8 @@ class _Packs:
         )
 
     def warm(self) -> None:
-        """Build and compile every network by running it on a clip that shows nothing."""
-        clip = Clip.from_frames(_grey_sector(), spacing_mm=0.5)
+        """Build and compile every network by running it on a clip that shows only speckle."""
+        clip = Clip.from_frames(_speckled_sector(), spacing_mm=0.5)
         if self.view is not None:
             self.view.read(clip)
         for tracer in self.tracings:
@@ -212,11 +212,13 @@ def _share_cores(workers: int) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _grey_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Two frames of an even grey fan."""
+def _speckled_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Two frames of a fan of speckle: a still one would be taken for a page of the screen."""
     rows, columns = np.mgrid[0:120, -80:80]
     fan = (np.abs(columns) < rows * 0.6) & (np.hypot(rows, columns) < 118)
-    return np.repeat((fan * 90).astype(np.uint8)[np.newaxis], 2, axis=0)
+    speckle = np.random.default_rng(1).integers(40, 200, (2, *fan.shape), dtype=np.uint8)
+    speckle[:, ~fan] = 0
+    return speckle
 
 
 def _spoken(pack: Pack, allow_simulated: bool) -> tuple[OutputSpec, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -103,6 +104,7 @@ def read_files(
         refused = [_not_read(path, header) for path, header in zip(paths, headers, strict=True)]
         return Outcome(clips=tuple(refused), results=())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("node").setLevel(logging.CRITICAL)  # the command itself says what failed
     report_settings = ReportSettings(simulated_evidence=settings.analysis.allow_simulated_evidence)
     count = min(settings.analysis.workers, readable)
     executor = WorkerProcesses(
