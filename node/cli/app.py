@@ -7,7 +7,6 @@ that ``echonode status`` answers at once.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -91,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(ExitCode.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of a pipe has gone, as `head` does; nothing is left to say to it.
-        sys.stderr.close()
-        return int(ExitCode.OK)
+    except OSError as error:
+        # The edge of the process: a full disk behind stdout, a folder that has gone.
+        say(f"echonode: {error.filename or 'output'}: {error.strerror}")
+        return int(ExitCode.FAILED)
     return code if isinstance(code, int) else int(ExitCode.OK)
