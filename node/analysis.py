@@ -70,7 +70,7 @@ def reason_to_skip(seen: ClipView) -> str | None:
     if seen.view is None:
         return "no view could be named"
     if seen.view.view is not views.View.A4C:
-        return f"the view is {seen.view.view.value}; the models read apical four-chamber clips"
+        return f"the models read apical four-chamber clips, not {seen.view.view.value}"
     if not seen.view.certain:
         return "it may be an apical four-chamber view, but the view is uncertain"
     return _WHY_NOT.get(seen.mode)

@@ -19,7 +19,7 @@ from itertools import groupby
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from models.finding import Finding, Kind, Method, PackRef
+from models.finding import Finding, Kind, Method, PackRef, Refusal
 from models.tasks import TASKS
 from models.views import ViewCall
 from node.results import codes, content
@@ -201,11 +201,7 @@ def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Sou
                 findings=tuple(
                     finding for finding in clip.findings if withheld(finding, settings) is None
                 ),
-                left_out=tuple(
-                    f"{_output_title(refusal.output)} by {_pack_words(refusal.pack)}: "
-                    f"{refusal.reason}"
-                    for refusal in clip.refusals
-                ),
+                left_out=tuple(_refusal_lines(clip.refusals)),
             )
         )
     if len({source.ref.study_instance_uid for source in sources}) > 1:
@@ -213,6 +209,15 @@ def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Sou
     if len({source.ref.sop_instance_uid for source in sources}) < len(sources):
         raise ResultError("a clip was given twice")
     return sorted(sources, key=lambda source: source.order)
+
+
+def _refusal_lines(refusals: Sequence[Refusal]) -> Iterator[str]:
+    """What was not given, a reason once for all that it kept back."""
+    titles: dict[tuple[PackRef, str], list[str]] = {}
+    for refusal in refusals:
+        titles.setdefault((refusal.pack, refusal.reason), []).append(_output_title(refusal.output))
+    for (pack, reason), names in titles.items():
+        yield f"{', '.join(names)} by {_pack_words(pack)}: {reason}"
 
 
 # The header.
