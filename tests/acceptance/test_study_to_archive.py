@@ -12,6 +12,7 @@ import httpx
 import pytest
 from pydicom import Dataset, dcmread
 
+from models.clip import read_header
 from tests.peers import Archive, orthanc, require, send, storescp, wait_until
 from tests.running_node import REAL_CINE, RunningNode, variant
 
@@ -197,7 +198,7 @@ def test_every_real_file_is_kept_and_named_or_plainly_refused(
         assert sent.returncode == 0, f"{path.name}: {sent.stdout}{sent.stderr}"
 
     for path in files:
-        header = dcmread(path, stop_before_pixels=True)
+        header = read_header(path)
         uid = str(header.StudyInstanceUID)
         shown = node.wait_for(uid, "done", "ignored", "failed")
         assert shown["study"]["state"] != "failed", (path.name, shown["timeline"])
@@ -231,5 +232,5 @@ _PROPOSALS = {
 
 
 def _propose(path: Path) -> tuple[str, ...]:
-    syntax = str(dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)
+    syntax = str(read_header(path).file_meta.TransferSyntaxUID)
     return ("-R", *_PROPOSALS[syntax])
