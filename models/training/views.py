@@ -210,7 +210,7 @@ def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], dat
     held_logits = _logits(network, held.grey)
     temperature = choose_temperature(held_logits, held.label)
     chances = clip_means(softmax(held_logits, temperature=temperature), held.clip)
-    threshold = choose_threshold(chances, first_of_clip(held.label, held.clip))
+    threshold = choose_threshold(*_moving(chances, first_of_clip(held.label, held.clip)))
     manifest: dict[str, Any] = {
         "name": "views",
         "version": "1.0.0",
@@ -287,6 +287,17 @@ def choose_threshold(chances: NDArray[np.float64], labels: NDArray[np.int64]) ->
         if certain.any() and right[certain].mean() >= _RIGHT_ABOVE:
             return float(limit)
     return 0.95
+
+
+def _moving(
+    chances: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Two-dimensional clips alone, and no still among the answers: the reader leaves stills to
+    the header, and asks the threshold of these."""
+    still = np.array([view in (View.PW, View.CW, View.M_MODE) for view in CLASSES])
+    kept = ~still[labels]
+    answers = np.where(still, 0.0, chances[kept])
+    return answers / answers.sum(axis=1, keepdims=True), labels[kept]
 
 
 def _data(settings: Settings) -> ViewSet:
