@@ -57,7 +57,7 @@ def test_figures(verdict: Verdict, *, seed: int) -> dict[str, Any]:
     top_two = (np.argsort(chances, axis=1)[:, -2:] == label[:, None]).any(axis=1)
     return {
         "simulated": {
-            "what": "simulated clips that training and choices never saw, 16 classes, by picture alone",
+            "what": "simulated clips that no weight or choice saw, 16 classes, by picture alone",
             "clips": len(label),
             "accuracy": _share(right, rng),
             "top_two": _share(top_two, rng),
