@@ -15,6 +15,7 @@ from models.simulator.beams import BeamPainter
 from models.simulator.clip import SimulatedClip, Truth
 from models.simulator.heart import random_heart
 from models.simulator.look import Borrowed, random_look
+from models.simulator.regions import box_of, two_d_region
 from models.simulator.screen import Screen, luma, place_sector, random_layout
 from models.simulator.sector import Probe, Sector
 from models.simulator.shapes import Ellipse, HalfPlane, Tube
@@ -69,8 +70,6 @@ def simulate_other(
         pictures.append(
             screen.frame(np.maximum.reduce(drawn), progress=index / count, phase=0, beats=3)
         )
-    from models.simulator.simulate import box_of, two_d_region
-
     box = box_of(screen.mask)
     boxes = [box_of(sector.mask) for sector in sectors]
     return SimulatedClip(

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from models.simulator.anatomy import Anatomy, build_anatomy
 from models.simulator.beams import BeamPainter
-from models.simulator.clip import Region, RegionFormat, RegionType, SimulatedClip, Truth
+from models.simulator.clip import SimulatedClip, Truth
 from models.simulator.heart import Heart, random_heart
 from models.simulator.look import Borrowed, Look, random_look, slow_field
+from models.simulator.others import simulate_other
+from models.simulator.regions import box_of, two_d_region
 from models.simulator.screen import Layout, Screen, place_sector, random_flow, random_layout
 from models.simulator.sector import Sector
+from models.simulator.stills import simulate_still
 from models.views import View
 
 _STILLS = (View.PW, View.CW, View.M_MODE)
@@ -72,12 +75,8 @@ def simulate(
         raise ValueError(f"a clip needs at least one frame, not {frames}")
     rng = np.random.default_rng([seed, tuple(View).index(view)])
     if view in _STILLS:
-        from models.simulator.stills import simulate_still
-
         return simulate_still(view, rng=rng, seed=seed, frames=frames or 1, size=size)
     if view is View.OTHER:
-        from models.simulator.others import simulate_other
-
         return simulate_other(rng=rng, seed=seed, frames=frames, size=size, borrowed=borrowed)
     heart = random_heart(rng, ef_percent=ef, lead=lead)
     anatomy = build_anatomy(view, heart, rng)
@@ -189,24 +188,3 @@ class FlowBox:
         shown[window] = dark & (np.abs(speed[window]) > 0.25)
         where = self._sector.draw(shown) > 0.5
         return np.where(where, self._sector.draw(np.asarray(speed, np.float32)), np.nan)
-
-
-def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The half-open box (top, left, bottom, right) around a mask's pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
-
-
-def two_d_region(sector: Sector, box: tuple[int, int, int, int], *, flow: bool) -> Region:
-    """The region that a machine would declare for the sector."""
-    return Region(
-        format=RegionFormat.TWO_D,
-        type=RegionType.COLOUR_FLOW if flow else RegionType.TISSUE,
-        top=box[0],
-        left=box[1],
-        bottom=box[2],
-        right=box[3],
-        delta_x=sector.cm_per_pixel,
-        delta_y=sector.cm_per_pixel,
-        reference_row=round(sector.centre_row),
-    )

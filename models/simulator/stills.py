@@ -17,6 +17,7 @@ from models.simulator.beams import BeamPainter
 from models.simulator.clip import Region, RegionFormat, RegionType, SimulatedClip, Truth
 from models.simulator.heart import Heart, random_heart
 from models.simulator.look import random_look
+from models.simulator.regions import box_of, two_d_region
 from models.simulator.screen import Layout, Screen, ecg_curve, place_sector, random_layout
 from models.views import View
 
@@ -75,8 +76,6 @@ def _guide(
     rng: np.random.Generator, heart: Heart, layout: Layout, box: tuple[int, int, int, int]
 ) -> tuple[NDArray[np.uint8], list[Region], tuple[int, int, int, int]]:
     """The small picture above the strip, with the cursor line through it."""
-    from models.simulator.simulate import box_of, two_d_region
-
     anatomy = build_anatomy(_GUIDES[int(rng.integers(len(_GUIDES)))], heart, rng)
     sector = place_sector(layout, rng, depth_cm=anatomy.depth_cm, box=box)
     painter = BeamPainter(anatomy, sector, random_look(rng), rng)
