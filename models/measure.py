@@ -26,6 +26,7 @@ _LEAST_SOLID = 0.80  # cavity area over the area of its convex hull
 _LEAST_PIXELS = 60
 _MOST_BORDER = 0.12  # share of the cavity's outline that may lie on the frame's edge
 _LEAST_SLENDER, _MOST_SLENDER = 0.9, 5.0  # long axis over greatest diameter
+_MOST_LEANING = 0.75  # cosine between long axis and annulus
 _MOST_BAD_FRAMES = 0.34
 _MOST_JUMPING = 0.15  # share of frames that may leave the smooth curve by a third
 _SHORTEST_MS = 250.0  # contraction alone takes about 300 ms
@@ -98,15 +99,22 @@ def measure_ventricle(
     hinge_one, hinge_two = _hinges(outline, myocardium, atrium, size)
     base = (hinge_one + hinge_two) / 2
     far = np.linalg.norm((outline - base) * size, axis=1)
-    apex = outline[int(np.argmax(far))].astype(np.float64)
+    # The tip is blunt: the middle of the outline's farthest pixels, not the first of them.
+    apex = outline[far >= far.max() - size.mean() / 2].mean(axis=0)
     # The outermost pixel's centre is half a pixel inside the edge.
     length = float(far.max()) + float(size.mean()) / 2
-    axis = (apex - base) * size / float(far.max())
+    axis = (apex - base) * size
+    axis /= np.linalg.norm(axis)
+    annulus = (hinge_two - hinge_one) * size
+    leaning = abs(float(axis @ annulus)) / float(np.linalg.norm(annulus))
     along = ((np.argwhere(window) - base) * size) @ axis
     counts, _ = np.histogram(along, bins=discs, range=(0.0, length))
     thickness = length / discs
     diameters = counts * (row_mm * column_mm) / thickness
-    if not _LEAST_SLENDER <= length / max(diameters.max(), 1e-9) <= _MOST_SLENDER:
+    if (
+        leaning > _MOST_LEANING
+        or not _LEAST_SLENDER <= length / max(diameters.max(), 1e-9) <= _MOST_SLENDER
+    ):
         raise MeasureError("the traced cavity does not have the shape of a ventricle")
     return Ventricle(
         volume_ml=float(np.sum(np.pi / 4 * diameters**2) * thickness / 1000),
@@ -164,7 +172,7 @@ def smooth_curve(times_ms: NDArray[np.float64], raw: NDArray[np.float64]) -> Cur
     smooth = filled
     if len(times) >= 7 and step <= 45.0:
         calm = ndimage.median_filter(filled, size=3, mode="nearest")
-        window = max(5, 2 * round(75.0 / step) + 1)
+        window = max(5, 2 * round(50.0 / step) + 1)
         if window <= len(times):
             smooth = signal.savgol_filter(calm, window, 2, mode="interp")
         jumping = np.abs(filled - smooth) > np.median(filled) / 3

@@ -29,10 +29,11 @@ from models.simulator.beams import BeamPainter
 from models.simulator.clip import SimulatedClip, Truth
 from models.simulator.heart import random_heart
 from models.simulator.look import Borrowed, borrow_look, random_look, slow_field, stretch
+from models.simulator.regions import box_of, two_d_region
 from models.simulator.screen import Screen, place_sector, random_layout
 from models.simulator.sector import BEAMS, DEPTHS, Probe, Sector
 from models.simulator.shapes import HalfPlane, Tube
-from models.simulator.simulate import FlowBox, box_of, two_d_region
+from models.simulator.simulate import FlowBox
 from models.training.camus import Patient, TracedFrame
 from models.views import View
 
