@@ -31,16 +31,16 @@ _NO_RATE_MS = 1000.0  # slower than any machine: the reader knows that these are
 
 CAVEATS = (
     (
-        "Truth is an expert's tracing of the same two frames, measured by discs in one plane: not the "
-        "biplane volume of the clinic."
+        "Truth is an expert's tracing of the same two frames, measured by discs in one plane: not "
+        "the biplane volume of the clinic."
     ),
     (
         "CAMUS is one hospital and one maker; patients of the validation split took no part in "
         "training or in any choice."
     ),
     (
-        "A cine made from a patient is the real end-diastolic and end-systolic frame, warped for the "
-        "moments between: no valves open and no speckle changes in it."
+        "A cine made from a patient is the real end-diastolic and end-systolic frame, warped for "
+        "the moments between: no valves open and no speckle changes in it."
     ),
     (
         "With 50 patients the seed of a training alone moves the error of the ejection fraction by "
