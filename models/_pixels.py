@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import config
 from pydicom.uid import UID, ExplicitVRBigEndian
 
 from models._colour import Planes, luma, read_palette, tell_planes, ybr_to_rgb
@@ -44,7 +45,8 @@ class FrameReader:
             ClipError: they are not, cannot, or their transfer syntax is not decoded here.
         """
         if opened.pixels is None:
-            name = UID(text(opened.header, "SOPClassUID")).name or "the object"
+            stated = UID(text(opened.header, "SOPClassUID"), config.IGNORE)
+            name = stated.name or "the object"
             raise ClipError(f"{name} holds no pixel data: it is no clip")
         self.layout: Final = read_layout(opened.header)
         self._opened: Final = opened
