@@ -34,6 +34,8 @@ Weights derived from these must carry the same licence. Cite:
 The software of echonode around them has its own licence (Apache-2.0).
 """
 
+_TESTED_ON = "CAMUS validation split, 50 patients, two traced frames each, single plane"
+
 
 def pack_camus(
     out: Path,
@@ -65,11 +67,28 @@ def pack_camus(
             key: report[key][output["name"]]
             for key in ("two_real_frames", "cines_made_from_patients")
         }
+        output["tested_on"] = tested_words(output["unit"], output["figures"]["two_real_frames"])
     write_pack(out, {**manifest, "outputs": outputs}, network)
     judge.write_report(out, report)
     (out / "LICENSE").write_text(LICENCE_TEXT)
     (out / "MODEL_CARD.md").write_text(card)
     return load_pack(out)
+
+
+def tested_words(unit: str, figures: Mapping[str, Any]) -> str:
+    """On what an output was tested and how that went, for the reader of a report.
+
+    An output that was not better than always saying the patients' mean says so itself.
+    """
+    mae, r2 = figures["mae"], figures["r2"]
+    guess = figures["mae_of_predicting_the_mean"]
+    unit = "points" if unit == "%" else unit
+    words = (
+        f"{_TESTED_ON}: mean absolute error {mae[0]:.1f} {unit} ({mae[1]:.1f} to {mae[2]:.1f}) "
+        f"against {guess:.1f} of always saying the mean, R2 {r2[0]:.2f} "
+        f"({r2[1]:.2f} to {r2[2]:.2f})"
+    )
+    return words if r2[1] > 0 else f"{words}: NOT SHOWN TO BE BETTER THAN SAYING THE MEAN"
 
 
 def patient_output(name: str, unit: str, **more: object) -> dict[str, object]:
@@ -79,7 +98,7 @@ def patient_output(name: str, unit: str, **more: object) -> dict[str, object]:
         "kind": Kind.MEASUREMENT,
         "unit": unit,
         "evidence": Evidence.PATIENTS,
-        "tested_on": "CAMUS validation split, 50 patients, two traced frames each, single plane",
+        "tested_on": _TESTED_ON,
         **more,
     }
 
