@@ -101,8 +101,8 @@ def test_figures(verdict: Verdict, *, seed: int) -> dict[str, Any]:
     }
 
 
-def model_card(manifest: Manifest, figures: dict[str, Any]) -> str:
-    """The card of the pack, in Markdown."""
+def evaluation_page(manifest: Manifest, figures: dict[str, Any]) -> str:
+    """The figures of the pack, in Markdown, and what they do not show."""
     simulated, patients, bent = (
         figures["simulated"],
         figures["patients"],
@@ -137,27 +137,9 @@ def model_card(manifest: Manifest, figures: dict[str, Any]) -> str:
     ]
     table = "\n".join(f"| {what} | {count} | {result} |" for what, count, result in measured)
     rows = "\n".join(f"| {view} | {share:.0%} |" for view, share in simulated["by_view"].items())
-    network = ", ".join(f"{key} {value}" for key, value in manifest.network.settings.items())
-    return f"""# views {manifest.version}
+    return f"""# views {manifest.version}: evaluation
 
-{manifest.title}. Research use only, not for diagnosis.
-
-## What it does
-Up to {manifest.input.frames} frames spread over a clip, cropped to the sector and fitted to
-{manifest.input.rows} x {manifest.input.columns}; the mean of their calibrated probabilities; the
-most probable of {len(manifest.classes)} classes (the 15 views of Madani et al. 2018 and "other").
-A label below {manifest.certain_from} is given as uncertain. A header that declares Doppler or
-M-mode goes before the picture.
-
-## Network
-`{manifest.network.name}` ({network}): the six 3x3 convolutions of Madani et al. with fewer filters,
-and an average pool before dense layers of 256 and 128 in place of 1028 and 512, to keep the pack
-small. It returns logits; they are divided by {manifest.temperature} before the softmax.
-
-## Trained on
-{manifest.trained_on}.
-
-`{manifest.training_command}`
+Research use only, not for diagnosis. In brackets: 95 % bootstrap intervals.
 
 ## Measured
 | on | n | result (95 % interval) |
@@ -180,6 +162,34 @@ The threshold is the lowest score from which 97 % of the labels of two-dimension
 are right. That rule first counted Doppler stills too, whose pictures are easily confused and whose
 header decides in practice, and gave 0.83; it was narrowed after two real four-chamber cines of
 another maker had been read right but with 0.76 and 0.81. So "certain" on those two is no evidence.
+"""
+
+
+def model_card(manifest: Manifest) -> str:
+    """The card of the pack, in Markdown."""
+    network = ", ".join(f"{key} {value}" for key, value in manifest.network.settings.items())
+    return f"""# views {manifest.version}
+
+{manifest.title}. Research use only, not for diagnosis.
+
+## What it does
+Up to {manifest.input.frames} frames spread over a clip, cropped to the sector and fitted to
+{manifest.input.rows} x {manifest.input.columns}; the mean of their calibrated probabilities; the
+most probable of {len(manifest.classes)} classes (the 15 views of Madani et al. 2018 and "other").
+A label below {manifest.certain_from} is given as uncertain. A header that declares Doppler or
+M-mode goes before the picture.
+
+## Network
+`{manifest.network.name}` ({network}): the six 3x3 convolutions of Madani et al. with fewer filters,
+and an average pool before dense layers of 256 and 128 in place of 1028 and 512, to keep the pack
+small. It returns logits; they are divided by {manifest.temperature} before the softmax.
+
+## Trained on
+{manifest.trained_on}.
+
+`{manifest.training_command}`
+
+How good it is, on what, and what that does not show: `evaluation.md`.
 
 ## Licence
 {manifest.licence}. Cite: {manifest.citations[0]}.

@@ -28,7 +28,13 @@ from models.preprocess import VERSION, fit_grey, normalise
 from models.training import loop
 from models.training.augment import Geometry, move
 from models.training.camus import CITATION, Patient
-from models.training.view_evidence import Answers, Verdict, model_card, test_figures
+from models.training.view_evidence import (
+    Answers,
+    Verdict,
+    evaluation_page,
+    model_card,
+    test_figures,
+)
 from models.training.view_set import (
     CLASSES,
     ViewSet,
@@ -213,7 +219,7 @@ def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], dat
     threshold = choose_threshold(*_moving(chances, first_of_clip(held.label, held.clip)))
     manifest: dict[str, Any] = {
         "name": "views",
-        "version": "1.0.0",
+        "version": "0.1.0",
         "kind": "view",
         "title": "Which of fifteen echocardiographic views a clip shows",
         "network": {"name": "view_cnn", "settings": chosen},
@@ -260,7 +266,8 @@ def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], dat
     )
     figures = test_figures(verdict, seed=settings.seed)
     (settings.out / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (settings.out / "MODEL_CARD.md").write_text(model_card(pack.manifest, figures))
+    (settings.out / "evaluation.md").write_text(evaluation_page(pack.manifest, figures))
+    (settings.out / "MODEL_CARD.md").write_text(model_card(pack.manifest))
     (settings.out / "LICENSE").write_text(_licence(pack.manifest))
     log.info("%s", json.dumps({k: v for k, v in figures.items() if k != "confusion"}))
 
