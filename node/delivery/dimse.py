@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import structlog
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -15,6 +15,9 @@ from node.delivery.sending import Answer, Outgoing
 from node.settings import DimseDestination
 
 log = structlog.get_logger(__name__)
+
+# A file that is sent by its path goes out as it lies there, not decoded and encoded again.
+_config.STORE_SEND_CHUNKED_DATASET = True
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 # PS3.4 Table B.2-1: the object is stored, and the archive changed or missed something.
@@ -68,15 +71,18 @@ class DimseSender:
     def _send_one(self, association: Association, outgoing: Outgoing) -> Answer:
         if not association.is_established:
             return _refused(outgoing, self._why_not(association))
-        dataset = _in_accepted_syntax(association, outgoing)
-        if dataset is None:
+        accepted = _accepted_syntaxes(association, outgoing)
+        if not accepted:
             return _refused(
                 outgoing,
                 f"{self._destination.name} accepts no transfer syntax for SOP class "
                 f"{UID(outgoing.sop_class_uid).name}; enable the class at the PACS",
             )
         try:
-            status = association.send_c_store(dataset)
+            if outgoing.transfer_syntax_uid in accepted:
+                status = association.send_c_store(outgoing.path)  # the very bytes of the file
+            else:
+                status = association.send_c_store(_unpacked(outgoing))
         except (RuntimeError, ValueError, OSError) as error:
             # The association ended, or the data set cannot be encoded for it.
             return _refused(outgoing, f"not sent to {self._destination.name}: {error}")
@@ -105,20 +111,18 @@ def _contexts(objects: Sequence[Outgoing]) -> list[PresentationContext]:
     return [build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in wanted]
 
 
-def _in_accepted_syntax(association: Association, outgoing: Outgoing) -> Dataset | None:
-    """The object as the peer takes it; its own encoding first. None where it takes none."""
-    accepted = {
-        context.transfer_syntax[0]
+def _accepted_syntaxes(association: Association, outgoing: Outgoing) -> set[str]:
+    return {
+        str(context.transfer_syntax[0])
         for context in association.accepted_contexts
         if context.abstract_syntax == outgoing.sop_class_uid
     }
-    if not accepted:
-        return None
+
+
+def _unpacked(outgoing: Outgoing) -> Dataset:
+    """The same object uncompressed, for an archive that does not take its encoding (PS3.5 A.4)."""
     dataset = dcmread(outgoing.path)
-    if outgoing.transfer_syntax_uid in accepted:
-        return dataset
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        # The same picture, unpacked: archives without JPEG take it so (PS3.5 A.4).
         dataset.decompress(generate_instance_uid=False)
     return dataset
 

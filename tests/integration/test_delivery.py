@@ -16,6 +16,7 @@ from node.delivery.dimse import DimseSender
 from node.delivery.outbox import Outbox
 from node.delivery.sending import Answer, Outgoing, Sender
 from node.delivery.stow import StowSender
+from node.intake import content_digest
 from node.settings import DeliverySettings, DicomwebDestination, DimseDestination
 from storage import catalog
 from storage.database import Database
@@ -76,6 +77,7 @@ def test_a_jpeg_object_reaches_the_archive_unchanged(tmp_path: Path) -> None:
         answer = only(to(archive).send([outgoing(path)]))
         (kept,) = archive.files()
         received = dcmread(kept)
+        assert content_digest(kept) == content_digest(path)
 
     assert (answer.accepted, answer.status) == (True, 0x0000)
     assert received.file_meta.TransferSyntaxUID == dcmread(path).file_meta.TransferSyntaxUID
