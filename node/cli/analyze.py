@@ -60,6 +60,8 @@ def analyze(
                 print_text(f"{Path(clip.file).name}: {reason}")
         written = [(item.kind, item.path) for item in outcome.results]
         print_table("Results", ("kind", "path"), written, long=("path",))
+    if outcome.problems:
+        raise Problem("; ".join(outcome.problems))
     if all(clip.unreadable for clip in outcome.clips):
         raise Problem("none of the files could be read; 'refused' says why")
 

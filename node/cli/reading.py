@@ -82,10 +82,11 @@ class ResultFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """All that came of some files."""
+    """All that came of some files. ``problems`` are results that could not be made, and why."""
 
     clips: tuple[ReadClip, ...]
     results: tuple[ResultFile, ...]
+    problems: tuple[str, ...] = ()
 
 
 def read_files(
@@ -113,14 +114,11 @@ def read_files(
         initargs=(tuple(str(pack.folder) for pack in packs), count, _LOG),
         time_limit_s=settings.analysis.time_limit_s,
     )
-    try:
-        with executor:
-            reader = _Reader(executor, out, settings, report_settings)
-            clips = tuple(reader.read(paths, headers))
-        reports = _write_reports(clips, packs, out, report_settings)
-    except ResultError as error:
-        raise Problem(f"a result could not be made: {error}") from error
-    return Outcome(clips=clips, results=(*reports, *reader.written))
+    with executor:
+        reader = _Reader(executor, out, settings, report_settings)
+        clips = tuple(reader.read(paths, headers))
+    reports, problems = _write_reports(clips, packs, out, report_settings)
+    return Outcome(clips=clips, results=(*reports, *reader.written), problems=tuple(problems))
 
 
 class _Reader:
@@ -269,27 +267,45 @@ def _unreadable(path: Path, header: Dataset, reason: str) -> ReadClip:
 
 def _write_reports(
     clips: Sequence[ReadClip], packs: Sequence[Pack], out: Path, settings: ReportSettings
-) -> list[ResultFile]:
-    """One report for each study in which a model read a clip, as the node would make it."""
-    written = []
+) -> tuple[list[ResultFile], list[str]]:
+    """One report for each study in which a model read a clip, as the node would make it.
+
+    Returns what was written, and a line for each study whose report could not be made.
+    """
+    written, problems = [], []
     for study in dict.fromkeys(clip.study_instance_uid for clip in clips if clip.analysed):
-        encoded = build_report(
-            [
-                clip.result
-                for clip in clips
-                if clip.study_instance_uid == study and clip.result is not None
-            ],
-            revision=1,
-            predecessor=None,
-            settings=settings,
-            created_at=datetime.now(UTC),
-            tested_on={
-                (pack.ref, output.name): output.tested_on
-                for pack in packs
-                for output in pack.manifest.outputs
-            },
-        )
         path = out / f"report-{study_key(str(study))}.dcm"
-        write_result(path, encoded)
-        written.append(ResultFile(kind="sr", path=str(path)))
-    return written
+        try:
+            encoded = build_report(
+                _of_study(clips, study),
+                revision=1,
+                predecessor=None,
+                settings=settings,
+                created_at=datetime.now(UTC),
+                tested_on={
+                    (pack.ref, output.name): output.tested_on
+                    for pack in packs
+                    for output in pack.manifest.outputs
+                },
+            )
+            write_result(path, encoded)
+        except (ResultError, Problem) as error:
+            problems.append(f"no report {path}: {error}")
+        else:
+            written.append(ResultFile(kind="sr", path=str(path)))
+    return written, problems
+
+
+def _of_study(clips: Sequence[ReadClip], study: str | None) -> list[ClipResult]:
+    """What a report of the study speaks of: of files with one SOP Instance UID, the first.
+
+    A report can name a UID once only, and a node would keep the first and quarantine the rest.
+    """
+    chosen: dict[str | None, ReadClip] = {}
+    for clip in clips:
+        if clip.study_instance_uid != study or clip.result is None:
+            continue
+        first = chosen.setdefault(clip.sop_instance_uid, clip)
+        if first is not clip:
+            say(f"note: {clip.file} has the SOP Instance UID of {first.file}: not in the report")
+    return [clip.result for clip in chosen.values() if clip.result is not None]

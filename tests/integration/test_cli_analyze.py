@@ -130,3 +130,18 @@ def test_a_reader_gets_a_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for words in ("Left ventricular ejection fraction (ef)", "patients", "not for diagnosis"):
         assert words in done.stdout
+
+
+def test_two_files_with_one_uid_are_both_read_and_the_report_names_the_first(
+    tmp_path: Path,
+) -> None:
+    first = variant(tmp_path)
+    second = tmp_path / "copy.dcm"
+    second.write_bytes(first.read_bytes())
+    done = analyze(first, second, "--out", tmp_path / "out", "--json")
+
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert [bool(clip["findings"]) for clip in answer["clips"]] == [True, True]
+    assert [item["kind"] for item in answer["results"]].count("sr") == 1
+    assert f"{second} has the SOP Instance UID of {first}" in done.stderr
