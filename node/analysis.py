@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,14 @@ from models.explain.gradient import input_gradient
 from models.finding import Finding, PackRef, Refusal
 from models.packs import OutputSpec, Pack, PackError, PackKind, load_pack
 from models.preprocess import fit_grey
-from models.readers import RegressionReader, RegressionReading, TracingReader, TracingReading
+from models.readers import (
+    Reading,
+    RegressionReader,
+    RegressionReading,
+    TracingReader,
+    TracingReading,
+)
+from models.tasks import TASKS
 from node.evidence import may_speak, reportable
 
 MOST_MAPS = 6
@@ -244,8 +251,10 @@ def _draw(
     allow_simulated: bool,
 ) -> panels.Picture:
     """The picture of a clip, with what may be reported and nothing else."""
-    said = [(reader.pack, reading) for reader, reading in traced]
-    said += [(reader.pack, reading) for reader, reading in regressed]  # type: ignore[misc]
+    said: list[tuple[Pack, Reading]] = [
+        *((reader.pack, reading) for reader, reading in traced),
+        *((reader.pack, reading) for reader, reading in regressed),
+    ]
     findings = [finding for _, reading in said for finding in reading.findings]
     refusals = [
         refusal
@@ -268,12 +277,23 @@ def _draw(
             clip_frames=clip.frame_count,
             findings=reportable(findings, allow_simulated=allow_simulated)[0],
             refusals=tuple(refusals),
+            cautions=tuple(_cautions(said, allow_simulated)),
             tracing=_tracing(*shown[0]) if shown else None,
             maps=tuple(maps[:MOST_MAPS]),
             method=f"SmoothGrad, {smoothgrad.SAMPLES} samples, "
             f"sigma {100 * smoothgrad.SIGMA:.0f} %",
         ),
     )
+
+
+def _cautions(said: Sequence[tuple[Pack, Reading]], allow_simulated: bool) -> Iterator[str]:
+    """What packs say a reader must know beside the values that they gave."""
+    for pack, reading in said:
+        given = {finding.output for finding in reading.findings}
+        for output in _spoken(pack, allow_simulated):
+            if output.caution and output.name in given:
+                title = TASKS[output.name].title
+                yield f"Mind: {title} by {pack.manifest.name} was {output.caution}."
 
 
 def _tracing(reader: TracingReader, reading: TracingReading) -> panels.ShownTracing:

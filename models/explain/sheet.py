@@ -76,7 +76,7 @@ class Shown:
     """All that is drawn over and beside the frames.
 
     ``clip_frames`` is how many frames the clip has, which may be more than are shown; ``method``
-    says how the maps were made.
+    says how the maps were made; ``cautions`` are lines that stand below the findings.
     """
 
     frame_times_ms: tuple[float, ...]
@@ -84,6 +84,7 @@ class Shown:
     clip_frames: int
     findings: tuple[Finding, ...]
     refusals: tuple[Refusal, ...] = ()
+    cautions: tuple[str, ...] = ()
     tracing: ShownTracing | None = None
     maps: tuple[ShownMap, ...] = ()
     method: str = "SmoothGrad"
@@ -274,6 +275,8 @@ class Painter:
             lines.heading(pack, findings)
             for finding in findings:
                 lines.finding(finding)
+        for caution in self._shown.cautions:
+            lines.paragraph(caution, ink.WARNING)
         lines.refusals(self._shown.refusals)
         self._curve_box = None
         if self._curve is not None:
@@ -458,13 +461,16 @@ class _Lines:
         for refusal in refusals:
             reasons.setdefault(refusal.reason, []).append(_short_name(refusal.output))
         for reason, names in reasons.items():
-            words = f"Not given: {', '.join(dict.fromkeys(names))}: {reason}"
-            self.bottom += 6
-            for line in ink.wrapped(words, _SMALL, self._box.width):
-                middle = self._next(_ROW - 2)
-                if middle is None:
-                    return
-                ink.write(self._draw, (self._box.left, middle), line, size=_SMALL, colour=ink.QUIET)
+            self.paragraph(f"Not given: {', '.join(dict.fromkeys(names))}: {reason}", ink.QUIET)
+
+    def paragraph(self, words: str, colour: ink.Colour) -> None:
+        """Words over as many lines as they need, or as there is room for."""
+        self.bottom += 6
+        for line in ink.wrapped(words, _SMALL, self._box.width):
+            middle = self._next(_ROW - 2)
+            if middle is None:
+                return
+            ink.write(self._draw, (self._box.left, middle), line, size=_SMALL, colour=colour)
 
 
 def _check(frames: NDArray[np.uint8], shown: Shown) -> None:

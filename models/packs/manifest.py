@@ -67,6 +67,7 @@ class OutputSpec(_Strict):
     low_error: float | None = None
     high_error: float | None = None
     evidence: Evidence
+    caution: str = ""  #: what a reader must know beside the value, in words
     tested_on: str  #: which data, how many patients, which split
     figures: dict[str, Any] = Field(default_factory=dict)
 

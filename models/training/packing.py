@@ -67,7 +67,9 @@ def pack_camus(
             key: report[key][output["name"]]
             for key in ("two_real_frames", "cines_made_from_patients")
         }
-        output["tested_on"] = tested_words(output["unit"], output["figures"]["two_real_frames"])
+        figures = output["figures"]["two_real_frames"]
+        output["tested_on"] = tested_words(output["unit"], figures)
+        output["caution"] = caution(figures)
     write_pack(out, {**manifest, "outputs": outputs}, network)
     judge.write_report(out, report)
     (out / "LICENSE").write_text(LICENCE_TEXT)
@@ -88,7 +90,13 @@ def tested_words(unit: str, figures: Mapping[str, Any]) -> str:
         f"against {guess:.1f} of always saying the mean, R2 {r2[0]:.2f} "
         f"({r2[1]:.2f} to {r2[2]:.2f})"
     )
-    return words if r2[1] > 0 else f"{words}: NOT SHOWN TO BE BETTER THAN SAYING THE MEAN"
+    warning = caution(figures)
+    return f"{words}: {warning.upper()}" if warning else words
+
+
+def caution(figures: Mapping[str, Any]) -> str:
+    """What stands beside every value of an output that failed its test; empty where it did not."""
+    return "" if figures["r2"][1] > 0 else "not shown to be better than saying the patients' mean"
 
 
 def patient_output(name: str, unit: str, **more: object) -> dict[str, object]:

@@ -210,6 +210,16 @@ def test_an_output_that_only_saw_the_simulator_says_so_in_the_warning_colour() -
     assert counts[1] > 10
 
 
+def test_a_caution_stands_below_the_findings_in_the_warning_colour() -> None:
+    frames = _frames()
+    counts = []
+    for cautions in ((), ("Mind: EF was not shown to be better than saying the mean.",)):
+        pixels = draw_clip(frames, _shown(frames, cautions=cautions)).frames[0]
+        counts.append(int((pixels[60:] == ink.WARNING).all(axis=-1).sum()))
+    assert counts[0] == 0
+    assert counts[1] > 50
+
+
 def test_every_frame_warns_that_it_is_for_research_only() -> None:
     frames = _frames()
     picture = draw_clip(frames, _full(frames))

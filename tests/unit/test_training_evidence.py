@@ -24,7 +24,9 @@ def test_an_output_says_its_error_beside_that_of_saying_the_mean(output: OutputS
 
     assert f"{figures['mae'][0]:.1f}" in output.tested_on
     assert f"{figures['mae_of_predicting_the_mean']:.1f}" in output.tested_on
-    assert ("NOT SHOWN TO BE BETTER" in output.tested_on) == (figures["r2"][1] <= 0)
+    failed = figures["r2"][1] <= 0
+    assert ("NOT SHOWN TO BE BETTER" in output.tested_on) == failed
+    assert bool(output.caution) == failed
 
 
 def test_the_words_are_those_of_the_evaluation_in_the_pack() -> None:
