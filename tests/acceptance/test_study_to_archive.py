@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +153,51 @@ def test_a_late_clip_makes_a_second_revision_that_names_the_first(
     assert revised.SeriesInstanceUID == report.SeriesInstanceUID
     assert int(revised.InstanceNumber) == 2
     assert len(at_archive(archive, uid, SC_CLASS)) == 2
+
+
+def test_an_operator_holds_releases_and_resends_while_the_node_runs(
+    node: RunningNode, archive: Archive, tmp_path: Path
+) -> None:
+    clip = variant(tmp_path)
+    uid = str(dcmread(clip).StudyInstanceUID)
+    send(node.port, clip, options=("-xy",))
+    node.ask("hold", uid)
+    time.sleep(4)  # longer than the quiet time that would complete it
+    assert node.state(uid) == "held"
+
+    node.ask("release", uid)
+    node.wait_for(uid, "done")
+    before = {path.name: path.read_bytes() for path in archive.files()}
+    node.ask("resend", uid)
+    node.wait_for(uid, "done")
+    after = node.study(uid)
+
+    assert {item["attempts"] for item in after["deliveries"]} == {1}
+    assert sum(event["kind"] == "delivered" for event in after["timeline"]) == 4
+    assert {path.name: path.read_bytes() for path in archive.files()} == before
+    node.ask("retry", uid, status=1)
+    node.ask("study", "1.2.3", status=3)
+    status = node.ask("status")
+    assert status["running"]
+    assert [worker["state"] for worker in status["workers"]] == ["idle"]
+
+
+def test_other_content_under_a_known_uid_is_shown_in_quarantine(
+    node: RunningNode, real_study: str, tmp_path: Path
+) -> None:
+    (clip,) = node.study(real_study)["clips"]
+    changed = variant(
+        tmp_path, study_uid=real_study, SOPInstanceUID=clip["sop_instance_uid"], Rows=120
+    )
+    send(node.port, changed, options=("-xy",))
+
+    (entry,) = [
+        item
+        for item in node.ask("quarantine")
+        if item["sop_instance_uid"] == clip["sop_instance_uid"]
+    ]
+    assert "other content" in entry["reason"]
+    assert node.state(real_study) == "done"
 
 
 def test_a_node_killed_between_receiving_and_reporting_reports_once_after_its_start(
