@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread, examples
+from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tests.peers import Archive, accepts_connections, free_port, running, wait_until
 
 #: A real apical four-chamber cine: SonoSite, 30 frames, JPEG. Ships with pydicom.
 REAL_CINE = Path(examples.get_path("ybr_color"))
+
+#: The same examination at full size: 120 frames, which keep a worker busy for a while.
+LONG_CINE = Path(str(get_testdata_file("color3d_jpeg_baseline.dcm", download=False)))
 
 
 def echonode(*arguments: str) -> list[str]:
@@ -123,9 +127,11 @@ class RunningNode:
             yield self
 
 
-def variant(folder: Path, *, study_uid: str | None = None, **attributes: Any) -> Path:
-    """The real cine under new UIDs, with some attributes changed."""
-    dataset: Dataset = dcmread(REAL_CINE)
+def variant(
+    folder: Path, *, source: Path = REAL_CINE, study_uid: str | None = None, **attributes: Any
+) -> Path:
+    """A real cine under new UIDs, with some attributes changed."""
+    dataset: Dataset = dcmread(source)
     dataset.SOPInstanceUID = generate_uid()
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.StudyInstanceUID = study_uid or generate_uid()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from pydicom import Dataset, dcmread
 
 from models.clip import read_header
 from tests.peers import Archive, orthanc, require, send, storescp, wait_until
-from tests.running_node import REAL_CINE, RunningNode, variant
+from tests.running_node import LONG_CINE, REAL_CINE, RunningNode, variant
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -198,6 +200,29 @@ def test_other_content_under_a_known_uid_is_shown_in_quarantine(
     ]
     assert "other content" in entry["reason"]
     assert node.state(real_study) == "done"
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_clip_read_again(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    clip = variant(tmp_path, source=LONG_CINE)
+    uid = str(dcmread(clip).StudyInstanceUID)
+    (worker,) = node.ask("status")["workers"]
+    send(node.port, clip, options=("-xy",))
+    wait_until(
+        lambda: node.study(uid)["clips"][0]["state"] == "analysing",
+        what="the worker has the clip",
+        pause_s=0.05,
+    )
+    os.kill(worker["pid"], signal.SIGKILL)
+
+    shown = node.wait_for(uid, "done", "failed")
+    kinds = [event["kind"] for event in shown["timeline"]]
+    assert shown["study"]["state"] == "done"
+    assert "recording-again" in kinds
+    wait_until(
+        lambda: node.ask("status")["workers"][0]["restarts"] == 1, what="the restart is told"
+    )
 
 
 def test_a_node_killed_between_receiving_and_reporting_reports_once_after_its_start(

@@ -18,19 +18,17 @@ import time
 from pathlib import Path
 
 from pydicom import dcmread
-from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 from rich.console import Console
 from rich.table import Table
 
 from tests.peers import send, storescp
-from tests.running_node import RunningNode
+from tests.running_node import LONG_CINE, RunningNode
 
 
 def copies(folder: Path, count: int) -> list[Path]:
     """Copies of one real cine, each with an identity of its own, in one study."""
-    source = get_testdata_file("color3d_jpeg_baseline.dcm", download=False)
-    dataset = dcmread(str(source))
+    dataset = dcmread(LONG_CINE)
     dataset.StudyInstanceUID = generate_uid()
     paths = []
     for number in range(count):
