@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any
 
 import structlog
@@ -23,8 +24,8 @@ from node.records import finding_to_row, pack_to_row, refusal_to_row
 from node.results import ReportSettings, ResultError, build_capture
 from node.results.store import keep_result
 from storage import catalog
-from storage.database import Database
-from storage.files import FileStore
+from storage.database import Database, DatabaseError
+from storage.files import FileStore, FileStoreError
 from storage.states import RecordingKind, RecordingState, ResultKind
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,14 @@ class Work:
     analyse: Callable[..., ClipAnalysis] = analyse
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outcome:
+    """A job that has ended, and what it was for."""
+
+    claimed: catalog.ClaimedRecording
+    future: Future[Any]
+
+
 class Dispatcher:
     """Keeps the executor's slots full, from a thread of its own.
 
@@ -58,8 +67,6 @@ class Dispatcher:
     executor
         Runs the work, by default :func:`node.analysis.name_view` and
         :func:`node.analysis.analyse`.
-    settled
-        Called after a recording has reached an end state: its study may be ready to report.
     """
 
     def __init__(
@@ -71,7 +78,6 @@ class Dispatcher:
         report_settings: ReportSettings,
         *,
         work: Work | None = None,
-        settled: Callable[[], None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -80,12 +86,12 @@ class Dispatcher:
         self._settings = settings
         self._report_settings = report_settings
         self._work = work or Work()
-        self._settled = settled
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._not_before = 0.0  # of the monotonic clock: workers that do not start are let alone
         self._free = threading.BoundedSemaphore(settings.slots)
+        self._finished: SimpleQueue[_Outcome] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
 
     def start(self) -> None:
@@ -107,6 +113,7 @@ class Dispatcher:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
+                self._record_finished()
                 while not self._stopping.is_set() and self._start_next():
                     pass
             except Exception:
@@ -142,20 +149,31 @@ class Dispatcher:
             future = self._executor.submit(
                 self._work.analyse, path, allow_simulated=self._settings.allow_simulated_evidence
             )
-        future.add_done_callback(lambda done: self._finished(claimed, done))
+        future.add_done_callback(lambda done: self._put_finished(claimed, done))
 
-    def _finished(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
-        if self._stopping.is_set():
-            return  # the row still says "viewing" or "analysing": the next start takes it up
-        try:
-            self._record(claimed, future)
-        except Exception:
-            # The edge of a thread. The row stays as it is, and the next start takes it up.
-            log.exception("outcome-not-recorded", recording=claimed.recording_id)
-        finally:
-            self._free.release()
-            self._wake.set()
-        self._settled()
+    def _put_finished(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
+        self._finished.put(_Outcome(claimed=claimed, future=future))
+        self._wake.set()
+
+    def _record_finished(self) -> None:
+        """Write down what came of the jobs that have ended; what cannot be written waits."""
+        for _ in range(self._finished.qsize()):
+            outcome = self._finished.get()
+            if self._stopping.is_set():
+                return  # the rows still say "viewing" or "analysing": the next start takes them up
+            try:
+                self._record(outcome.claimed, outcome.future)
+            except (DatabaseError, FileStoreError) as error:
+                log.error(  # noqa: TRY400 - the message of the store says all
+                    "outcome-waits", recording=outcome.claimed.recording_id, reason=str(error)
+                )
+                self._finished.put(outcome)
+            except Exception:
+                # An error of ours must not stop the queue: the next start takes the row up.
+                log.exception("outcome-not-recorded", recording=outcome.claimed.recording_id)
+                self._free.release()
+            else:
+                self._free.release()
 
     def _record(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
         error = future.exception()

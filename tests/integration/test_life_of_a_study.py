@@ -32,7 +32,7 @@ from node.reporting import Reporter
 from node.results import ReportSettings
 from node.settings import StudySettings
 from storage import catalog
-from storage.database import Database
+from storage.database import Database, DatabaseError
 from storage.files import FileStore
 from storage.states import RecordingState, ResultKind, StudyState
 from tests.peers import wait_until
@@ -307,6 +307,29 @@ def test_workers_that_do_not_start_cost_the_clip_no_attempt(house: House) -> Non
     (recording,) = house.detail(uid).recordings
     assert (recording.state, recording.attempts) == (RecordingState.TO_VIEW, 0)
     assert recording.reason == "no packs"
+
+
+def test_an_outcome_that_the_database_does_not_take_now_is_written_down_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = generate_uid()
+    house.receive(uid)
+    house.complete()
+    whole = catalog.record_analysis
+    refused = []
+
+    def locked_at_first(*arguments: object, **options: object) -> None:
+        if not refused:
+            refused.append(1)
+            raise DatabaseError("the database is locked")
+        whole(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(catalog, "record_analysis", locked_at_first)
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+
+    (recording,) = house.detail(uid).recordings
+    assert refused
+    assert (recording.state, recording.attempts) == (RecordingState.DONE, 1)
 
 
 def test_a_late_image_opens_a_revision_whose_report_names_the_first(house: House) -> None:
