@@ -172,7 +172,7 @@ class Node:
 
     def stop(self) -> None:
         """Close the door, finish what is being written, end the workers."""
-        for part in ("_door", "_jobs", "_dispatcher"):
+        for part in ("_door", "_outbox", "_jobs", "_dispatcher"):
             if hasattr(self, part):
                 getattr(self, part).stop()
         if hasattr(self, "_executor"):

@@ -7,6 +7,7 @@ its own, so a crash repeats at most the object that was on the wire, under the s
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -15,12 +16,13 @@ import structlog
 from node.delivery.sending import Answer, Outgoing, Sender
 from node.settings import DeliverySettings
 from storage import catalog
-from storage.database import Database
+from storage.database import Database, DatabaseError
 from storage.files import FileStore
 
 log = structlog.get_logger(__name__)
 
 _BATCH = 50  # objects on one association; the rest goes with the next
+_DATABASE_PAUSE_S = 1.0
 _JITTER = 0.2  # archives that come back are not met by everything at once
 
 
@@ -49,6 +51,11 @@ class Outbox:
         self._senders = senders
         self._settings = settings
         self._clock = clock
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Wait no longer for a database that does not answer; the next start sends again."""
+        self._stopping.set()
 
     @property
     def destinations(self) -> tuple[str, ...]:
@@ -94,6 +101,20 @@ class Outbox:
         return taken
 
     def _note(self, delivery: catalog.DueDelivery, answer: Answer) -> None:
+        """Write an answer down, as soon as the database takes it."""
+        while True:
+            try:
+                self._write_down(delivery, answer)
+            except DatabaseError as error:
+                log.error(  # noqa: TRY400 - the message of the store says all
+                    "answer-waits", destination=delivery.destination, reason=str(error)
+                )
+                if self._stopping.wait(_DATABASE_PAUSE_S):
+                    return
+            else:
+                return
+
+    def _write_down(self, delivery: catalog.DueDelivery, answer: Answer) -> None:
         now = self._clock()
         with self._database.write() as session:
             if answer.accepted:

@@ -19,7 +19,7 @@ from node.delivery.stow import StowSender
 from node.intake import content_digest
 from node.settings import DeliverySettings, DicomwebDestination, DimseDestination
 from storage import catalog
-from storage.database import Database
+from storage.database import Database, DatabaseError
 from storage.files import Area, FileStore
 from storage.states import DeliveryState, RecordingKind, ResultKind
 from tests.peers import (
@@ -339,3 +339,25 @@ def test_one_destination_that_refuses_does_not_keep_the_other_waiting(
     states = {item.destination: item.state for item in waiting.detail().deliveries}
     assert states == {"good": DeliveryState.DELIVERED, "bad": DeliveryState.WAITING}
     assert waiting.detail().study.state == "delivering"
+
+
+def test_an_answer_that_the_database_does_not_take_now_is_written_down_later(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = OneResult(database, tmp_path, "pacs")
+    archive = Scripted((True, 0, "0x0000 stored"))
+    whole = catalog.record_delivered
+    refused = []
+
+    def locked_at_first(*arguments: object) -> None:
+        if not refused:
+            refused.append(1)
+            raise DatabaseError("the database is locked")
+        whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(catalog, "record_delivered", locked_at_first)
+    waiting.outbox({"pacs": archive}).deliver_due("pacs")
+
+    assert refused
+    assert len(archive.sent) == 1
+    assert waiting.detail().study.state == "done"
