@@ -38,7 +38,7 @@ from storage.files import FileStore
 
 log = structlog.get_logger(__name__)
 
-_STALE_AFTER_S = 6 * 3600.0  # a file in incoming/ that no association still writes
+_STALE_AFTER_S = 900.0  # a file in incoming/ is written to while it is received
 
 
 class NodeError(Exception):
@@ -208,8 +208,11 @@ class Node:
         if recordings or deliveries:
             log.info("interrupted-work-taken-up", recordings=recordings, deliveries=deliveries)
 
-    def _sweep(self, *, older_than_s: float = _STALE_AFTER_S) -> None:
+    def _sweep(self, *, older_than_s: float | None = None) -> None:
         """Remove files that an association left half written: they were never acknowledged."""
+        if older_than_s is None:
+            # Longer than any silence after which an association is cut off.
+            older_than_s = max(_STALE_AFTER_S, 2 * self._settings.dimse.network_timeout_s)
         removed = self._files.clear_incoming(older_than_s)
         if removed:
             log.info("half-received-files-removed", count=removed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -135,8 +135,8 @@ class Intake:
             if known is None:
                 self._add(session, arrival, header, digest, key, size)
         if known is not None and known.content_sha256 != digest:
-            stray = Arrival(path=self._files.path(key), door=arrival.door)
-            return self._known(stray, header, digest, known)
+            kept_beside = replace(arrival, path=self._files.path(key))
+            return self._known(kept_beside, header, digest, known)
         log.info(
             "object-kept",
             study=study_key(study_uid),

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 1.0
 _HEARTBEAT_S = 5.0
-_SWEEP_S = 3600.0
+_SWEEP_S = 600.0
 
 
 class Jobs:

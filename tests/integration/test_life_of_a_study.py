@@ -196,6 +196,34 @@ def test_results_that_come_back_by_routing_are_kept_and_start_nothing(house: Hou
     assert kept.own
 
 
+def test_two_machines_that_bring_other_content_under_one_uid_at_once_are_both_told_apart(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = variant(house.folder)
+    second = dcmread(first)
+    second.PatientComments = "changed"
+    arrivals = []
+    for number, dataset in enumerate((dcmread(first), second)):
+        path = house.files.incoming_folder / f"arriving-{number}"
+        dataset.save_as(path, enforce_file_format=True)
+        arrivals.append(Arrival(path=path, door="test", calling_ae=f"CART{number}"))
+    house.intake.receive(arrivals[0])
+    whole, asked = catalog.find_instance, []
+
+    def not_yet_there(*arguments: object) -> catalog.InstanceRecord | None:
+        asked.append(1)
+        return None if len(asked) == 1 else whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(catalog, "find_instance", not_yet_there)
+    receipt = house.intake.receive(arrivals[1])
+
+    with house.database.read() as session:
+        (quarantined,) = catalog.list_quarantined(session)
+    assert not receipt.new
+    assert quarantined.calling_ae == "CART1"
+    assert len(list((house.files.root / "objects").rglob("*.dcm"))) == 1
+
+
 def test_what_has_only_seen_the_simulator_is_kept_but_not_reported(house: House) -> None:
     uid = generate_uid()
     house.receive(uid)
