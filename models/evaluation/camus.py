@@ -19,15 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.clip import Clip
+from models.data.camus import CITATION, CLASSES, Patient, pair_clip, read_camus
+from models.data.cines import Heart
 from models.evaluation import metrics
 from models.finding import Finding
 from models.packs import Pack, PackKind, load_pack
 from models.readers import RegressionReader, TracingReader
 from models.tasks import TASKS
-from models.training.camus import CITATION, CLASSES, Patient, read_camus
-from models.training.cines import Heart
-
-_NO_RATE_MS = 1000.0  # slower than any machine: the reader knows that these are picked frames
 
 CAVEATS = (
     (
@@ -62,12 +60,6 @@ class Read:
     def given(self) -> NDArray[np.bool_]:
         """Which patients got a value."""
         return np.isfinite(self.value)
-
-
-def pair_clip(patient: Patient) -> Clip:
-    """The two real frames as a clip."""
-    frames = np.stack([patient.ed.grey, patient.es.grey])
-    return Clip.from_frames(frames, frame_time_ms=_NO_RATE_MS, spacing_mm=_side_mm(patient))
 
 
 def cine_clip(patient: Patient, *, frame_time_ms: float, frames: int) -> Clip:

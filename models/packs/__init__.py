@@ -6,10 +6,20 @@ outside loads by the same road as a shipped one.
 """
 
 from models.packs.loading import Pack, PackError, load_pack, shipped_packs, write_pack
-from models.packs.manifest import InputSpec, Manifest, NetworkSpec, OutputSpec, PackKind
+from models.packs.manifest import (
+    InputSpec,
+    Join,
+    Link,
+    Manifest,
+    NetworkSpec,
+    OutputSpec,
+    PackKind,
+)
 
 __all__ = [
     "InputSpec",
+    "Join",
+    "Link",
     "Manifest",
     "NetworkSpec",
     "OutputSpec",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,22 @@ class PackKind(StrEnum):
     VIEW = "view"  #: frames in, a probability for each view out; a clip's label by vote
     TRACING = "tracing"  #: a frame in, a probability of each structure for each pixel out
     REGRESSION = "regression"  #: a frame in, one number for each output; a clip's value is the mean
+
+
+class Link(StrEnum):
+    """How a raw number becomes a value; a score is always the logistic function of it."""
+
+    LINEAR = "linear"  #: raw * scale + offset
+    LOG = "log"  #: exp(raw * scale + offset)
+
+
+class Join(StrEnum):
+    """How the frames' values become the clip's."""
+
+    MEAN = "mean"  #: of all frames, as in Ghorbani et al. 2020
+    HIGHEST = "highest"  #: mean of the highest tenth of frames, at least one
+    LOWEST = "lowest"  #: mean of the lowest tenth of frames, at least one
+    EJECTION = "ejection"  #: 100 * (1 - lowest / highest): a fraction of a size that changes
 
 
 class _Strict(BaseModel):
@@ -34,6 +50,8 @@ class InputSpec(_Strict):
 
     ``rows`` x ``columns`` x 1, float32. Pixels are ``(grey / 255 - mean) / std``. ``frames`` are
     taken ``interval_ms`` apart from the first one on; ``interval_ms`` None means every frame.
+    With ``window`` above 1 the network sees so many of them at once, (window, rows, columns,
+    channels), in windows one after another. Three ``channels`` are three times the same grey.
     """
 
     rows: int = Field(gt=0)
@@ -42,12 +60,17 @@ class InputSpec(_Strict):
     std: float = Field(default=1.0, gt=0.0)
     frames: int | None = Field(default=None, gt=0)
     interval_ms: float | None = Field(default=None, gt=0.0)
+    window: int = Field(default=1, gt=0)
+    channels: Literal[1, 3] = 1
     letterbox: bool = True  #: keep the aspect ratio and pad with black; otherwise stretch
 
 
 class OutputSpec(_Strict):
     """One output: a task of :mod:`models.tasks`, how the raw number becomes its value, evidence.
 
+    ``raw`` is the network's number at ``head`` of its last axis (None: the output's own place in
+    the manifest), so that outputs may share one. ``link`` makes it a value for each frame and
+    ``join`` one for the clip. With the plain link
     value = (raw * scale + offset) * side ** ``pixel_power``, where side is that of a network pixel
     in mm: a frame that was scaled to a fixed size has lost its scale, so a network can only speak
     of volumes in pixels (3), areas (2) or lengths (1), and a value in mm needs a pixel spacing
@@ -59,6 +82,9 @@ class OutputSpec(_Strict):
     name: str
     kind: Kind
     unit: str
+    head: int | None = Field(default=None, ge=0)
+    link: Link = Link.LINEAR
+    join: Join = Join.MEAN
     scale: float = 1.0
     offset: float = 0.0
     pixel_power: int = Field(default=0, ge=0, le=3)

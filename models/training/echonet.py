@@ -12,7 +12,7 @@ value the mean over frames. What differs, since 399 patients are no 2,546 and a 
 - beside the numbers the middle layers learn to say where cavity, myocardium and atrium are; that
   part is thrown away afterwards;
 - frames are also mirrored, scaled and restyled, and in-between frames are made from the two that
-  CAMUS has (:mod:`models.training.cines`);
+  CAMUS has (:mod:`models.data.cines`);
 - volumes are learnt in cubic network pixels, because a frame scaled to 299 has lost its scale.
 """
 
@@ -29,6 +29,8 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from models.data.camus import CLASSES, Patient, hold_out, read_camus
+from models.data.cines import Heart, phase_at
 from models.evaluation.camus import cine_clip
 from models.measure import MeasureError
 from models.networks import build_network
@@ -38,8 +40,6 @@ from models.preprocess import Fit, fit_frames, fit_grey, fit_to
 from models.tasks import TASKS
 from models.training import loop
 from models.training.augment import Geometry, move, restyle
-from models.training.camus import CLASSES, Patient, hold_out, read_camus
-from models.training.cines import Heart, phase_at
 from models.training.packing import camus_manifest, pack_camus, patient_output
 
 log = logging.getLogger(__name__)

@@ -22,18 +22,22 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from models.evaluation.camus import pair_clip
+from models.data.camus import (
+    CLASSES,
+    HELD_PATIENTS,
+    Patient,
+    fitted,
+    hold_out,
+    pair_clip,
+    read_camus,
+)
 from models.networks import build_network
 from models.packs import InputSpec, PackKind
 from models.training import loop
 from models.training.augment import Geometry, move, restyle
-from models.training.camus import CLASSES, Patient, fitted, hold_out, read_camus
 from models.training.packing import camus_manifest, pack_camus, patient_output
 
 log = logging.getLogger(__name__)
-
-HELD_PATIENTS = 48
-"""Training patients that no weight sees: for choices and for the width of intervals."""
 
 MEAN, STD = 0.2, 0.2
 """About the mean and spread of grey in fitted CAMUS frames."""
@@ -90,7 +94,7 @@ class TracedBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras carri
         )
         covers = moved[..., 1:]
         rest = 1.0 - covers.sum(-1, keepdims=True)
-        inputs = (looks - self._spec.mean) / self._spec.std
+        inputs = ((looks - self._spec.mean) / self._spec.std).astype(np.float32)
         return inputs[..., np.newaxis], np.concatenate([rest, covers], axis=-1)
 
     def on_epoch_end(self) -> None:

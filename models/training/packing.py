@@ -13,12 +13,12 @@ from typing import Any
 import keras
 
 from models.clip import Clip
+from models.data.camus import CITATION, LICENCE, Patient
 from models.evaluation import camus as judge
 from models.evaluation.metrics import error_quantiles
 from models.finding import Evidence, Kind
 from models.packs import Pack, PackKind, load_pack, write_pack
 from models.readers import RegressionReader, TracingReader
-from models.training.camus import CITATION, LICENCE, Patient
 
 LICENCE_TEXT = f"""\
 The weights in this folder were trained on CAMUS and carry its licence:

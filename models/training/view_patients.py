@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from models.data.camus import Patient, TracedFrame
 from models.simulator.anatomy import BLOOD, LIVER, Anatomy, Layer, Placement
 from models.simulator.beams import BeamPainter
 from models.simulator.clip import SimulatedClip, Truth
@@ -34,7 +35,6 @@ from models.simulator.screen import Screen, place_sector, random_layout
 from models.simulator.sector import BEAMS, DEPTHS, Probe, Sector
 from models.simulator.shapes import HalfPlane, Tube
 from models.simulator.simulate import FlowBox
-from models.training.camus import Patient, TracedFrame
 from models.views import View
 
 _CAVITY, _ATRIUM = 1, 3

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from models.clip import ClipError, read_clip
+from models.data.camus import Patient, hold_out, read_camus
 from models.packs.manifest import InputSpec
 from models.preprocess import fit_grey
 from models.simulator import SimulatedClip, simulate
 from models.simulator.dicom import to_bytes, to_dicom
-from models.training.camus import Patient, hold_out, read_camus
 from models.training.view_patients import LENT_VIEWS, Donor, donors_of, patient_clip
 from models.views import View
 

@@ -21,13 +21,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from models.data.camus import CITATION, Patient
 from models.networks import build_network
 from models.packs import write_pack
 from models.packs.manifest import InputSpec, Manifest
 from models.preprocess import VERSION, fit_grey, normalise
 from models.training import loop
 from models.training.augment import Geometry, move
-from models.training.camus import CITATION, Patient
 from models.training.view_evidence import (
     Answers,
     Verdict,

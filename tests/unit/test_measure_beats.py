@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.data.cines import phase_at
 from models.measure import MeasureError, find_beats, heart_rate_bpm, smooth_curve, volume_curve
-from models.training.cines import phase_at
 
 
 def beating(

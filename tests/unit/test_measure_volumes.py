@@ -134,7 +134,7 @@ def test_the_atrium_has_the_area_of_its_pixels() -> None:
 
 
 def test_the_discs_agree_with_the_volumes_of_the_real_tracings(shared_data: Path) -> None:
-    from models.training.camus import read_camus
+    from models.data.camus import read_camus
 
     apart, fractions, areas = [], [], []
     for patient in read_camus(shared_data / "camus_a4c", "valid"):

@@ -10,13 +10,14 @@ import pytest
 
 from models import readers
 from models.clip import Clip, PixelSpacing, read_clip
+from models.data.cines import Heart
 from models.finding import Evidence, Finding, Method
 from models.networks import build_network
 from models.packs import InputSpec, Pack, PackError, load_pack, write_pack
 from models.readers import RegressionReader, TracingReader
-from models.training.cines import Heart
+from models.readers import tracing as tracing_reader
 
-_PACKS = Path(readers.__file__).parent / "packs"
+_PACKS = Path(readers.__file__).parents[1] / "packs"
 
 
 def _manifest(kind: str, network: str, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -154,11 +155,11 @@ def test_an_untrained_tracing_is_refused_with_the_reason(tmp_path: Path) -> None
 
 def test_a_long_clip_is_thinned_over_its_first_ten_seconds() -> None:
     times = np.arange(4000) * 5.0
-    frames = readers._thinned(times)
+    frames = tracing_reader._thinned(times)
     assert len(frames) == readers.MOST_FRAMES
     assert frames[0] == 0
     assert times[frames[-1]] == 10_000.0
-    assert readers._thinned(np.arange(60) * 33.3) == tuple(range(60))
+    assert tracing_reader._thinned(np.arange(60) * 33.3) == tuple(range(60))
 
 
 def test_a_reader_takes_only_packs_of_its_kind_and_preprocessing(
@@ -181,7 +182,7 @@ def test_a_reader_takes_only_packs_of_its_kind_and_preprocessing(
 
 
 def test_the_shipped_tracing_measures_a_patients_cine(lv: TracingReader, shared_data: Path) -> None:
-    from models.training.camus import read_camus
+    from models.data.camus import read_camus
 
     patient = read_camus(shared_data / "camus_a4c", "valid")[0]
     times = np.arange(24) * 50.0
@@ -206,7 +207,7 @@ def test_the_same_clip_without_a_scale_keeps_its_fraction(
 ) -> None:
     from dataclasses import replace
 
-    from models.training.camus import read_camus
+    from models.data.camus import read_camus
 
     patient = read_camus(shared_data / "camus_a4c", "valid")[1]
     frames = np.stack([patient.ed.grey, patient.es.grey])

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.data.camus import Patient, fit_labels, hold_out, read_camus
+from models.data.cines import Heart, phase_at
 from models.measure import measure_ventricle
 from models.preprocess import fit_to
 from models.training.augment import Geometry, move, restyle
-from models.training.camus import Patient, fit_labels, hold_out, read_camus
-from models.training.cines import Heart, phase_at
 
 
 @pytest.fixture(scope="module")

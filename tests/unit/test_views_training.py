@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.data.camus import TracedFrame
 from models.packs import InputSpec
 from models.simulator import simulate
-from models.training.camus import TracedFrame
 from models.training.view_patients import LENT_VIEWS, Donor, patient_clip
 from models.training.view_set import (
     ViewSet,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import interpolate, ndimage
 
 from models import measure
-from models.training.camus import Patient, TracedFrame
+from models.data.camus import Patient, TracedFrame
 
 _LEVELS = np.linspace(0.03, 0.97, 12)
 _ATRIUM_LEVELS = np.linspace(0.1, 0.9, 5)

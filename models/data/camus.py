@@ -8,16 +8,22 @@ outside it), an expert's tracing of each, and single-plane volumes of the tracin
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.clip import Clip
+from models.data.dataset import SPLITS, Case, DatasetError
+from models.finding import Evidence
 from models.packs.manifest import InputSpec
 from models.preprocess import Fit, fit_grey
+from models.views import View
 
 CLASSES = ("background", "cavity", "myocardium", "atrium")
 """Meaning of the values of a tracing."""
@@ -28,6 +34,10 @@ CITATION = (
     "an Open Large-Scale Dataset in 2D Echocardiography, IEEE Transactions on Medical Imaging "
     "38(9), 2198-2210, 2019, doi 10.1109/TMI.2019.2900516"
 )
+
+
+HELD_PATIENTS, HELD_SEED = 48, 1
+"""Training patients that no weight sees: for choices and for the width of intervals."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +136,88 @@ def fitted(
             greys.append(grey[0])
             covers.append(fit_labels(frame.labels, fit))
     return np.stack(greys), np.stack(covers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamusDataset:
+    """CAMUS as a data set: each patient's two traced frames are one clip.
+
+    The published training patients are split, by :data:`HELD_SEED`, into those for weights and
+    :data:`HELD_PATIENTS` for choices; ``valid`` is the published validation split.
+    """
+
+    folder: Path
+    name: str = "camus-a4c"
+    title: str = "CAMUS, apical four-chamber: one hospital, one maker, end diastole and end systole"
+    evidence: Evidence = Evidence.PATIENTS
+    licence: str = LICENCE
+    citation: str = CITATION
+    caveats: tuple[str, ...] = (
+        (
+            "Truth is an expert's tracing of the same two frames, measured by discs in one plane: "
+            "not the biplane volume of the clinic."
+        ),
+        "CAMUS is one hospital and one maker.",
+    )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of both tables, which name every frame, spacing and volume."""
+        digest = hashlib.sha256()
+        for table in ("index.tsv", "volumes.tsv"):
+            digest.update((self.folder / table).read_bytes())
+        return digest.hexdigest()
+
+    def patients(self, split: str) -> tuple[Patient, ...]:
+        """The patients of a split.
+
+        Raises
+        ------
+        models.data.dataset.DatasetError
+            If there is no such split.
+        """
+        if split == "valid":
+            return read_camus(self.folder, "valid")
+        if split not in SPLITS:
+            raise DatasetError(f"{self.folder}: no split {split!r}; there are {', '.join(SPLITS)}")
+        kept, held = hold_out(read_camus(self.folder, "train"), HELD_PATIENTS, HELD_SEED)
+        return kept if split == "train" else held
+
+    def cases(self, split: str) -> tuple[Case, ...]:
+        """The patients of a split as cases: two frames each, a second apart."""
+        return tuple(_case(patient) for patient in self.patients(split))
+
+
+def open_dataset(where: str) -> CamusDataset:
+    """The data set in a folder."""
+    return CamusDataset(folder=Path(where))
+
+
+PAIR_FRAME_TIME_MS = 1000.0
+"""Of a clip of two picked frames: slower than any machine, so that no reader takes it for film."""
+
+
+def pair_clip(patient: Patient) -> Clip:
+    """A patient's two real frames as a clip."""
+    frames = np.stack([patient.ed.grey, patient.es.grey])
+    side_mm = float(np.sqrt(patient.ed.row_mm * patient.ed.column_mm))
+    return Clip.from_frames(frames, frame_time_ms=PAIR_FRAME_TIME_MS, spacing_mm=side_mm)
+
+
+def _case(patient: Patient) -> Case:
+    return Case(
+        patient=patient.name,
+        name=patient.name,
+        clip=lambda: pair_clip(patient),
+        truths={
+            "ef": patient.ef_percent,
+            "edv": patient.edv_ml,
+            "esv": patient.esv_ml,
+            "la_area": patient.la_area_cm2,
+        },
+        view=View.A4C,
+        tracings=lambda: {0: patient.ed.labels, 1: patient.es.labels},
+    )
 
 
 def _frame(folder: Path, name: str, phase: str, spacing: tuple[float, float]) -> TracedFrame:

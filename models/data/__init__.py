@@ -1,0 +1,1 @@
+"""Data sets: clips with what is known of them, for training and for judging."""

@@ -1,0 +1,164 @@
+"""Trace every frame of a clip, and measure the tracings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from models import measure
+from models.clip import Clip
+from models.finding import Finding, Method, Refusal
+from models.packs import OutputSpec, PackKind
+from models.preprocess import Fit, fit_frames
+from models.readers.base import BATCH, MOST_FRAMES, Reader, Reading, by_kind, pixel_mm, spread
+
+_LONGEST_MS = 10_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracingReading(Reading):
+    """Tracings of a clip and their measurements.
+
+    ``masks`` is (n, sector rows, sector columns) uint8, class index for each pixel, for the source
+    frames ``frame_indices`` at ``times_ms``. ``volumes_ml`` is the smoothed cavity volume (n,), or
+    None where there is no trusted spacing or no plausible tracing; ``volumes`` is the same curve
+    in cubic pixels where only the scale is missing. ``areas`` is the cavity's area in pixels.
+    ``ed_frames`` and ``es_frames`` are source frames, one of each for each beat.
+    """
+
+    masks: NDArray[np.uint8]
+    frame_indices: tuple[int, ...]
+    times_ms: NDArray[np.float64]
+    volumes_ml: NDArray[np.float64] | None
+    volumes: NDArray[np.float64] | None
+    areas: NDArray[np.float64]
+    ed_frames: tuple[int, ...]
+    es_frames: tuple[int, ...]
+
+
+class TracingReader(Reader):
+    """Traces cavity, myocardium and atrium in every frame, and measures the tracings.
+
+    A clip of more than :data:`MOST_FRAMES` frames is thinned evenly over its first ten seconds.
+
+    Raises
+    ------
+    PackError
+        If the pack is not a tracing, or was made for another preprocessing.
+    """
+
+    _kind = PackKind.TRACING
+
+    def trace(self, clip: Clip) -> tuple[NDArray[np.uint8], tuple[int, ...], NDArray[np.float64]]:
+        """Masks in sector coordinates, the source frames they belong to, and their times in ms."""
+        times = np.asarray(clip.time_axis.times_ms, np.float64)
+        indices = _thinned(times)
+        return self.trace_frames(clip.frames(indices)), indices, times[list(indices)]
+
+    def trace_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(n, rows, columns) grey sector frames to class indices of the same shape."""
+        masks = np.zeros(frames.shape, np.uint8)
+        for begin in range(0, len(frames), BATCH):
+            part = slice(begin, begin + BATCH)
+            inputs, fit = fit_frames(frames[part], self.spec)
+            chances = special.softmax(self.run(inputs), axis=-1)
+            masks[part] = _labels_in_source(chances, fit)
+        return masks
+
+    def read(self, clip: Clip) -> TracingReading:
+        """Read a clip.
+
+        Raises
+        ------
+        models.clip.ClipError
+            If the clip's pixels cannot be decoded.
+        """
+        masks, indices, times = self.trace(clip)
+        row_mm, column_mm, scaled = pixel_mm(clip)
+        said: list[Finding | Refusal] = []
+        curve: measure.Curve | None = None
+        beats: tuple[measure.Beat, ...] = ()
+        try:
+            curve = measure.volume_curve(masks, times, row_mm, column_mm)
+            beats = measure.find_beats(curve, trusted_times=clip.time_axis.trusted)
+        except measure.MeasureError as error:
+            reason = str(error)
+        for output in self.pack.manifest.outputs:
+            if output.pixel_power and not scaled:
+                said.append(self.refuse(output, clip.spacing.reason))
+            elif curve is None or (output.needs_motion and not beats):
+                said.append(self.refuse(output, reason))
+            elif output.name == "la_area":
+                said.append(self._atrium(output, masks, indices, row_mm, column_mm))
+            else:
+                said.append(self._ventricle(output, beats, indices))
+        findings, refusals = by_kind(said)
+        volumes = None if curve is None else curve.smooth
+        return TracingReading(
+            findings=findings,
+            refusals=refusals,
+            masks=masks,
+            frame_indices=indices,
+            times_ms=times,
+            volumes_ml=volumes if scaled else None,
+            volumes=volumes,
+            areas=(masks == measure.CAVITY).sum(axis=(1, 2)).astype(np.float64),
+            ed_frames=tuple(indices[beat.ed] for beat in beats),
+            es_frames=tuple(indices[beat.es] for beat in beats),
+        )
+
+    def _ventricle(
+        self, output: OutputSpec, beats: tuple[measure.Beat, ...], indices: tuple[int, ...]
+    ) -> Finding | Refusal:
+        """The mean over beats; the beat nearest to it shows it best."""
+        each = {
+            "ef": [beat.ef_percent for beat in beats],
+            "edv": [beat.edv for beat in beats],
+            "esv": [beat.esv for beat in beats],
+        }.get(output.name)
+        if each is None:
+            return self.refuse(output, "tracings are not measured for this")
+        mean = float(np.mean(each))
+        beat = beats[int(np.argmin(np.abs(np.asarray(each) - mean)))]
+        frames = (indices[beat.ed], indices[beat.es])
+        value = mean * output.scale + output.offset
+        return self.speak(output, value, Method.SINGLE_PLANE_DISCS, frames)
+
+    def _atrium(
+        self,
+        output: OutputSpec,
+        masks: NDArray[np.uint8],
+        indices: tuple[int, ...],
+        row_mm: float,
+        column_mm: float,
+    ) -> Finding | Refusal:
+        areas = np.array([measure.atrium_area_cm2(mask, row_mm, column_mm) for mask in masks])
+        if len(areas) >= 5:
+            areas = ndimage.median_filter(areas, size=3, mode="nearest")
+        largest = int(np.argmax(areas))
+        if areas[largest] == 0.0:
+            return self.refuse(output, "no left atrium was found")
+        value = float(areas[largest]) * output.scale + output.offset
+        return self.speak(output, value, Method.AREA, (indices[largest],))
+
+
+def _labels_in_source(chances: NDArray[np.float32], fit: Fit) -> NDArray[np.uint8]:
+    """The likeliest class for each pixel of the sector frames, decided at their resolution."""
+    best = np.full((len(chances), fit.source_rows, fit.source_columns), -1.0, np.float32)
+    labels = np.zeros(best.shape, np.uint8)
+    for index in range(chances.shape[-1]):
+        chance = fit.map_to_source(chances[..., index])
+        better = chance > best
+        labels[better] = index
+        best = np.maximum(best, chance)
+    return labels
+
+
+def _thinned(times_ms: NDArray[np.float64]) -> tuple[int, ...]:
+    within = int(np.searchsorted(times_ms, times_ms[0] + _LONGEST_MS, side="right"))
+    if within <= MOST_FRAMES:
+        return tuple(range(within))
+    return spread(within, MOST_FRAMES)
