@@ -1,4 +1,4 @@
-"""Tracings to numbers: volumes by single-plane discs, beats, ejection fraction, atrial area.
+"""Tracings to numbers: volumes by single-plane discs, beats, ejection fraction, atrium, walls.
 
 Volumes follow Lang et al. 2015 (ASE/EACVI chamber quantification, JASE 28:1-39): twenty discs
 across the long axis from the middle of the mitral annulus to the apex, in one plane. All lengths
@@ -49,6 +49,15 @@ class Ventricle:
     diameters_mm: NDArray[np.float64]
     base: tuple[float, float]
     apex: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Atrium:
+    """One frame's left atrium, measured. ``length_mm`` is from the annulus' middle to the roof."""
+
+    area_cm2: float
+    length_mm: float
+    volume_ml: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +138,79 @@ def atrium_area_cm2(labels: NDArray[np.uint8], row_mm: float, column_mm: float) 
     """Area of the largest piece of traced left atrium; 0.0 where there is none."""
     largest, _ = _largest(labels == ATRIUM)
     return float(largest.sum()) * row_mm * column_mm / 100
+
+
+def measure_atrium(labels: NDArray[np.uint8], row_mm: float, column_mm: float) -> Atrium:
+    """Area, length and single-plane area-length volume of the left atrium of one traced frame.
+
+    V = 8 / (3 pi) A^2 / L with A and L of one plane, where the clinic takes two (Lang et al. 2015,
+    JASE 28:1-39, left atrium). The length is from the middle of the stretch that touches the
+    ventricle to the far end, along the line through the atrium's centre.
+
+    Raises
+    ------
+    MeasureError
+        If there is no atrium, it is in pieces or cut by the frame's edge, or touches no ventricle.
+    """
+    atrium, share = _largest(labels == ATRIUM)
+    if atrium.sum() < _LEAST_PIXELS:
+        raise MeasureError("no left atrium was found")
+    if share < _LEAST_WHOLE:
+        raise MeasureError("the traced atrium is in pieces")
+    outline = _outline(atrium)
+    last = np.array(atrium.shape) - 1
+    if np.any((outline == 0) | (outline == last), axis=1).mean() > _MOST_BORDER:
+        raise MeasureError("the traced atrium is cut by the edge of the frame")
+    annulus = outline[_beside(outline, labels == CAVITY)]
+    if len(annulus) < 3:
+        raise MeasureError("the traced atrium does not touch the ventricle")
+    size = np.array([row_mm, column_mm])
+    apart = spatial.distance.cdist(annulus * size, annulus * size)
+    one, two = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    middle = (annulus[one] + annulus[two]) / 2 * size
+    points = np.argwhere(atrium) * size
+    way = points.mean(axis=0) - middle
+    way /= max(float(np.linalg.norm(way)), 1e-9)
+    length_mm = float(((points - middle) @ way).max()) + float(size.mean()) / 2
+    area_cm2 = float(atrium.sum()) * row_mm * column_mm / 100
+    return Atrium(
+        area_cm2=area_cm2,
+        length_mm=length_mm,
+        volume_ml=8 / (3 * np.pi) * area_cm2**2 / (length_mm / 10),
+    )
+
+
+def wall_thickness_mm(
+    labels: NDArray[np.uint8], row_mm: float, column_mm: float
+) -> tuple[float, float]:
+    """Thickness of the wall on the picture's left and right: septum and side wall, as a rule.
+
+    The median over ten levels between a sixth and a half of the long axis, where the walls run
+    beside it: the myocardium's area in each level on one side, over the level's height.
+
+    Raises
+    ------
+    MeasureError
+        If the cavity cannot be measured or a side has no wall at most of the levels.
+    """
+    found = measure_ventricle(labels, row_mm, column_mm)
+    size = np.array([row_mm, column_mm])
+    base = np.array(found.base) * size
+    axis = np.array(found.apex) * size - base
+    axis /= np.linalg.norm(axis)
+    across = np.array([-axis[1], axis[0]])
+    across = across if across[1] > 0 else -across
+    points = np.argwhere(labels == MYOCARDIUM) * size - base
+    along, aside = points @ axis, points @ across
+    edges = np.linspace(found.length_mm / 6, found.length_mm / 2, 11)
+    sides = []
+    for side in (aside < 0, aside >= 0):
+        counts, _ = np.histogram(along[side], bins=edges)
+        widths = counts * row_mm * column_mm / (edges[1] - edges[0])
+        if (widths > 0).sum() <= len(widths) / 2:
+            raise MeasureError("the wall is traced on one side only")
+        sides.append(float(np.median(widths[widths > 0])))
+    return sides[0], sides[1]
 
 
 def volume_curve(
