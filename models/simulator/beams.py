@@ -8,18 +8,25 @@ beams, so it widens with depth on the screen.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.ndimage import gaussian_filter
 
 from models.simulator.anatomy import Anatomy, Layer, Structure
 from models.simulator.heart import Beat, Heart
 from models.simulator.look import Look, slow_field
 from models.simulator.sector import BEAMS, DEPTHS, Sector
+from models.simulator.shapes import Bounds
 
 _SPECKLE_TURN = 0.35  #: radians that the texture turns between end diastole and end systole
 _REFERENCE_ECHO = 0.35  #: an echo of this strength comes out grey at a gain of 0 dB
+_BLOCK = 8  #: depths and beams of the blocks in which a layer is looked for
+_NOISE_MARGIN = (96, 48)  #: how far the sheet of noise reaches beyond a picture
+
+Field = NDArray[np.float32]
+Window = tuple[slice, slice]
 
 
 class BeamPainter:
@@ -35,6 +42,9 @@ class BeamPainter:
         self._z = np.ascontiguousarray(z)
         self._depth = np.linspace(0, sector.depth_cm, DEPTHS, dtype=np.float32)[:, None]
         self._u, self._v = self._heart_coordinates(rng)
+        self._blocks_uv = _Blocks(self._u, self._v)
+        self._blocks_xz = _Blocks(self._x, self._z)
+        self._painted: dict[Layer, _Coat] = {}
         shape = (2, DEPTHS, BEAMS)
         self._textures = [
             (rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32))
@@ -47,7 +57,9 @@ class BeamPainter:
         self._gain = self._static_gain(rng, sector)
         self._veil = self._static_veil(rng)
         self._cells = self._cell_sizes(sector)
+        self._moves: tuple[Field, Field, Field, Field] | None = None
         self._noise_rng = np.random.default_rng(rng.integers(2**63))
+        self._noise: Field | None = None
         self._levels: NDArray[np.float32] | None = None
 
     def paint(self, beat: Beat, heart: Heart) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -58,14 +70,14 @@ class BeamPainter:
         turn = _SPECKLE_TURN * beat.emptied
         cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))
         for first, second in self._textures:
-            moved = cos * _take(first, shift) + sin * _take(second, shift)
+            moved = _take(cos * first + sin * second, shift)
             moved *= echo
-            moved += np.float32(self._look.noise) * self._noise_rng.standard_normal(
-                moved.shape, np.float32
-            )
-            spread = gaussian_filter1d(moved, self._look.axial_blur, axis=1, truncate=2.5)
-            spread = gaussian_filter1d(spread, self._look.lateral_blur, axis=2, truncate=2.5)
-            power += spread[0] ** 2 + spread[1] ** 2
+            moved += self._receiver_noise()
+            spread = _blur(moved, self._look.axial_blur, axis=1)
+            spread = _blur(spread, self._look.lateral_blur, axis=2)
+            spread *= spread
+            power += spread[0]
+            power += spread[1]
         return self._compress(power), structure
 
     # -- worked out once --
@@ -121,42 +133,81 @@ class BeamPainter:
     def _echo(self, layers: list[Layer]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         echo = self._background.copy()
         structure = np.zeros(echo.shape, np.uint8)
+        painted: dict[Layer, _Coat] = {}
         for layer in layers:
-            u, v = (self._x, self._z) if layer.in_probe else (self._u, self._v)
-            distance = layer.shape.distance(u, v)
-            cover = np.clip(0.5 - distance / np.float32(2 * layer.soft_cm), 0, 1)
-            echo += cover * (np.float32(layer.echo) - echo)
+            # What stands still from frame to frame is worked out once.
+            coat = self._painted.get(layer) or self._coat(layer)
+            painted[layer] = coat
+            if coat.window is None:
+                continue
+            part = echo[coat.window]
+            part += coat.cover * (np.float32(layer.echo) - part)
             if layer.structure is not None:
-                structure[distance < 0] = layer.structure
+                structure[coat.window][coat.inside] = layer.structure
             elif layer.echo > 0.05:
                 # Solid paint without a name covers what was there; blood without one does not.
-                structure[distance < 0] = Structure.BACKGROUND
+                structure[coat.window][coat.inside] = Structure.BACKGROUND
+        self._painted = painted
         if self._look.edge_echo:
-            edge = np.abs(np.diff(echo, axis=0, append=echo[-1:]))
-            echo += np.float32(self._look.edge_echo) * gaussian_filter1d(edge, 1.5, axis=0)
-        return np.sqrt(echo * echo + self._veil * self._veil), structure
+            edge = np.zeros_like(echo)
+            np.abs(echo[1:] - echo[:-1], out=edge[:-1])
+            echo += np.float32(self._look.edge_echo) * _blur(edge, 1.5, axis=0)
+        echo *= echo
+        echo += self._veil * self._veil
+        return np.sqrt(echo, out=echo), structure
+
+    def _coat(self, layer: Layer) -> _Coat:
+        blocks = self._blocks_xz if layer.in_probe else self._blocks_uv
+        window = blocks.window(layer.shape.bounds(layer.soft_cm))
+        if window is None:
+            return _Coat(None, _NOTHING, _NOWHERE)
+        u, v = (self._x, self._z) if layer.in_probe else (self._u, self._v)
+        distance = layer.shape.distance(u[window], v[window])
+        inside = distance < 0
+        cover = distance * np.float32(-0.5 / layer.soft_cm)
+        cover += np.float32(0.5)
+        return _Coat(window, np.clip(cover, 0, 1, out=cover), inside)
+
+    def _receiver_noise(self) -> Field:
+        """A piece, anywhere, of a sheet of noise that the clip shares."""
+        if self._noise is None:
+            shape = (2, DEPTHS + _NOISE_MARGIN[0], BEAMS + _NOISE_MARGIN[1])
+            self._noise = self._noise_rng.standard_normal(shape, np.float32)
+            self._noise *= np.float32(self._look.noise)
+        row, column = (int(self._noise_rng.integers(margin + 1)) for margin in _NOISE_MARGIN)
+        return self._noise[:, row : row + DEPTHS, column : column + BEAMS]
 
     def _material_index(self, beat: Beat, heart: Heart) -> NDArray[np.intp]:
-        """Flat index into the texture: where each point of the picture was at end diastole."""
-        depth, beam = np.indices((DEPTHS, BEAMS), dtype=np.float32)
-        centre = self._anatomy.centre_uv
-        if centre is not None:
-            du, dv = self._u - centre[0], self._v - centre[1]
-            wall = max(heart.lv_radius_cm + heart.wall_cm, 1.0)
-            near = np.exp(-0.5 * ((du / (1.7 * wall)) ** 2 + (dv / (1.3 * wall)) ** 2))
-            stretch_v = heart.lv_radius_cm / beat.lv_radius_cm - 1
-            stretch_u = heart.lv_length_cm / beat.lv_length_cm - 1
-            move_u, move_v = du * near * stretch_u, dv * near * stretch_v
-            turn = math.radians(self._anatomy.placement.angle_deg)
-            # Displacement in probe coordinates; across and along the beam in the middle of the
-            # sector, which is near enough for a texture.
-            dx = math.sin(turn) * move_u + math.cos(turn) * move_v
-            dz = math.cos(turn) * move_u - math.sin(turn) * move_v
-            depth += dz / np.float32(self._cells[0])
-            beam += dx / self._cells[1]
-        rows = np.rint(depth).astype(np.intp) % DEPTHS
-        columns = np.rint(beam).astype(np.intp) % BEAMS
-        return rows * BEAMS + columns
+        """Flat index into the texture: where each point of the picture was at end diastole.
+
+        It may lie beyond the texture's end: it is to be wrapped.
+        """
+        if self._anatomy.centre_uv is None:
+            return _EVERY_INDEX
+        if self._moves is None:
+            self._moves = self._unit_moves(self._anatomy.centre_uv, heart)
+        depth_u, depth_v, beam_u, beam_v = self._moves
+        stretch_v = np.float32(heart.lv_radius_cm / beat.lv_radius_cm - 1)
+        stretch_u = np.float32(heart.lv_length_cm / beat.lv_length_cm - 1)
+        index = np.rint(depth_u * stretch_u + depth_v * stretch_v)
+        index *= np.float32(BEAMS)
+        index += np.rint(beam_u * stretch_u + beam_v * stretch_v)
+        return np.asarray(index.astype(np.intp) + _EVERY_INDEX)
+
+    def _unit_moves(
+        self, centre: tuple[float, float], heart: Heart
+    ) -> tuple[Field, Field, Field, Field]:
+        """Depths, then beams, that a point moves if the ventricle doubles along u, along v."""
+        du, dv = self._u - np.float32(centre[0]), self._v - np.float32(centre[1])
+        wall = max(heart.lv_radius_cm + heart.wall_cm, 1.0)
+        near = np.exp(-0.5 * ((du / (1.7 * wall)) ** 2 + (dv / (1.3 * wall)) ** 2))
+        turn = math.radians(self._anatomy.placement.angle_deg)
+        sin, cos = np.float32(math.sin(turn)), np.float32(math.cos(turn))
+        # Displacement in probe coordinates; across and along the beam in the middle of the
+        # sector, which is near enough for a texture.
+        along, across = np.float32(1 / self._cells[0]), 1 / self._cells[1]
+        du, dv = du * near, dv * near
+        return cos * du * along, -sin * dv * along, sin * du * across, cos * dv * across
 
     def _compress(self, power: NDArray[np.float32]) -> NDArray[np.float32]:
         look = self._look
@@ -167,7 +218,8 @@ class BeamPainter:
         decibel = 10 * np.log10(mean / reference + 1e-9) + self._gain + look.gain_db
         grey = np.clip(0.62 + decibel / look.dynamic_range_db, 0, 1) ** look.gamma
         if look.smooth:
-            grey = gaussian_filter(grey, look.smooth, truncate=2.0)
+            grey = _blur(grey, look.smooth, axis=0, truncate=2.0)
+            grey = _blur(grey, look.smooth, axis=1, truncate=2.0)
         return self._lend(np.asarray(grey, np.float32))
 
     def _lend(self, grey: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -191,5 +243,66 @@ class BeamPainter:
         return np.clip(grey, 0, 1)
 
 
-def _take(texture: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.float32]:
-    return texture.reshape(2, -1).take(index, axis=1)
+_EVERY_INDEX = np.arange(DEPTHS * BEAMS).reshape(DEPTHS, BEAMS)
+_NOTHING = np.zeros((0, 0), np.float32)
+_NOWHERE = np.zeros((0, 0), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coat:
+    """A layer on the beams: the window that it reaches, how it covers it, what lies inside."""
+
+    window: Window | None
+    cover: Field
+    inside: NDArray[np.bool_]
+
+
+class _Blocks:
+    """Lowest and highest coordinates of blocks of the picture, to find what a layer reaches."""
+
+    def __init__(self, u: Field, v: Field) -> None:
+        rows, columns = DEPTHS // _BLOCK, BEAMS // _BLOCK
+        u = u.reshape(rows, _BLOCK, columns, _BLOCK)
+        v = v.reshape(rows, _BLOCK, columns, _BLOCK)
+        self._low_u, self._high_u = u.min(axis=(1, 3)), u.max(axis=(1, 3))
+        self._low_v, self._high_v = v.min(axis=(1, 3)), v.max(axis=(1, 3))
+
+    def window(self, bounds: Bounds) -> Window | None:
+        """The smallest window of blocks with all points in the bounds; None without one."""
+        low_u, high_u, low_v, high_v = bounds
+        hit = (self._high_u >= low_u) & (self._low_u <= high_u)
+        hit &= (self._high_v >= low_v) & (self._low_v <= high_v)
+        rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
+        if not len(rows):
+            return None
+        return (
+            slice(int(rows[0]) * _BLOCK, (int(rows[-1]) + 1) * _BLOCK),
+            slice(int(columns[0]) * _BLOCK, (int(columns[-1]) + 1) * _BLOCK),
+        )
+
+
+def _take(texture: Field, index: NDArray[np.intp]) -> Field:
+    return texture.reshape(2, -1).take(index, axis=1, mode="wrap")
+
+
+def _blur(field: Field, sigma: float, *, axis: int, truncate: float = 2.5) -> Field:
+    """A Gaussian blur along one axis, mirrored at the ends, as scipy's but in single precision."""
+    reach = int(truncate * sigma + 0.5)
+    if reach == 0:
+        return field
+    weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
+    weights /= 2 * weights.sum() - weights[0]
+    shape = list(field.shape)
+    count = shape[axis]
+    shape[axis] += 2 * reach
+    moved = np.moveaxis(field, axis, 0)
+    view = np.moveaxis(np.empty(shape, np.float32), axis, 0)
+    view[reach : reach + count] = moved
+    view[:reach] = moved[:reach][::-1]
+    view[reach + count :] = moved[count - reach :][::-1]
+    out = view[reach : reach + count] * np.float32(weights[0])
+    for step in range(1, reach + 1):
+        pair = view[reach - step : reach - step + count] + view[reach + step : reach + step + count]
+        pair *= np.float32(weights[step])
+        out += pair
+    return np.moveaxis(out, 0, axis)

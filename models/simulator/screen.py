@@ -182,6 +182,9 @@ class Screen:
         clip = np.zeros_like(self._mask)
         clip[top:bottom, left:right] = True
         self._mask &= clip
+        self._where = np.flatnonzero(self._mask)
+        self._shades = _shades(layout)
+        self._trace: NDArray[np.intp] | None = None  # the ECG's pixels, flat, once it is drawn
         self._base = self._still(rng)
         self._over = self._on_top(rng)
         self._ecg_seed = int(rng.integers(2**31))
@@ -214,14 +217,16 @@ class Screen:
             Velocity from -1 to 1 by pixel, NaN where there is none to show.
         """
         base = self._base.copy()
-        grey = np.rint(np.clip(picture, 0, 1) * 255)
+        inside = picture.ravel().take(self._where)
+        grey = (np.clip(inside, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
         if self.layout.colour:
-            inside = grey[self._mask][:, None] * np.array(self.layout.tint, np.float32)
-            base[self._mask] = inside.astype(np.uint8)
+            flat = base.reshape(-1, 3)
+            for channel, shades in enumerate(self._shades):
+                flat[self._where, channel] = shades.take(grey)
             if flow is not None:
                 _paint_flow(base, flow, self._mask)
         else:
-            base[self._mask] = grey[self._mask].astype(np.uint8)
+            base.reshape(-1)[self._where] = grey
         if self._over is not None:
             base[self._over] = 255
         if self.layout.ecg and not self.layout.plain:
@@ -322,19 +327,32 @@ class Screen:
         self, frame: NDArray[np.uint8], *, progress: float, phase: float, beats: float
     ) -> None:
         rows, columns = frame.shape[:2]
-        height = self.layout.ecg_height * rows
         first, last = round(columns * 0.05), round(columns * 0.92)
-        x = np.arange(first, last)
-        curve = ecg_curve((x - first) / (last - first) * beats + phase)
-        y = rows - 4 - height * 0.25 - curve * height * 0.6
-        lower = np.clip(np.minimum(y, np.roll(y, 1)), 0, rows - 1).astype(int)
-        upper = np.clip(np.maximum(y, np.roll(y, 1)), 0, rows - 1).astype(int)
-        lower[0] = upper[0]
+        if self._trace is None:  # one strip for the clip; only its cursor moves
+            height = self.layout.ecg_height * rows
+            x = np.arange(first, last)
+            curve = ecg_curve((x - first) / (last - first) * beats + phase)
+            y = rows - 4 - height * 0.25 - curve * height * 0.6
+            lower = np.clip(np.minimum(y, np.roll(y, 1)), 0, rows - 1).astype(int)
+            upper = np.clip(np.maximum(y, np.roll(y, 1)), 0, rows - 1).astype(int)
+            lower[0] = upper[0]
+            row = np.arange(rows)[:, None]
+            strip = np.zeros((rows, columns), bool)
+            strip[:, first:last] = (row >= lower) & (row <= upper)
+            self._trace = np.flatnonzero(strip)
         cursor = first + round((last - first) * progress)
-        ink: RGB | int = self.layout.ecg_ink if self.layout.colour else 220
-        for column, low, high in zip(x.tolist(), lower.tolist(), upper.tolist(), strict=True):
-            if not cursor < column < cursor + 6:
-                frame[low : high + 1, column] = ink
+        column = self._trace % columns
+        shown = self._trace[(column <= cursor) | (column >= cursor + 6)]
+        if self.layout.colour:
+            frame.reshape(-1, 3)[shown] = self.layout.ecg_ink
+        else:
+            frame.reshape(-1)[shown] = 220
+
+
+def _shades(layout: Layout) -> tuple[NDArray[np.uint8], ...]:
+    """What each of 256 greys becomes in red, green and blue."""
+    grey = np.arange(256, dtype=np.float32)
+    return tuple((grey * np.float32(share)).astype(np.uint8) for share in layout.tint)
 
 
 def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 DEPTHS = 256
 BEAMS = 144
@@ -95,40 +96,46 @@ class Sector:
         )
 
     @cached_property
-    def _table(self) -> tuple[NDArray[np.intp], NDArray[np.intp], list[NDArray[np.float32]]]:
+    def _table(self) -> csr_array:
+        """Bilinear weights: a row for each pixel, a column for each depth and beam."""
         inside = self._inside
         depth_index = self._beam_place[0][inside]
         beam_index = self._beam_place[1][inside]
-        top = np.minimum(depth_index.astype(np.intp), DEPTHS - 2)
-        left = np.minimum(beam_index.astype(np.intp), BEAMS - 2)
+        top = np.minimum(depth_index.astype(np.int32), DEPTHS - 2)
+        left = np.minimum(beam_index.astype(np.int32), BEAMS - 2)
         down, right = depth_index - top, beam_index - left
-        weights = ((1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right)
-        return (
-            np.flatnonzero(inside),
-            top * BEAMS + left,
-            [weight.astype(np.float32) for weight in weights],
+        weights = np.empty((len(top), 4), np.float32)
+        weights[:, 3] = down * right
+        weights[:, 1] = right - weights[:, 3]
+        weights[:, 2] = down - weights[:, 3]
+        weights[:, 0] = 1 - down - weights[:, 1]
+        first = top * np.int32(BEAMS) + left
+        places = first[:, None] + np.array([0, 1, BEAMS, BEAMS + 1], np.int32)
+        ends = np.zeros(inside.size + 1, np.int32)
+        np.cumsum(inside.ravel(), out=ends[1:])
+        return csr_array(
+            (weights.ravel(), places.ravel(), ends * 4), shape=(inside.size, DEPTHS * BEAMS)
         )
 
-    def draw(self, beams: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scan conversion: (DEPTHS, BEAMS) to (rows, columns), 0 outside the sector."""
-        where, first, (a, b, c, d) = self._table
-        flat = np.ascontiguousarray(beams).ravel()
-        value = a * flat.take(first)
-        value += b * flat.take(first + 1)
-        value += c * flat.take(first + BEAMS)
-        value += d * flat.take(first + BEAMS + 1)
-        picture = np.zeros(self.rows * self.columns, np.float32)
-        picture[where] = value
-        return picture.reshape(self.rows, self.columns)
-
-    def draw_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Scan conversion of whole numbers, by the nearest depth and beam."""
+    @cached_property
+    def _nearest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The pixels that beams reach, and the nearest sample of each; both flat."""
         inside = self._inside
         row = np.rint(self._beam_place[0][inside]).astype(np.intp)
         column = np.rint(self._beam_place[1][inside]).astype(np.intp)
-        picture = np.zeros((self.rows, self.columns), np.uint8)
-        picture[inside] = labels[row, column]
-        return picture
+        return np.flatnonzero(inside), row * BEAMS + column
+
+    def draw(self, beams: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scan conversion: (DEPTHS, BEAMS) to (rows, columns), 0 outside the sector."""
+        flat = np.ascontiguousarray(beams, np.float32).ravel()
+        return np.asarray(self._table @ flat, np.float32).reshape(self.rows, self.columns)
+
+    def draw_labels(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Scan conversion of whole numbers, by the nearest depth and beam."""
+        where, nearest = self._nearest
+        picture = np.zeros(self.rows * self.columns, np.uint8)
+        picture[where] = labels.ravel().take(nearest)
+        return picture.reshape(self.rows, self.columns)
 
     def beams_of(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The way back: a (rows, columns) picture as (DEPTHS, BEAMS), 0 beyond the picture."""

@@ -6,6 +6,7 @@ border, which is where the painter needs it; far away it may only have the right
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,12 +16,18 @@ from numpy.typing import NDArray
 Field = NDArray[np.float32]
 """One number for each point of the plane."""
 
+Bounds = tuple[float, float, float, float]
+"""A box (lowest u, highest u, lowest v, highest v)."""
+
 
 class Shape(Protocol):
     """Whatever can say how far points lie from its border."""
 
     def distance(self, u: Field, v: Field) -> Field:
         """Signed distance in cm at the points (u, v)."""
+
+    def bounds(self, margin: float) -> Bounds:
+        """A box outside which every distance is more than ``margin`` cm (0 or more)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +50,15 @@ class Ellipse:
         dv /= np.float32(self.half_v)
         radius = np.sqrt(du * du + dv * dv)
         return np.asarray((radius - 1) * np.float32(min(self.half_u, self.half_v)))
+
+    def bounds(self, margin: float) -> Bounds:
+        """A box outside which every distance is more than ``margin`` cm."""
+        stretch = 1 + margin / min(self.half_u, self.half_v)
+        angle = math.radians(self.angle_deg)
+        cos, sin = math.cos(angle), math.sin(angle)
+        reach_u = stretch * math.hypot(self.half_u * cos, self.half_v * sin)
+        reach_v = stretch * math.hypot(self.half_u * sin, self.half_v * cos)
+        return self.u - reach_u, self.u + reach_u, self.v - reach_v, self.v + reach_v
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +87,19 @@ class Bullet:
         round_part = (radius - 1) * np.float32(min(self.length, self.half_width))
         return np.asarray(np.maximum(round_part, du))
 
+    def bounds(self, margin: float) -> Bounds:
+        """A box outside which every distance is more than ``margin`` cm."""
+        stretch = 1 + margin / min(self.length, self.half_width)
+        angle = math.radians(self.angle_deg)
+        cos, sin = math.cos(angle), math.sin(angle)
+        corners = [
+            (cos * along - sin * across, sin * along + cos * across)
+            for along in (-self.length * stretch, margin)
+            for across in (-self.half_width * stretch, self.half_width * stretch)
+        ]
+        us, vs = zip(*corners, strict=True)
+        return self.base_u + min(us), self.base_u + max(us), self.v + min(vs), self.v + max(vs)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tube:
@@ -94,6 +123,14 @@ class Tube:
             raise ValueError(f"a tube needs two points, not {len(self.points)}")
         return nearest
 
+    def bounds(self, margin: float) -> Bounds:
+        """A box outside which every distance is more than ``margin`` cm."""
+        reach = margin + max(
+            self.radius, self.radius if self.end_radius is None else self.end_radius
+        )
+        us, vs = zip(*self.points, strict=True)
+        return min(us) - reach, max(us) + reach, min(vs) - reach, max(vs) + reach
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HalfPlane:
@@ -107,6 +144,10 @@ class HalfPlane:
         """Signed distance in cm at the points (u, v)."""
         cos, sin = _cos_sin(self.normal_deg)
         return np.asarray(cos * (u - np.float32(self.u)) + sin * (v - np.float32(self.v)))
+
+    def bounds(self, margin: float) -> Bounds:  # noqa: ARG002 - half the plane has no box
+        """A box outside which every distance is more than ``margin`` cm: the whole plane."""
+        return -math.inf, math.inf, -math.inf, math.inf
 
 
 def _cos_sin(angle_deg: float) -> tuple[np.float32, np.float32]:
