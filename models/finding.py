@@ -29,6 +29,7 @@ class Method(StrEnum):
 
     REGRESSION = "direct regression"  #: a network gave the number, nothing was measured
     SINGLE_PLANE_DISCS = "single-plane discs"  #: summed discs over a tracing of one view
+    AREA_LENGTH = "area-length"  #: a volume from the area and length of a tracing of one view
     AREA = "tracing area"  #: the area of a tracing
     CLASSIFICATION = "classification"  #: a network gave a score
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,24 @@ from models.preprocess import Fit, fit_frames
 from models.readers.base import BATCH, MOST_FRAMES, Reader, Reading, by_kind, pixel_mm, spread
 
 _LONGEST_MS = 10_000.0
+
+
+def _area_cm2(labels: NDArray[np.uint8], row_mm: float, column_mm: float) -> float:
+    area = measure.atrium_area_cm2(labels, row_mm, column_mm)
+    if area == 0.0:
+        raise measure.MeasureError("no left atrium was found")
+    return area
+
+
+def _volume_ml(labels: NDArray[np.uint8], row_mm: float, column_mm: float) -> float:
+    return measure.measure_atrium(labels, row_mm, column_mm).volume_ml
+
+
+_OF_ATRIUM: Mapping[str, Callable[[NDArray[np.uint8], float, float], float]] = {
+    "la_area": _area_cm2,
+    "la_volume": _volume_ml,
+}
+_HOW = {"la_area": Method.AREA, "la_volume": Method.AREA_LENGTH}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +110,7 @@ class TracingReader(Reader):
                 said.append(self.refuse(output, clip.spacing.reason))
             elif curve is None or (output.needs_motion and not beats):
                 said.append(self.refuse(output, reason))
-            elif output.name == "la_area":
+            elif output.name in _OF_ATRIUM:
                 said.append(self._atrium(output, masks, indices, row_mm, column_mm))
             else:
                 said.append(self._ventricle(output, beats, indices))
@@ -135,14 +154,24 @@ class TracingReader(Reader):
         row_mm: float,
         column_mm: float,
     ) -> Finding | Refusal:
-        areas = np.array([measure.atrium_area_cm2(mask, row_mm, column_mm) for mask in masks])
-        if len(areas) >= 5:
-            areas = ndimage.median_filter(areas, size=3, mode="nearest")
-        largest = int(np.argmax(areas))
-        if areas[largest] == 0.0:
-            return self.refuse(output, "no left atrium was found")
-        value = float(areas[largest]) * output.scale + output.offset
-        return self.speak(output, value, Method.AREA, (indices[largest],))
+        """The largest over the clip, but for single frames that stand out."""
+        measured = _OF_ATRIUM[output.name]
+        sizes = np.full(len(masks), np.nan)
+        reasons: list[str] = []
+        for index, mask in enumerate(masks):
+            try:
+                sizes[index] = measured(mask, row_mm, column_mm)
+            except measure.MeasureError as error:
+                reasons.append(str(error))
+        if len(reasons) > len(masks) / 2:
+            return self.refuse(output, max(set(reasons), key=reasons.count))
+        if len(sizes) >= 5:
+            sizes = ndimage.median_filter(
+                np.where(np.isnan(sizes), np.nanmin(sizes), sizes), size=3, mode="nearest"
+            )
+        largest = int(np.nanargmax(sizes))
+        value = float(sizes[largest]) * output.scale + output.offset
+        return self.speak(output, value, _HOW[output.name], (indices[largest],))
 
 
 def _labels_in_source(chances: NDArray[np.float32], fit: Fit) -> NDArray[np.uint8]:

@@ -115,6 +115,8 @@ ARTIFICIAL_INTELLIGENCE = _dcm("123110", "Artificial Intelligence", "CID 7162")
 ESTIMATED = _sct("414135002", "Estimated", "CID 3627")
 MEAN = _sct("373098007", "Mean", "CID 3627")
 DISCS_SINGLE_PLANE = _dcm("125208", "Method of Disks, Single Plane", "CID 12227")
+AREA_LENGTH_SINGLE_PLANE = _dcm("125205", "Area-Length Single Plane", "CID 12227")
+PLANIMETRY = _dcm("125220", "Planimetry", "CID 12227")
 PRESENT = _sct("52101004", "Present", "CID 240")
 ABSENT = _sct("272519000", "Absent", "CID 240")
 
@@ -277,6 +279,16 @@ class OutputCodes:
         if method is Method.SINGLE_PLANE_DISCS and self.by_discs is not None:
             return self.by_discs
         return self.measured
+
+
+METHODS: Mapping[Method, Concept] = MappingProxyType(
+    {
+        Method.SINGLE_PLANE_DISCS: DISCS_SINGLE_PLANE,
+        Method.AREA_LENGTH: AREA_LENGTH_SINGLE_PLANE,
+        Method.AREA: PLANIMETRY,
+    }
+)
+"""Methods that have a code; that a network gave a number is told by the algorithm's."""
 
 
 OUTPUTS: Mapping[str, OutputCodes] = MappingProxyType(

@@ -529,9 +529,9 @@ def _measurement(finding: Finding) -> Item:
 
 
 def _method(method: Method) -> list[Item]:
-    if method is not Method.SINGLE_PLANE_DISCS:
+    if method not in codes.METHODS:
         return []
-    return [content.code(codes.MEASUREMENT_METHOD, codes.DISCS_SINGLE_PLANE, HAS_CONCEPT_MOD)]
+    return [content.code(codes.MEASUREMENT_METHOD, codes.METHODS[method], HAS_CONCEPT_MOD)]
 
 
 def _interval_bounds(finding: Finding) -> list[Item]:

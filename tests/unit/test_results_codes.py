@@ -92,3 +92,12 @@ def test_no_estimate_of_the_person_bears_a_demographic_code() -> None:
 def test_no_group_asserts_a_disease_by_its_finding() -> None:
     for output in OUTPUTS.values():
         assert output.subject.finding != output.qualitative
+
+
+def test_every_method_of_measuring_a_tracing_has_a_standard_code() -> None:
+    found = {method: concept.value for method, concept in codes.METHODS.items()}
+    assert found == {
+        Method.SINGLE_PLANE_DISCS: "125208",
+        Method.AREA_LENGTH: "125205",
+        Method.AREA: "125220",
+    }
