@@ -50,6 +50,7 @@ class Finding:
     ``value`` is in ``unit`` (UCUM). ``low`` and ``high`` bound a 95 % interval in the same
     unit. ``score`` (0 to 1) is there for outputs of kind SCORE, beside ``threshold``.
     ``frames`` are the zero-based source frames that the value came from, the most telling first.
+    ``per_beat`` is what each heartbeat gave, in order, where ``value`` is the mean over beats.
     """
 
     output: str
@@ -64,6 +65,7 @@ class Finding:
     score: float | None = None
     threshold: float | None = None
     frames: tuple[int, ...] = ()
+    per_beat: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

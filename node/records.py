@@ -23,6 +23,7 @@ def finding_to_row(finding: Finding) -> catalog.FindingRecord:
         pack_version=finding.pack.version,
         weights_sha256=finding.pack.weights_sha256,
         frames=finding.frames,
+        per_beat=finding.per_beat,
     )
 
 
@@ -41,6 +42,7 @@ def finding_from_row(row: catalog.FindingRecord) -> Finding:
         evidence=Evidence(row.evidence),
         pack=PackRef(name=row.pack, version=row.pack_version, weights_sha256=row.weights_sha256),
         frames=tuple(row.frames),
+        per_beat=tuple(row.per_beat),
     )
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -81,6 +82,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
         list[int]: JSON,
+        list[float]: JSON,
         StudyState: _words(StudyState),
         RecordingState: _words(RecordingState),
         DeliveryState: _words(DeliveryState),
@@ -221,6 +223,7 @@ class Finding(Base):
     pack_version: Mapped[str] = mapped_column(_WORD)
     weights_sha256: Mapped[str] = mapped_column(_SHA256)
     frames: Mapped[list[int]]  #: zero-based source frames, the most telling first
+    per_beat: Mapped[list[float]] = mapped_column(server_default=text("'[]'"))  #: in the unit
 
 
 class Refusal(Base):

@@ -100,7 +100,12 @@ class Reader:
         return Refusal(output=output.name, reason=reason, pack=self.pack.ref)
 
     def speak(
-        self, output: OutputSpec, value: float, method: Method, frames: tuple[int, ...]
+        self,
+        output: OutputSpec,
+        value: float,
+        method: Method,
+        frames: tuple[int, ...],
+        per_beat: tuple[float, ...] = (),
     ) -> Finding | Refusal:
         """A finding, or a refusal where the value is not believable."""
         task = TASKS[output.name]
@@ -124,6 +129,7 @@ class Reader:
             evidence=output.evidence,
             method=Method.CLASSIFICATION if score else method,
             frames=frames,
+            per_beat=per_beat,
         )
 
 

@@ -143,8 +143,9 @@ class TracingReader(Reader):
         mean = float(np.mean(each))
         beat = beats[int(np.argmin(np.abs(np.asarray(each) - mean)))]
         frames = (indices[beat.ed], indices[beat.es])
+        per_beat = tuple(float(value) * output.scale + output.offset for value in each)
         value = mean * output.scale + output.offset
-        return self.speak(output, value, Method.SINGLE_PLANE_DISCS, frames)
+        return self.speak(output, value, Method.SINGLE_PLANE_DISCS, frames, per_beat)
 
     def _atrium(
         self,

@@ -26,6 +26,7 @@ def finding_json(finding: Finding) -> dict[str, Any]:
         "pack": finding.pack.name,
         "version": finding.pack.version,
         "evidence": finding.evidence.value,
+        "per_beat": list(finding.per_beat),
     }
 
 
@@ -47,7 +48,7 @@ def print_clips(clips: Iterable[Mapping[str, Any]], *, title: str = "Clips") -> 
     )
     print_table(
         "Findings",
-        ("clip", "output", "value", "95 % interval", "evidence", "pack"),
+        ("clip", "output", "value", "95 % interval", "evidence", "pack", "beats"),
         [
             (
                 _clip_name(clip),
@@ -56,6 +57,7 @@ def print_clips(clips: Iterable[Mapping[str, Any]], *, title: str = "Clips") -> 
                 interval(found),
                 found["evidence"],
                 f"{found['pack']} {found['version']}",
+                beats(found),
             )
             for clip in clips
             for found in clip["findings"]
@@ -85,6 +87,12 @@ def interval(found: Mapping[str, Any]) -> str:
     if low is None or high is None:
         return "-"
     return f"{_digits(found, low)} to {_digits(found, high)} {_unit(found)}".strip()
+
+
+def beats(found: Mapping[str, Any]) -> str:
+    """What each beat gave, where the finding is the mean of several."""
+    each = found.get("per_beat") or ()
+    return ", ".join(_digits(found, number) for number in each) if len(each) > 1 else ""
 
 
 def _digits(found: Mapping[str, Any], number: float) -> str:

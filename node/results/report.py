@@ -610,6 +610,13 @@ def _group_words(findings: Sequence[Finding], tested_on: TestedOn) -> str:
     words = evidence_words(findings, tested_on)
     if any(finding.method is Method.REGRESSION for finding in findings):
         words += " Numbers were given directly by a network; nothing was traced."
+    for finding in findings:
+        if len(finding.per_beat) > 1:
+            each = ", ".join(_rounded(finding, value) for value in finding.per_beat)
+            words += (
+                f" {_output_title(finding.output)}: mean of {len(finding.per_beat)} beats "
+                f"({each} {finding.unit})."
+            )
     return words
 
 

@@ -315,4 +315,5 @@ def _finding(finding: FindingRecord, revision: int) -> Finding:
         pack_version=finding.pack_version,
         weights_sha256=finding.weights_sha256,
         frames=[int(frame) for frame in finding.frames],
+        per_beat=[float(value) for value in finding.per_beat],
     )

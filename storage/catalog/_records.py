@@ -138,7 +138,8 @@ class ViewOutcome:
 class FindingRecord:
     """One output's value for one recording, going in and coming out.
 
-    ``low`` and ``high`` bound a 95 % interval in ``unit`` (UCUM).
+    ``low`` and ``high`` bound a 95 % interval in ``unit`` (UCUM). ``per_beat`` is what each
+    heartbeat gave, where ``value`` is their mean.
     """
 
     output: str
@@ -155,6 +156,7 @@ class FindingRecord:
     score: float | None = None
     threshold: float | None = None
     frames: tuple[int, ...] = ()
+    per_beat: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -154,6 +154,7 @@ def _finding_record(finding: Finding) -> FindingRecord:
         pack_version=finding.pack_version,
         weights_sha256=finding.weights_sha256,
         frames=tuple(finding.frames),
+        per_beat=tuple(finding.per_beat),
     )
 
 

@@ -101,3 +101,6 @@ def test_beats_are_those_of_the_tracing() -> None:
     assert found["edv"] == pytest.approx(big, rel=0.03)
     assert found["esv"] == pytest.approx(small, rel=0.05)
     assert found["ef"] == pytest.approx(100 * (1 - small / big), abs=2.5)
+    for one in reading.findings:
+        assert len(one.per_beat) == 3
+        assert one.value == pytest.approx(np.mean(one.per_beat))

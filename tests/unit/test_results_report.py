@@ -95,6 +95,12 @@ def test_a_tracing_gives_numbers_by_the_method_of_discs(report: Dataset) -> None
     assert _coded(group, "Finding Site") == ["Left ventricle"]
 
 
+def test_what_each_beat_gave_stands_in_the_comment(report: Dataset) -> None:
+    words = _texts(_group_of(report, LV_GROUP), "Comment")[0]
+    assert "mean of 2 beats (101.0, 103.7 mL)" in words
+    assert words.count("mean of") == 1
+
+
 def test_a_regression_claims_no_method(report: Dataset) -> None:
     group = _group_of(report, "Left ventricular function, series 1 image 1, by echonet")
     assert _number(_named(group, "Left Ventricular Ejection Fraction by US")[0]) == 61.0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,26 @@ def test_migrations_go_down_and_up_again(database_url: str) -> None:
     assert tables(database_url) == ["alembic_version"]
     migrate(database_url)
     assert migration_state(database_url).current == head
+
+
+def test_findings_from_before_beats_keep_their_mean_both_ways(
+    database: Database, database_url: str
+) -> None:
+    until_delivering(database)
+    (before,) = detail(database).recordings[0].findings
+    assert before.per_beat == (53.5, 56.5)
+    database.close()
+    migrate(database_url, "0001")
+    engine = create_engine(database_url, poolclass=NullPool)
+    with engine.connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("finding")}
+        assert connection.execute(text("SELECT value FROM finding")).scalar_one() == 55.0
+    assert "per_beat" not in columns
+    migrate(database_url)
+    again = open_database(database_url)
+    (after,) = detail(again).recordings[0].findings
+    again.close()
+    assert after == replace(before, per_beat=())
 
 
 def test_migrating_again_keeps_every_row(database: Database, database_url: str) -> None:
