@@ -90,7 +90,9 @@ def tracing_findings(ef: float = 58.237) -> tuple[Finding, ...]:
     """What the tracing pack says of a clip."""
     return (
         measurement("ef", ef, "%", low=50.1, high=66.2),
-        measurement("edv", 102.37, "mL", low=90.0, high=115.0, frames=(2, 20), per_beat=(101.0, 103.74)),
+        measurement(
+            "edv", 102.37, "mL", low=90.0, high=115.0, frames=(2, 20), per_beat=(101.0, 103.74)
+        ),
         measurement("esv", 42.3, "mL", frames=(12,)),
         measurement("la_area", 17.31, "cm2", method=Method.AREA, frames=(12,)),
     )
