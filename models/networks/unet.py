@@ -22,6 +22,7 @@ def unet(
     classes: int,
     widths: Sequence[int] = (24, 48, 96, 128, 160),
     dropout: float = 0.2,
+    members: int = 1,
 ) -> keras.Model:
     """Build the network.
 
@@ -35,6 +36,9 @@ def unet(
         Channels of each level, half resolution first.
     dropout
         Share of channels dropped at the lowest level in training.
+    members
+        Networks that look at the same frame; the logits are their mean. Trained apart, from other
+        random starts, they err apart. Their weights stand one member after the other.
 
     Returns
     -------
@@ -46,6 +50,15 @@ def unet(
             f"{len(widths)} levels need rows and columns divisible by {step}, "
             f"not {spec.rows} x {spec.columns}"
         )
+    if members < 1:
+        raise ValueError(f"a network has at least one member, not {members}")
+    if members > 1:
+        inputs = keras.Input((spec.rows, spec.columns, 1))
+        each = [unet(spec, classes=classes, widths=widths, dropout=dropout) for _ in range(members)]
+        for number, member in enumerate(each):
+            member.name = f"member_{number}"
+        mean = layers.Average(name="logits")([member(inputs) for member in each])
+        return keras.Model(inputs, mean, name="unets")
     inputs = keras.Input((spec.rows, spec.columns, 1))
     x = _conv(inputs, widths[0], size=4, strides=2)
     x = _conv(x, widths[0])

@@ -31,6 +31,17 @@ def test_the_unet_gives_a_logit_of_each_class_for_each_pixel() -> None:
     assert np.isfinite(logits).all()
 
 
+def test_several_members_give_the_mean_of_their_logits_and_hold_weights_in_turn() -> None:
+    spec, settings = InputSpec(rows=32, columns=32), {"classes": 4, "widths": (4, 8)}
+    singles = [build_network("unet", spec, settings) for _ in range(2)]
+    both = build_network("unet", spec, {**settings, "members": 2})
+    both.set_weights([weight for single in singles for weight in single.get_weights()])
+    frames = np.random.default_rng(5).normal(size=(3, 32, 32, 1)).astype(np.float32)
+    one, two = (np.asarray(single(frames, training=False)) for single in singles)
+    assert np.abs(one - two).max() > 0.01
+    np.testing.assert_allclose(np.asarray(both(frames, training=False)), (one + two) / 2, atol=1e-5)
+
+
 def test_the_unet_refuses_an_input_that_its_levels_do_not_divide() -> None:
     with pytest.raises(ValueError, match=r"divisible by 8, not 60 x 96"):
         build_network("unet", InputSpec(rows=60, columns=96), {"classes": 4, "widths": (4, 8, 8)})
