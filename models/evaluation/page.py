@@ -1,0 +1,346 @@
+"""The report as a page of Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from models.evaluation.figures import ByFrames, Confidence, Counts, Measurement, Score, Views
+from models.evaluation.metrics import Estimate
+from models.finding import Evidence
+
+if TYPE_CHECKING:
+    from models.evaluation.report import DatasetWords, Report
+
+CANNOT = "cannot be measured"
+
+_UNITS = {"%": "points", "a": "years", "cm2": "cm²"}
+_SPLITS = {
+    "train": "These clips were trained on: this is no test.",
+    "held": "Choices were made on these clips: this is no test.",
+}
+
+
+def page(reports: Sequence[Report], pictures: Sequence[Mapping[str, str]]) -> str:
+    """A pack's whole report: each data set after another."""
+    first = reports[0]
+    lines = [
+        f"# {first.pack} {first.version}: evaluation",
+        "",
+        f"Weights {first.weights_sha256[:12]}. Research use only, not for diagnosis.",
+        "",
+        "In brackets: 95 % intervals, by bootstrap over patients.",
+        "",
+    ]
+    for report, drawn in zip(reports, pictures, strict=True):
+        lines += section(report, drawn)
+    return "\n".join(lines)
+
+
+def section(report: Report, pictures: Mapping[str, str]) -> list[str]:
+    """One data set's part of the page."""
+    dataset = report.dataset
+    lines = [f"## On {dataset.title}", "", *_whom(dataset)]
+    if report.measurements:
+        lines += ["", *_measurements(report.measurements, simulated=_simulated(report))]
+    if report.scores:
+        lines += ["", *_scores(report.scores, simulated=_simulated(report))]
+    if report.structures:
+        lines += ["", *_structures(report)]
+    if report.views:
+        lines += ["", *_views(report.views, simulated=_simulated(report))]
+    for one in (*report.measurements, *report.scores):
+        lines += ["", *_output(one, pictures.get(one.output))]
+    for key, words in (("views", "Views"), ("votes", "Votes"), ("structures", "Tracings")):
+        if key in pictures:
+            lines += ["", f"![{words}]({pictures[key]})"]
+    lines += [*_left_out(report), "", "### Mind", ""]
+    if _simulated(report):
+        lines.append("- Simulated clips: nothing here was tested on patients.")
+    if dataset.split in _SPLITS:
+        lines.append(f"- {_SPLITS[dataset.split]}")
+    lines += [f"- {caveat}" for caveat in dataset.caveats]
+    if dataset.citation:
+        lines += ["", f"Data: {dataset.citation}. {dataset.licence}."]
+    return [*lines, ""]
+
+
+def unit_words(unit: str) -> str:
+    """A unit for a reader: a fraction's error is in points."""
+    return _UNITS.get(unit, unit)
+
+
+def estimate(one: Estimate, digits: int = 2) -> str:
+    """A figure with its interval, or that it cannot be measured."""
+    if not one.measured:
+        return CANNOT
+    return f"{one.value:.{digits}f} ({one.low:.{digits}f} to {one.high:.{digits}f})"
+
+
+def percent(one: Estimate, digits: int = 0) -> str:
+    """A share with its interval, in percent, or that it cannot be measured."""
+    if not one.measured:
+        return CANNOT
+    value, low, high = (f"{100 * part:.{digits}f}" for part in (one.value, one.low, one.high))
+    return f"{value} % ({low} to {high})"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A figure without an interval."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else CANNOT
+
+
+def evidence_words(output: Evidence, *, simulated: bool) -> str:
+    """Which words stand on an output's line: on whom it was tested here."""
+    if simulated:
+        return "SIMULATED"
+    return "patients" if output is Evidence.PATIENTS else "patients; trained on SIMULATED"
+
+
+def _simulated(report: Report) -> bool:
+    return report.dataset.evidence is Evidence.SIMULATED
+
+
+def _whom(dataset: DatasetWords) -> Iterator[str]:
+    what = "simulated patients" if dataset.evidence is Evidence.SIMULATED else "patients"
+    yield (
+        f'{dataset.patients} {what}, {dataset.clips} clips, split "{dataset.split}" of data set '
+        f"`{dataset.name}` ({dataset.fingerprint[:12]})."
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _measurements(found: Sequence[Measurement], *, simulated: bool) -> list[str]:
+    errors = [
+        (
+            f"{one.title}, {unit_words(one.unit)}",
+            evidence_words(one.evidence, simulated=simulated),
+            str(one.counts.patients),
+            estimate(one.mae),
+            number(one.mae_of_predicting_the_mean),
+            estimate(one.r2),
+            estimate(one.r),
+        )
+        for one in found
+    ]
+    agreement = [
+        (
+            f"{one.title}, {unit_words(one.unit)}",
+            estimate(one.bias),
+            estimate(one.lower_limit, 1),
+            estimate(one.upper_limit, 1),
+            percent(one.interval.coverage) if one.interval else "no interval",
+            number(one.interval.width, 1) if one.interval else "",
+            str(sum(one.counts.refused.values())),
+        )
+        for one in found
+    ]
+    return [
+        *_table(("output", "tested on", "patients", "MAE", "MAE of the mean", "R²", "r"), errors),
+        "",
+        *_table(
+            (
+                "output",
+                "bias",
+                "lower limit of agreement",
+                "upper limit",
+                "its 95 % interval held the truth in",
+                "mean width",
+                "clips refused",
+            ),
+            agreement,
+        ),
+    ]
+
+
+def _scores(found: Sequence[Score], *, simulated: bool) -> list[str]:
+    ranks = [
+        (
+            one.title,
+            evidence_words(one.evidence, simulated=simulated),
+            str(one.counts.patients),
+            f"{one.positives} of {one.counts.examinations}",
+            estimate(one.auc),
+            f"{estimate(one.average_precision)}, by chance {one.prevalence:.2f}",
+            estimate(one.f1),
+            number(one.f1_of_always_yes),
+        )
+        for one in found
+    ]
+    calls = [
+        (
+            one.title,
+            "none" if one.threshold is None else f"{one.threshold:.3g}",
+            percent(one.sensitivity),
+            percent(one.specificity),
+            percent(one.ppv),
+            percent(one.npv),
+            estimate(one.calibration_error),
+            str(sum(one.counts.refused.values())),
+        )
+        for one in found
+    ]
+    return [
+        *_table(
+            (
+                "output",
+                "tested on",
+                "patients",
+                "with the finding",
+                "AUC",
+                "average precision",
+                "F1",
+                "F1 of always yes",
+            ),
+            ranks,
+        ),
+        "",
+        *_table(
+            (
+                "output",
+                "threshold",
+                "sensitivity",
+                "specificity",
+                "PPV",
+                "NPV",
+                "calibration error",
+                "clips refused",
+            ),
+            calls,
+        ),
+    ]
+
+
+def _structures(report: Report) -> list[str]:
+    rows = [
+        (
+            one.name,
+            f"{one.patients}, {one.frames} frames",
+            estimate(one.dice, 3),
+            estimate(one.dice_largest, 3),
+            estimate(one.dice_smallest, 3),
+            f"{one.dice_lowest_twentieth:.3f}; {one.dice_lowest:.3f}",
+            estimate(one.surface_mm),
+            estimate(one.hausdorff_mm),
+        )
+        for one in report.structures
+    ]
+    return _table(
+        (
+            "structure",
+            "patients",
+            "Dice",
+            "Dice, largest cavity (ED)",
+            "Dice, smallest (ES)",
+            "lowest 5 % of frames; lowest",
+            "mean surface distance, mm",
+            "Hausdorff 95 %, mm",
+        ),
+        rows,
+    )
+
+
+def _views(found: Views, *, simulated: bool) -> list[str]:
+    on = evidence_words(found.evidence, simulated=simulated)
+    rows = [
+        ("label right, as the node gives it (header first)", percent(found.accuracy, 1)),
+        ("label right, by the picture alone", percent(found.accuracy_by_picture, 1)),
+        ("single image right", percent(found.accuracy_of_frames, 1)),
+        ("among the two likeliest", percent(found.top_two, 1)),
+        ("among the two likeliest, single image", percent(found.top_two_of_frames, 1)),
+        ("called certain", percent(found.certain, 1)),
+        ("right when called certain", percent(found.accuracy_when_certain, 1)),
+        ("AUC, mean over the views", estimate(found.mean_auc, 3)),
+        ("calibration error", estimate(found.calibration_error, 3)),
+        ("score when right, median and quartiles", _spread(found.confidence_right)),
+        ("score when wrong, median and quartiles", _spread(found.confidence_wrong)),
+    ]
+    each = [
+        (
+            one.view.value,
+            str(one.clips),
+            percent(one.sensitivity),
+            number(one.ppv),
+            number(one.auc, 3),
+            _mistaken(found, one.view.value),
+        )
+        for one in found.by_view
+    ]
+    lines = _table((f"views, tested on {on}", f"{found.counts.clips} clips"), rows)
+    lines += ["", *_table(("view", "clips", "right", "PPV", "AUC", "taken for"), each)]
+    if found.by_frames:
+        lines += ["", *_frames_table("share right", found.by_frames, 3)]
+    if found.worst:
+        lines += ["", "Most certain mistakes: " + "; ".join(found.worst) + "."]
+    return lines
+
+
+def _mistaken(found: Views, view: str) -> str:
+    names = [one.value for one in found.classes]
+    row = found.confusion[names.index(view)]
+    wrong = sorted(
+        ((count, name) for name, count in zip(names, row, strict=True) if count and name != view),
+        key=lambda pair: (-pair[0], pair[1]),
+    )
+    return ", ".join(f"{name} {count}" for count, name in wrong)
+
+
+def _spread(one: Confidence) -> str:
+    if not one.calls:
+        return "no such call"
+    return f"{one.median:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+def _output(one: Measurement | Score, picture: str | None) -> Iterator[str]:
+    yield f"### {one.title}"
+    yield ""
+    yield f"{_counted(one.counts)}"
+    if picture:
+        yield ""
+        yield f"![{one.title}]({picture})"
+    if one.by_frames:
+        yield ""
+        figure = f"MAE, {unit_words(one.unit)}" if isinstance(one, Measurement) else "AUC"
+        yield from _frames_table(figure, one.by_frames, 2)
+    yield ""
+    far = ", ".join(f"{each.name} ({each.value:.3g}, truth {each.truth:.3g})" for each in one.worst)
+    yield f"Farthest off: {far}."
+
+
+def _frames_table(figure: str, by_frames: Sequence[ByFrames], digits: int) -> list[str]:
+    rows = [
+        (str(each.frames), estimate(each.first, digits), number(each.random, digits))
+        for each in by_frames
+    ]
+    return _table(("frames", f"{figure}: the first ones", "as many at random"), rows)
+
+
+def _counted(counts: Counts) -> str:
+    return (
+        f"{counts.patients} patients, {counts.examinations} examinations, {counts.clips} clips "
+        "with a value."
+    )
+
+
+def _left_out(report: Report) -> Iterator[str]:
+    refused: dict[str, list[str]] = {}
+    for one in (*report.measurements, *report.scores):
+        for reason, count in one.counts.refused.items():
+            refused.setdefault(reason, []).append(f"{one.output} {count}")
+    if refused:
+        yield from ("", "### Clips without a value", "")
+        for reason, which in refused.items():
+            yield f"- {reason}: {', '.join(which)}"
+    if report.unreadable:
+        yield from ("", "### Clips that could not be read", "")
+        for reason, count in report.unreadable.items():
+            yield f"- {reason}: {count}"
+    if report.untested:
+        yield from ("", "### Not tested here", "")
+        for each in report.untested:
+            yield f"- {each.output}: {each.reason}"
