@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
 
-from models.simulator.heart import Beat, Heart
+from models.simulator.heart import Beat, Heart, Lead
 from models.simulator.shapes import Bullet, Ellipse, HalfPlane, Shape, Tube
 from models.views import View
 
@@ -98,7 +98,39 @@ def build_anatomy(view: View, heart: Heart, rng: np.random.Generator) -> Anatomy
         builder = _BUILDERS[view]
     except KeyError:
         raise ValueError(f"view {view.value!r} is not a section of the heart") from None
-    return builder(heart, rng)
+    anatomy = builder(heart, rng)
+    if heart.chest_cm is None:
+        return anatomy
+    return _behind_chest(anatomy, heart.chest_cm, rng.spawn(1)[0], deeper=view not in _FROM_BELOW)
+
+
+def _behind_chest(
+    anatomy: Anatomy, chest_cm: float, rng: np.random.Generator, *, deeper: bool
+) -> Anatomy:
+    """Skin, fat and fascia before the heart, which lies the ``deeper`` the thicker they are."""
+    thick = chest_cm if deeper else 0.6 * chest_cm
+    bend = float(rng.normal(0, 0.02))
+
+    def line(z: float) -> Tube:
+        points = tuple((x, z + bend * x * x) for x in np.linspace(-7, 7, 5).tolist())
+        return Tube(points=points, radius=float(rng.uniform(0.04, 0.1)))
+
+    fat, fascia = float(rng.uniform(0.08, 0.3)), float(rng.uniform(0.4, 1.0))
+    chest = [
+        Layer(shape=HalfPlane(u=0, v=thick, normal_deg=90), echo=fat, in_probe=True),
+        Layer(shape=line(thick * float(rng.uniform(0.3, 0.6))), echo=fascia * 0.6, in_probe=True),
+        Layer(shape=line(thick), echo=fascia, soft_cm=0.16, in_probe=True),
+    ]
+    inner, place = anatomy.layers, anatomy.placement
+    if not deeper:  # liver and vessels are placed by depth: the wall covers their nearest part
+        return replace(anatomy, layers=lambda beat: [*inner(beat), *chest])
+    shift = min(max(chest_cm - 1.0, -0.5), 2.2)
+    return replace(
+        anatomy,
+        placement=replace(place, z=place.z + shift),
+        layers=lambda beat: [*chest, *inner(beat)],
+        depth_cm=anatomy.depth_cm + 0.6 * shift,
+    )
 
 
 # --- Parts that several views share ----------------------------------------------------------
@@ -143,6 +175,7 @@ def _leaflets(
     towards_deg: float,
     share: float = 0.5,
     thickness: float = 0.09,
+    echo: float = BRIGHT,
 ) -> list[Layer]:
     """Two leaflets from the ends of an annulus: closed they meet, opened they point ahead."""
     width = math.dist(left, right)
@@ -165,7 +198,7 @@ def _leaflets(
         norm = math.hypot(du, dv) or 1.0
         tip = (start[0] + reach * du / norm, start[1] + reach * dv / norm)
         out.append(
-            Layer(shape=Tube(points=(start, tip), radius=thickness), echo=BRIGHT, soft_cm=0.08)
+            Layer(shape=Tube(points=(start, tip), radius=thickness), echo=echo, soft_cm=0.08)
         )
     return out
 
@@ -181,7 +214,7 @@ def _root(points: tuple[tuple[float, float], ...], radius: float, beat: Beat) ->
     (u, v) = points[0]
     mouth = Ellipse(u=u - 0.9, v=v, half_u=radius + 1.0, half_v=radius * 0.92)
     return [
-        *_vessel(points, radius, structure=Structure.AORTA),
+        *_vessel(points, radius, structure=Structure.AORTA, echo=0.6 + 0.53 * beat.calcium),
         Layer(shape=mouth, echo=BLOOD, soft_cm=0.2),
         *_cusps(u + 0.8, v, radius, beat),
     ]
@@ -257,23 +290,44 @@ def _right_heart(heart: Heart, beat: Beat, *, ra_v: float, rv_share: float) -> l
             (base - 0.5, rv_v + half * 0.9),
             opened=beat.mitral_open * 0.9,
             towards_deg=180.0,
+            echo=BRIGHT * math.sqrt(beat.brightness),
         ),
     ]
+    if heart.band:
+        reach = (
+            (base - length * 0.45, rv_v - 0.7 * half),
+            (base - length * 0.7, rv_v + 0.7 * half),
+        )
+        out.append(Layer(shape=Tube(points=reach, radius=0.1), echo=heart.band))
     if heart.lead:
+        sway = 0.35 * heart.lead_bend
         course = (
-            (base + heart.ra_length_cm, ra_v - 0.6),
-            (base + 0.8, ra_v - 0.2),
-            (base - 1.5, rv_v + 0.3 * half),
+            (base + heart.ra_length_cm, ra_v - 0.6 + sway),
+            (base + 0.8, ra_v - 0.2 - sway),
+            (base - 1.5, rv_v + (0.3 + sway) * half),
             (base - length * 0.85, rv_v + 0.6 * half),
         )
-        out.append(
-            Layer(
-                shape=Tube(points=course, radius=0.11),
-                echo=METAL,
-                soft_cm=0.08,
-                structure=Structure.LEAD,
+        out += _lead_layers(heart.lead, course)
+    return out
+
+
+def _lead_layers(lead: Lead, course: tuple[tuple[float, float], ...]) -> list[Layer]:
+    """A lead along its course; the last part of a defibrillator's is a wound coil."""
+    shock = lead is Lead.DEFIBRILLATOR
+    body = Tube(points=course, radius=0.15 if shock else 0.11)
+    out = [Layer(shape=body, echo=METAL, soft_cm=0.08, structure=Structure.LEAD)]
+    if shock:
+        coil = Tube(points=course[-2:], radius=0.24)
+        out.append(Layer(shape=coil, echo=METAL, soft_cm=0.08, structure=Structure.LEAD))
+        (u, v), (end_u, end_v) = course[-2:]
+        turns = max(2, round(math.dist(*course[-2:]) / 0.45))
+        for turn in range(turns):
+            share = (turn + 0.5) / turns
+            gap = Ellipse(
+                u=u + share * (end_u - u), v=v + share * (end_v - v), half_u=0.08, half_v=0.08
             )
-        )
+            # Between the windings less comes back; it is still the lead.
+            out.append(Layer(shape=gap, echo=0.5, soft_cm=0.08, structure=Structure.LEAD))
     return out
 
 
@@ -295,9 +349,15 @@ def _mitral(beat: Beat, *, low: float, high: float, share: float = 0.58) -> list
     base = beat.lv_length_cm
     return [
         _orifice(base, low, high),
-        *_spots([(base, low), (base, high)], 0.22, 0.9),
+        *_spots([(base, low), (base, high)], 0.22 * beat.thickness, 0.9 * beat.brightness),
         *_leaflets(
-            (base, low), (base, high), opened=beat.mitral_open, towards_deg=180.0, share=share
+            (base, low),
+            (base, high),
+            opened=beat.mitral_open,
+            towards_deg=180.0,
+            share=share,
+            thickness=0.09 * beat.thickness,
+            echo=BRIGHT * beat.brightness,
         ),
     ]
 
@@ -335,14 +395,16 @@ def _four_chamber_layers(heart: Heart, rng: np.random.Generator, *, outflow: boo
             (base * 0.6, -(a * 0.95 + w / 2)),
             (base, -(a + w / 2)),
         )
-        out.append(Layer(shape=Tube(points=line, radius=0.22), echo=septum, soft_cm=0.3))
+        middle = septum * (0.8 + 0.533 * beat.calcium)
+        out.append(Layer(shape=Tube(points=line, radius=0.22), echo=middle, soft_cm=0.3))
         if outflow:
             axis = -a * root_shift - 0.25
             course = ((base - 0.3, axis), (base + 1.6, axis - 0.15), (base + 3.4, axis - 0.5))
             out += _root(course, root_radius, beat)
             out += _mitral(beat, low=axis + root_radius + 0.15, high=a * 1.0 + 0.2)
         else:
-            out += _spots([(base - 0.25, -(a + w * 0.6))], 0.35, 0.9)  # the crux
+            crux = (base - 0.25, -(a + w * 0.6))
+            out += _spots([crux], 0.35 * beat.thickness, 0.9 * beat.brightness)
             out += _mitral(beat, low=-a * 0.98, high=a * 0.98)
         return out
 
@@ -355,8 +417,10 @@ def _cusps(u: float, v: float, radius: float, beat: Beat) -> list[Layer]:
     out = []
     for sign in (-1.0, 1.0):
         tip = (u + 0.45 + 0.3 * opened, v + sign * radius * (0.06 + 0.8 * opened))
-        shape = Tube(points=((u - 0.2, v + sign * radius * 0.95), tip), radius=0.07)
-        out.append(Layer(shape=shape, echo=BRIGHT, soft_cm=0.08))
+        shape = Tube(
+            points=((u - 0.2, v + sign * radius * 0.95), tip), radius=0.07 * beat.thickness
+        )
+        out.append(Layer(shape=shape, echo=BRIGHT * beat.brightness, soft_cm=0.08))
     return out
 
 
@@ -461,8 +525,11 @@ def _a3c(heart: Heart, rng: np.random.Generator) -> Anatomy:
 
 
 def _depth(heart: Heart, rng: np.random.Generator, *, atrium: bool) -> float:
-    need = 2.6 + heart.lv_length_cm + (heart.la_length_cm if atrium else 0.0)
-    return float(np.clip(need * rng.uniform(0.82, 1.2), 9.0, 24.0))
+    # Who scans turns the knob to the heart, but not by every centimetre: size shows.
+    whole = heart.lv_length_cm + (heart.la_length_cm if atrium else 0.0)
+    usual = 13.5 if atrium else 8.6
+    need = 2.6 + 0.6 * whole + 0.4 * usual
+    return float(np.clip(need * rng.uniform(0.84, 1.19), 9.0, 24.0))
 
 
 # --- Parasternal views -----------------------------------------------------------------------
@@ -522,13 +589,19 @@ def _psla(heart: Heart, rng: np.random.Generator) -> Anatomy:
                 beat,
             ),
             _orifice(base, -a * 0.98, axis - root),
-            *_spots([(base, -a * 0.98), (base, axis - root)], 0.22, 0.9),
+            *_spots(
+                [(base, -a * 0.98), (base, axis - root)],
+                0.22 * beat.thickness,
+                0.9 * beat.brightness,
+            ),
             *_leaflets(
                 (base, -a * 0.98),
                 (base, axis - root),
                 opened=beat.mitral_open,
                 towards_deg=180.0,
                 share=0.38,
+                thickness=0.09 * beat.thickness,
+                echo=BRIGHT * beat.brightness,
             ),
         ]
         if descending:
@@ -660,13 +733,16 @@ def _sax_basal(heart: Heart, rng: np.random.Generator) -> Anatomy:
             tail = ((0.2, out), (1.8, out + 0.3), (3.2, out - 0.4))
             parts += _vessel(tail, rv_radius * 0.9, wall_cm=0.2, echo=0.6)
         parts += [
-            Layer(shape=Ellipse(u=0, v=0, half_u=root + 0.28, half_v=root + 0.28), echo=0.9),
+            Layer(
+                shape=Ellipse(u=0, v=0, half_u=root + 0.28, half_v=root + 0.28),
+                echo=0.65 + 0.67 * beat.calcium,
+            ),
             Layer(
                 shape=Ellipse(u=0, v=0, half_u=root, half_v=root),
                 echo=BLOOD,
                 structure=Structure.AORTA,
             ),
-            *_star(root, beat.aortic_open, spin),
+            *_star(root, beat, spin),
             # tricuspid valve on the left, pulmonary valve on the right
             *_leaflets(
                 (0.5, -(out + rv_radius)),
@@ -692,18 +768,19 @@ def _sax_basal(heart: Heart, rng: np.random.Generator) -> Anatomy:
     )
 
 
-def _star(radius: float, opened: float, spin_deg: float) -> list[Layer]:
+def _star(radius: float, beat: Beat, spin_deg: float) -> list[Layer]:
     """Three cusps across the aortic root: a star when closed, a triangle when open."""
     out: list[Layer] = []
     for index in range(3):
         angle = math.radians(90 + spin_deg + 120 * index)
         rim = (radius * math.sin(angle), radius * math.cos(angle))
-        if opened < 0.4:
+        if beat.aortic_open < 0.4:
             line = ((0.0, 0.0), rim)
         else:
             after = math.radians(90 + spin_deg + 120 * (index + 1))
             line = (rim, (radius * math.sin(after), radius * math.cos(after)))
-        out.append(Layer(shape=Tube(points=line, radius=0.08), echo=0.9, soft_cm=0.1))
+        cusp = Tube(points=line, radius=0.08 * beat.thickness)
+        out.append(Layer(shape=cusp, echo=0.9 * beat.brightness, soft_cm=0.1))
     return out
 
 
@@ -730,9 +807,23 @@ def _rv_inflow(heart: Heart, rng: np.random.Generator) -> Anatomy:
             *_chamber(ra, Structure.RIGHT_ATRIUM, wall_cm=0.3),
             Layer(shape=wall, echo=side, soft_cm=0.3),
             Layer(shape=rv, echo=BLOOD * 1.3, soft_cm=0.3, structure=Structure.RIGHT_VENTRICLE),
-            *_spots([left_end, right_end], 0.28, 0.9),
-            *_leaflets(left_end, right_end, opened=beat.mitral_open, towards_deg=200.0),
+            *_spots([left_end, right_end], 0.28 * beat.thickness, 0.9 * beat.brightness),
+            *_leaflets(
+                left_end,
+                right_end,
+                opened=beat.mitral_open,
+                towards_deg=200.0,
+                echo=BRIGHT * beat.brightness,
+            ),
         ]
+        if heart.lead:
+            course = (
+                (ra.u + ra_half * 0.9, ra.v + 0.6),
+                ((left_end[0] + right_end[0]) / 2, 0.9 + 0.4 * heart.lead_bend),
+                (0.2, -0.3),
+                (-1.2 * size, -2.2 * size),
+            )
+            out += _lead_layers(heart.lead, course)
         if eustachian:
             ridge = ((ra.u + ra_half * 0.7, ra.v - 1.2), (ra.u + ra_half * 0.1, ra.v - 0.6))
             out.append(Layer(shape=Tube(points=ridge, radius=0.08), echo=0.8))
@@ -1007,6 +1098,8 @@ def _supao(heart: Heart, rng: np.random.Generator) -> Anatomy:
         blood=((centre_z, 0.0, 2.5),),
     )
 
+
+_FROM_BELOW = (View.SUB4C, View.IVC, View.SUBAO, View.SUPAO)  # placed by depth, not by the heart
 
 _BUILDERS: Mapping[View, Callable[[Heart, np.random.Generator], Anatomy]] = {
     View.PSLA: _psla,

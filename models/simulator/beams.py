@@ -205,9 +205,14 @@ class BeamPainter:
         sin, cos = np.float32(math.sin(turn)), np.float32(math.cos(turn))
         # Displacement in probe coordinates; across and along the beam in the middle of the
         # sector, which is near enough for a texture.
-        along, across = np.float32(1 / self._cells[0]), 1 / self._cells[1]
-        du, dv = du * near, dv * near
-        return cos * du * along, -sin * dv * along, sin * du * across, cos * dv * across
+        along, across = np.float32(1 / self._cells[0]), np.float32(1) / self._cells[1]
+        move_u, move_v = np.asarray(du * near, np.float32), np.asarray(dv * near, np.float32)
+        return (
+            cos * along * move_u,
+            -sin * along * move_v,
+            sin * across * move_u,
+            cos * across * move_v,
+        )
 
     def _compress(self, power: NDArray[np.float32]) -> NDArray[np.float32]:
         look = self._look

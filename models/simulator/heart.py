@@ -7,7 +7,8 @@ one curve (ejection, fast filling, diastasis, atrial kick); length and radius sh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -17,12 +18,24 @@ _EMPTYING = PchipInterpolator(
     [0.0, 0.05, 0.15, 0.28, 0.36, 0.42, 0.52, 0.62, 0.82, 0.90, 1.0],
     [0.0, 0.02, 0.45, 0.90, 1.00, 0.97, 0.50, 0.24, 0.18, 0.10, 0.0],
 )
+USUAL_CALCIUM = 0.375
 _LONG_AXIS_SHARE = 0.28  #: of the ejection fraction goes into shortening of the long axis
+
+
+class Lead(StrEnum):
+    """What is led through the right heart."""
+
+    PACEMAKER = "pacemaker"  #: a thin, even, bright line
+    DEFIBRILLATOR = "defibrillator"  #: thicker, with a shock coil in the ventricle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Heart:
-    """Sizes at end diastole (cm, mL) and what the beat does to them."""
+    """Sizes at end diastole (cm, mL) and what the beat does to them.
+
+    ``calcium`` is 0 in the young, about 1 at 80 years: how much valves, annulus and septum have
+    brightened. ``chest_cm`` is what lies between probe and heart; None where nobody asked.
+    """
 
     edv_ml: float
     ef_percent: float
@@ -36,7 +49,12 @@ class Heart:
     ra_width_cm: float
     rv_width_cm: float
     aorta_radius_cm: float
-    lead: bool = False
+    lead: Lead | None = None
+    la_stretch: float = 1.0  #: of length and width of the left atrium beyond its usual size
+    lead_bend: float = 0.0  #: -1 to 1: how its course sways
+    band: float = 0.0  #: echo of a muscle band across the right ventricle, 0 without one
+    calcium: float = USUAL_CALCIUM
+    chest_cm: float | None = None
 
     @property
     def esv_ml(self) -> float:
@@ -75,6 +93,7 @@ class Heart:
             aortic_open=_bump(phase, 0.03, 0.37, steep=6.0),
             # The atria fill while the ventricle empties, from 0.86 of their largest size on.
             atrial_scale=0.86 + 0.14 * emptied,
+            calcium=self.calcium,
         )
 
 
@@ -91,12 +110,25 @@ class Beat:
     mitral_open: float
     aortic_open: float
     atrial_scale: float
+    calcium: float = USUAL_CALCIUM
+
+    @property
+    def brightness(self) -> float:
+        """Of valves and annulus against an adult's of middle age."""
+        return 0.65 + 0.933 * self.calcium
+
+    @property
+    def thickness(self) -> float:
+        """Of valves and annulus against an adult's of middle age."""
+        return 0.78 + 0.587 * self.calcium
 
 
 def random_heart(
-    rng: np.random.Generator, *, ef_percent: float | None = None, lead: bool | None = None
+    rng: np.random.Generator, *, ef_percent: float | None = None, lead: Lead | bool | None = None
 ) -> Heart:
     """A heart of an adult, drawn with the spread of a hospital's patients.
+
+    ``lead`` True gives a pacemaker's; None gives one at times.
 
     Raises
     ------
@@ -125,8 +157,25 @@ def random_heart(
         ra_width_cm=float(np.clip(rng.normal(3.7, 0.6), 2.5, 6.0)),
         rv_width_cm=float(np.clip(rng.normal(3.2, 0.6), 1.8, 5.2)),
         aorta_radius_cm=float(np.clip(rng.normal(1.45, 0.2), 1.0, 2.1)),
-        lead=drawn_lead if lead is None else lead,
+        lead=_lead(drawn_lead if lead is None else lead),
     )
+
+
+def with_edv(heart: Heart, edv_ml: float) -> Heart:
+    """The same heart with another end-diastolic volume, its ventricle in the same proportions."""
+    scale = (edv_ml / heart.edv_ml) ** (1 / 3)
+    return replace(
+        heart,
+        edv_ml=edv_ml,
+        lv_length_cm=heart.lv_length_cm * scale,
+        lv_radius_cm=heart.lv_radius_cm * scale,
+    )
+
+
+def _lead(lead: Lead | bool) -> Lead | None:
+    if isinstance(lead, Lead):
+        return lead
+    return Lead.PACEMAKER if lead else None
 
 
 def _bump(phase: float, start: float, end: float, *, steep: float = 2.0) -> float:

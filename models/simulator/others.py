@@ -83,6 +83,7 @@ def simulate_other(
             for sector, place in zip(sectors, boxes, strict=True)
         ),
         sector_box=box,
+        sector_mask=screen.mask,
     )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.simulator.anatomy import Anatomy, build_anatomy
 from models.simulator.beams import BeamPainter
-from models.simulator.clip import SimulatedClip, Truth
-from models.simulator.heart import Heart, random_heart
+from models.simulator.clip import VISIBLE, SimulatedClip, Truth
+from models.simulator.heart import Heart, Lead, random_heart, with_edv
 from models.simulator.look import Borrowed, Look, random_look, slow_field
 from models.simulator.others import simulate_other
+from models.simulator.person import Person, random_person, shape_heart, within
 from models.simulator.regions import box_of, two_d_region
 from models.simulator.screen import Layout, Screen, place_sector, random_flow, random_layout
 from models.simulator.sector import Sector
@@ -20,8 +23,8 @@ from models.simulator.stills import simulate_still
 from models.views import View
 
 _STILLS = (View.PW, View.CW, View.M_MODE)
-_HAS_VENTRICLE = (View.A4C, View.A2C, View.A3C, View.A5C, View.PSLA, View.SUB4C, View.SAX_MID)
 _COLOUR_CHANCE = 0.12
+_DEFIBRILLATORS = 0.4  #: share of leads
 
 
 def simulate(
@@ -30,13 +33,18 @@ def simulate(
     seed: int,
     frames: int | None = None,
     ef: float | None = None,
-    lead: bool | None = None,
+    lead: Lead | bool | None = None,
     size: tuple[int, int] | None = None,
     frame_time_ms: float | None = None,
     colour_flow: bool | None = None,
     look: Look | None = None,
     borrowed: Borrowed | None = None,
     masks: bool = True,
+    person: Person | None = None,
+    edv_ml: float | None = None,
+    wall_cm: float | None = None,
+    la_scale: float | None = None,
+    heart_rate_bpm: float | None = None,
 ) -> SimulatedClip:
     """Make a clip. The same arguments make the same pixels.
 
@@ -52,11 +60,12 @@ def simulate(
     ef
         Ejection fraction in percent (5 to 85); None draws one.
     lead
-        Whether a pacemaker lead lies in the right heart (seen in four-chamber views).
+        Whether a lead lies in the right heart, or which (seen in four-chamber views and the
+        right-ventricular inflow); True draws a pacemaker's or a defibrillator's, None one at times.
     size
-        Rows and columns of the screen; None draws one of usual screens.
+        Rows and columns of the screen, 64 to 4096 each; None draws one of usual screens.
     frame_time_ms
-        Time between frames; None draws 25 to 70 frames a second.
+        Time between frames, 2 to 1000; None draws 25 to 70 frames a second.
     colour_flow
         Whether a colour-Doppler box is shown; None shows one at times.
     look
@@ -65,20 +74,46 @@ def simulate(
         What a real frame lends to a drawn look.
     masks
         Whether to draw the truth of every pixel.
+    person
+        Whose heart it is; None draws an adult.
+    edv_ml, wall_cm, heart_rate_bpm
+        End-diastolic volume (20 to 400 mL), wall thickness at end diastole (0.4 to 2.5 cm) and
+        heart rate (30 to 200 a minute); None draws them.
+    la_scale
+        Length and width of the left atrium against those drawn for the person (0.5 to 2.0): its
+        volume grows by the cube. None leaves some atria stretched, as those of patients are.
 
     Raises
     ------
     ValueError
-        If ``frames`` is not positive or ``ef`` is out of range.
+        If something is out of range.
     """
-    if frames is not None and frames < 1:
-        raise ValueError(f"a clip needs at least one frame, not {frames}")
+    _check(
+        seed=seed,
+        frames=frames,
+        size=size,
+        frame_time_ms=frame_time_ms,
+        ranges={
+            "an end-diastolic volume": (edv_ml, (20, 400), "mL"),
+            "a wall": (wall_cm, (0.4, 2.5), "cm"),
+            "an atrium": (la_scale, (0.5, 2.0), "times the usual size"),
+            "a heart rate": (heart_rate_bpm, (30, 200), "a minute"),
+        },
+    )
     rng = np.random.default_rng([seed, tuple(View).index(view)])
     if view in _STILLS:
         return simulate_still(view, rng=rng, seed=seed, frames=frames or 1, size=size)
     if view is View.OTHER:
         return simulate_other(rng=rng, seed=seed, frames=frames, size=size, borrowed=borrowed)
-    heart = random_heart(rng, ef_percent=ef, lead=lead)
+    # A stream of its own: who it is changes the heart, and nothing else that is drawn.
+    own = rng.spawn(1)[0]
+    drawn_person = random_person(own)
+    whose = person or drawn_person
+    heart = shape_heart(random_heart(rng, ef_percent=ef, lead=lead), whose, own)
+    heart = _as_asked(
+        heart, own, lead=lead, edv_ml=edv_ml, wall_cm=wall_cm, la_scale=la_scale,
+        heart_rate_bpm=heart_rate_bpm,
+    )  # fmt: skip
     anatomy = build_anatomy(view, heart, rng)
     drawn_look = look or random_look(rng, borrowed)
     flow = bool(rng.random() < _COLOUR_CHANCE) if colour_flow is None else colour_flow
@@ -90,8 +125,60 @@ def simulate(
     count = frames or max(2, math.ceil(heart.rr_ms / step_ms))
     return _film(
         view=view, seed=seed, heart=heart, anatomy=anatomy, look=drawn_look, layout=layout,
-        sector=sector, step_ms=step_ms, count=count, flow=flow, masks=masks, rng=rng,
+        sector=sector, step_ms=step_ms, count=count, flow=flow, masks=masks, person=whose, rng=rng,
     )  # fmt: skip
+
+
+def _check(
+    *,
+    seed: int,
+    frames: int | None,
+    size: tuple[int, int] | None,
+    frame_time_ms: float | None,
+    ranges: Mapping[str, tuple[float | None, tuple[float, float], str]],
+) -> None:
+    if seed < 0:
+        raise ValueError(f"a seed is a whole number of 0 or more, not {seed}")
+    if frames is not None and frames < 1:
+        raise ValueError(f"a clip needs at least one frame, not {frames}")
+    for side in size or ():
+        within("a side of the screen", side, (64, 4096), "pixels")
+    if frame_time_ms is not None:
+        within("a time between frames", frame_time_ms, (2, 1000), "ms")
+    for what, (value, bounds, unit) in ranges.items():
+        if value is not None:
+            within(what, value, bounds, unit)
+
+
+def _as_asked(
+    heart: Heart,
+    rng: np.random.Generator,
+    *,
+    lead: Lead | bool | None,
+    edv_ml: float | None,
+    wall_cm: float | None,
+    la_scale: float | None,
+    heart_rate_bpm: float | None,
+) -> Heart:
+    """The drawn heart with what was asked for in place of what was drawn."""
+    shock = rng.random() < _DEFIBRILLATORS
+    if heart.lead and not isinstance(lead, Lead):
+        heart = replace(heart, lead=Lead.DEFIBRILLATOR if shock else Lead.PACEMAKER)
+    if edv_ml is not None:
+        heart = with_edv(heart, edv_ml)
+    if la_scale is not None:
+        stretch = la_scale / heart.la_stretch
+        heart = replace(
+            heart,
+            la_length_cm=heart.la_length_cm * stretch,
+            la_width_cm=heart.la_width_cm * stretch,
+            la_stretch=la_scale,
+        )
+    return replace(
+        heart,
+        wall_cm=heart.wall_cm if wall_cm is None else wall_cm,
+        heart_rate_bpm=heart.heart_rate_bpm if heart_rate_bpm is None else heart_rate_bpm,
+    )
 
 
 def _film(
@@ -107,6 +194,7 @@ def _film(
     count: int,
     flow: bool,
     masks: bool,
+    person: Person,
     rng: np.random.Generator,
 ) -> SimulatedClip:
     painter = BeamPainter(anatomy, sector, look, rng)
@@ -130,9 +218,8 @@ def _film(
         volumes.append(beat.volume_ml)
         if masks:
             labels.append(sector.draw_labels(structure) * screen.mask)
-    ventricle = view in _HAS_VENTRICLE
-    four = view in (View.A4C, View.A5C, View.SUB4C)
-    atrium = view in (View.A4C, View.A2C)
+    ventricle, atrium, right = (view in VISIBLE[name] for name in ("ef", "la_area", "ra_length"))
+    leads = view in VISIBLE["lead"]
     truth = Truth(
         kind=view.value,
         heart_rate_bpm=heart.heart_rate_bpm,
@@ -143,8 +230,10 @@ def _film(
         wall_cm=heart.wall_cm if ventricle else None,
         la_area_cm2=heart.la_area_cm2 if atrium else None,
         la_volume_ml=heart.la_volume_ml if atrium else None,
-        ra_length_cm=heart.ra_length_cm if four else None,
-        lead=heart.lead if four else None,
+        ra_length_cm=heart.ra_length_cm if right else None,
+        lead=heart.lead is not None if leads else None,
+        lead_kind=heart.lead if leads else None,
+        person=person,
         cm_per_pixel=sector.cm_per_pixel,
         phases=tuple(phases),
         masks=np.stack(labels) if masks else None,
@@ -159,6 +248,7 @@ def _film(
         regions=(two_d_region(sector, box, flow=flow),),
         sector_box=box,
         colour_flow=flow,
+        sector_mask=screen.mask,
     )
 
 

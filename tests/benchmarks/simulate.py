@@ -71,7 +71,7 @@ def main() -> None:
 def _work(
     clips: int, frames: int, no_masks: bool, *, seed: int
 ) -> tuple[list[View], list[int], list[int], list[bool]]:
-    views = [SECTIONS[index % len(SECTIONS)] for index in range(clips)]
+    views: list[View] = [SECTIONS[index % len(SECTIONS)] for index in range(clips)]
     seeds = [1000 * seed + index for index in range(clips)]
     return views, seeds, [frames] * clips, [not no_masks] * clips
 
