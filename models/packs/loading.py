@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +12,25 @@ import numpy as np
 from pydantic import ValidationError
 
 from models.finding import PackRef
-from models.packs.manifest import Manifest
+from models.packs.checks import MANIFEST, problems_of
+from models.packs.codes import code_of
+from models.packs.errors import PackError
+from models.packs.files import fingerprint, own_file, own_folder
+from models.packs.fitting import fitted
+from models.packs.keras_file import build_keras, read_checked
+from models.packs.manifest import (
+    KerasFile,
+    Manifest,
+    NetworkSpec,
+    OutputSpec,
+    PackKind,
+    SavedModelFolder,
+)
+from models.packs.saved_model import build_saved_model
+from models.tasks import TASKS
 
 if TYPE_CHECKING:
     import keras
-
-_MANIFEST = "manifest.json"
-
-
-class PackError(Exception):
-    """A pack cannot be used; the message names the pack, the place and what to do."""
 
 
 @dataclass(frozen=True)
@@ -45,65 +53,101 @@ class Pack:
     def network(self) -> keras.Model:
         """The network with its weights, built once. Imports Keras: call it in a worker only.
 
+        It takes (n, rows, columns, 1), whatever channels and window the pack's own network has;
+        see :func:`models.packs.fitting.fitted`.
+
         Raises
         ------
         PackError
-            If the network is unknown or the weights do not fit it.
+            If the network is unknown, may not be loaded, or is not what the manifest says.
         """
-        from models.networks import build_network
-
-        spec = self.manifest.network
-        try:
-            network = build_network(spec.name, self.manifest.input, spec.settings)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PackError(
-                f"pack {self.folder}: network {spec.name!r} cannot be built: {error}; "
-                f"correct 'network' in {_MANIFEST}"
-            ) from error
-        _set_weights(network, self.folder / self.manifest.weights)
-        return network
+        return fitted(self.folder, self.manifest, _build(self.folder, self.manifest))
 
 
 def load_pack(folder: Path) -> Pack:
-    """Read and check a pack.
+    """Read and check a pack. Imports no TensorFlow.
 
     Raises
     ------
     PackError
-        If the manifest is missing or wrong, or the weights do not have its checksum.
+        If the manifest is missing or wrong, the weights do not have its checksum, or a ``.keras``
+        file holds more than arithmetic.
     """
-    path = folder / _MANIFEST
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except OSError as error:
-        raise PackError(f"pack {folder}: no readable {_MANIFEST}: {error.strerror}") from error
+        raise PackError(f"pack {folder}: no readable {MANIFEST}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise PackError(f"pack {folder}: {_MANIFEST}, {where}: {first['msg']}") from error
-    weights = folder / manifest.weights
-    if not _lies_in(weights, folder):
-        raise PackError(
-            f"pack {folder}: weights must be a file in the pack, not {manifest.weights!r}"
-        )
+        raise PackError(f"pack {folder}: {wrong_fields(error)[0]}") from error
+    for words in problems_of(manifest):
+        raise PackError(f"pack {folder}: {words}")
+    path = check_weights(folder, manifest)
+    if isinstance(manifest.network, KerasFile):
+        read_checked(path)
+    return Pack(folder=folder, manifest=manifest)
+
+
+def wrong_fields(error: ValidationError) -> list[str]:
+    """Every fault of a manifest's schema: the file, the key, what is wrong with it."""
+    lines = []
+    for fault in error.errors():
+        # The form of a network is no key that anyone wrote.
+        loc = [part for part in fault["loc"] if part not in ("named", "keras", "saved_model")]
+        where = ".".join(str(part) for part in loc) or "the file"
+        lines.append(f"{MANIFEST}, {where}: {fault['msg']}")
+    return lines
+
+
+def check_weights(folder: Path, manifest: Manifest) -> Path:
+    """The weights' file or folder, if it is the pack's own and has the manifest's checksum.
+
+    Raises
+    ------
+    PackError
+        If it is missing, lies elsewhere, or is not what the manifest says.
+    """
+    name = manifest.weights
+    if isinstance(manifest.network, SavedModelFolder):
+        path = own_folder(folder, name)
+    else:
+        path = own_file(folder, name)
     try:
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        digest = fingerprint(path)
     except OSError as error:
-        raise PackError(
-            f"pack {folder}: no readable {manifest.weights}: {error.strerror}"
-        ) from error
+        raise PackError(f"pack {folder}: no readable {name}: {error.strerror}") from error
     if digest != manifest.weights_sha256:
         raise PackError(
-            f"pack {folder}: {manifest.weights} has SHA-256 {digest[:12]}…, the manifest says "
+            f"pack {folder}: {name} has SHA-256 {digest[:12]}…, the manifest says "
             f"{manifest.weights_sha256[:12]}…; copy the pack again from its source"
         )
-    return Pack(folder=folder, manifest=manifest)
+    return path
+
+
+def _build(folder: Path, manifest: Manifest) -> keras.Model:
+    """The network as it is in the pack, with its weights."""
+    match manifest.network:
+        case KerasFile(file=file):
+            return build_keras(own_file(folder, file))
+        case SavedModelFolder(folder=inner, output=output):
+            return build_saved_model(folder, inner, output)
+        case NetworkSpec(name=name, settings=settings):
+            from models.networks import build_network
+
+            try:
+                network = build_network(name, manifest.input, settings)
+            except (KeyError, TypeError, ValueError) as error:
+                raise PackError(
+                    f"pack {folder}: network {name!r} cannot be built: {error}; "
+                    f"correct 'network' in {MANIFEST}"
+                ) from error
+            _set_weights(network, folder / manifest.weights)
+            return network
 
 
 def shipped_packs() -> tuple[Path, ...]:
     """The folders of the packs that ship with echonode, by name."""
     here = Path(__file__).parent
-    return tuple(sorted(path.parent for path in here.glob(f"*/{_MANIFEST}")))
+    return tuple(sorted(path.parent for path in here.glob(f"*/{MANIFEST}")))
 
 
 def write_pack(
@@ -133,18 +177,43 @@ def write_pack(
         weights,
     )
     weights.chmod(0o644)  # safetensors leaves it to its owner alone
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    whole = Manifest.model_validate({**manifest, "weights_sha256": digest})
-    (folder / _MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n")
+    write_manifest(folder, manifest)
     return load_pack(folder)
 
 
-def _lies_in(weights: Path, folder: Path) -> bool:
-    """Whether this is a plain name in the folder, and no link that leads out of it."""
-    name = weights.name
-    if weights != folder / name or name in ("", "..") or name.startswith("."):
-        return False
-    return weights.resolve().parent == folder.resolve()
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> Manifest:
+    """Write ``manifest.json`` beside weights that are there, with their checksum.
+
+    Each output gets the code and the range of its task where it states none, so that whoever
+    reads the file knows what is meant.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a field is missing or wrong.
+    PackError
+        If the weights are not the pack's own.
+    """
+    draft = Manifest.model_validate({**manifest, "weights_sha256": "0" * 64})
+    path = (own_folder if isinstance(draft.network, SavedModelFolder) else own_file)(
+        folder, draft.weights
+    )
+    whole = draft.model_copy(
+        update={
+            "weights_sha256": fingerprint(path),
+            "outputs": tuple(_stated(output, draft.kind) for output in draft.outputs),
+        }
+    )
+    (folder / MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n")
+    return whole
+
+
+def _stated(output: OutputSpec, kind: PackKind) -> OutputSpec:
+    task = TASKS.get(output.name)
+    spans = output.range or (None if task is None else (task.low, task.high))
+    return output.model_copy(
+        update={"code": output.code or code_of(output.name, kind), "range": spans}
+    )
 
 
 def _key(index: int) -> str:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from models.finding import Evidence, Kind
 
@@ -45,13 +53,65 @@ class NetworkSpec(_Strict):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class KerasFile(_Strict):
+    """A network in Keras's own format, with its weights: a ``.keras`` file in the pack."""
+
+    format: Literal["keras"]
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.keras$")]
+
+    @property
+    def name(self) -> str:
+        """The file, for those who print which network a pack has."""
+        return self.file
+
+
+class SavedModelFolder(_Strict):
+    """A network as a TensorFlow SavedModel, with its weights: a folder in the pack.
+
+    Its signature ``serving_default`` is called and nothing else; of several numbers that it gives
+    ``output`` names the one to take.
+    """
+
+    format: Literal["saved_model"]
+    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    output: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder, for those who print which network a pack has."""
+        return self.folder
+
+
+def _network_form(network: Any) -> str:
+    """Which of the three forms a network is written in: by its ``format``, absent for a name."""
+    if isinstance(network, dict):
+        return str(network.get("format", "named"))
+    return str(getattr(network, "format", "named"))
+
+
+Network = Annotated[
+    Annotated[NetworkSpec, Tag("named")]
+    | Annotated[KerasFile, Tag("keras")]
+    | Annotated[SavedModelFolder, Tag("saved_model")],
+    Discriminator(
+        _network_form,
+        custom_error_type="network_format",
+        custom_error_message="format must be 'keras' or 'saved_model'; a network of echonode has a "
+        "'name' and no format",
+    ),
+]
+"""A network by name with weights beside it, or a file or folder that holds both."""
+
+
 class InputSpec(_Strict):
     """What the network sees.
 
     ``rows`` x ``columns`` x 1, float32. Pixels are ``(grey / 255 - mean) / std``. ``frames`` are
     taken ``interval_ms`` apart from the first one on; ``interval_ms`` None means every frame.
     With ``window`` above 1 the network sees so many of them at once, (window, rows, columns,
-    channels), in windows one after another. Three ``channels`` are three times the same grey.
+    channels), in windows one after another; the last frame is repeated to fill the last window,
+    and what the network gives for a window counts for each of its frames. Three ``channels`` are
+    three times the same grey.
     """
 
     rows: int = Field(gt=0)
@@ -63,6 +123,14 @@ class InputSpec(_Strict):
     window: int = Field(default=1, gt=0)
     channels: Literal[1, 3] = 1
     letterbox: bool = True  #: keep the aspect ratio and pad with black; otherwise stretch
+
+
+class Code(_Strict):
+    """What an output means, in a coding scheme: ``18043-0``, ``LN``, say."""
+
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    value: Annotated[str, Field(min_length=1, max_length=64)]
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class OutputSpec(_Strict):
@@ -77,11 +145,17 @@ class OutputSpec(_Strict):
     that can be trusted. Ratios and scores have 0.
     ``low_error`` and ``high_error`` are the 2.5 % and 97.5 % quantiles of (truth - value) on
     held-out data: an interval is value + these.
+
+    ``code`` states what the output means. Reports take the code from echonode's own table by the
+    output's name; a pack that states another is refused, since it would be reported as what it
+    is not. ``range`` is lowest and highest value to be believed, within those of the task.
     """
 
     name: str
     kind: Kind
     unit: str
+    code: Code | None = None  #: None: that of the task, see :mod:`models.packs.codes`
+    range: tuple[float, float] | None = None  #: None: that of the task
     head: int | None = Field(default=None, ge=0)
     link: Link = Link.LINEAR
     join: Join = Join.MEAN
@@ -97,15 +171,27 @@ class OutputSpec(_Strict):
     tested_on: str  #: which data, how many patients, which split
     figures: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError("the lowest value comes first and is below the highest")
+        return value
+
 
 class Manifest(_Strict):
-    """The whole of ``manifest.json``."""
+    """The whole of ``manifest.json``.
+
+    ``weights`` is a safetensors file for a network with a name; for a network in a file or folder
+    it is that file or folder, and may be left out. ``weights_sha256`` is the file's SHA-256, and
+    for a folder that of :func:`models.packs.files.fingerprint`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     version: str
     kind: PackKind
     title: str
-    network: NetworkSpec
+    network: Network
     weights: str = "weights.safetensors"
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     input: InputSpec
@@ -118,3 +204,22 @@ class Manifest(_Strict):
     citations: tuple[str, ...] = ()
     trained_on: str
     training_command: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_are_the_network(cls, fields: Any) -> Any:
+        """A network in a file or folder needs no second name for it."""
+        if isinstance(fields, dict) and "weights" not in fields:
+            network = fields.get("network")
+            for key in ("file", "folder"):
+                if isinstance(network, dict) and isinstance(network.get(key), str):
+                    return {**fields, "weights": network[key]}
+        return fields
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if not isinstance(self.network, NetworkSpec) and self.weights != self.network.name:
+            raise ValueError(
+                f"weights must be {self.network.name!r}, the network itself, or be left out"
+            )
+        return self

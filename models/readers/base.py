@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = 10
-"""Frames in one call of a network: a fixed shape, so that it is compiled once."""
+"""Frames in one call of a network: a fixed shape, so that it is compiled once. A network that sees
+a window of frames gets as many whole windows as fit, and at least one."""
 
 MOST_FRAMES = 300
 """A reader looks at no more frames of a clip than this."""
@@ -60,7 +61,7 @@ class Reader:
 
     @property
     def network(self) -> keras.Model:
-        """The pack's network. Imports Keras."""
+        """The pack's network, (n, rows, columns, 1) in; see :attr:`Pack.network`. Imports Keras."""
         return self.pack.network
 
     @property
@@ -78,7 +79,7 @@ class Reader:
         import tensorflow as tf
 
         network = self.network
-        shape = (BATCH, self.spec.rows, self.spec.columns, 1)
+        shape = (self.batch, self.spec.rows, self.spec.columns, 1)
 
         run = tf.function(
             lambda batch: network(batch, training=False),
@@ -86,12 +87,22 @@ class Reader:
         )
         return lambda batch: np.asarray(run(tf.constant(batch)).numpy(), np.float32)
 
+    @property
+    def batch(self) -> int:
+        """Frames in one call of this network: whole windows of them."""
+        return self.spec.window * max(1, BATCH // self.spec.window)
+
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network on (n, rows, columns, 1), in batches of one fixed shape."""
+        """The network on (n, rows, columns, 1), in batches of one fixed shape.
+
+        A network that sees a window of frames takes them as they follow each other: frames 0 to
+        window - 1, window to 2 * window - 1 and so on, the last window filled by repeating the
+        last frame. What it gives for a window stands for each frame of it.
+        """
         parts = []
-        for begin in range(0, len(inputs), BATCH):
-            part = inputs[begin : begin + BATCH]
-            short = BATCH - len(part)
+        for begin in range(0, len(inputs), self.batch):
+            part = inputs[begin : begin + self.batch]
+            short = self.batch - len(part)
             padded = np.concatenate([part, np.repeat(part[-1:], short, axis=0)])
             parts.append(self._compiled(padded)[: len(part)])
         return np.concatenate(parts)
@@ -109,11 +120,12 @@ class Reader:
     ) -> Finding | Refusal:
         """A finding, or a refusal where the value is not believable."""
         task = TASKS[output.name]
-        if not task.low <= value <= task.high:
+        lowest, highest = output.range or (task.low, task.high)
+        if not lowest <= value <= highest:
             return self.refuse(
                 output,
-                f"{value:.3g} {task.unit} is outside the plausible range of {task.low:g} to "
-                f"{task.high:g} {task.unit}",
+                f"{value:.3g} {task.unit} is outside the plausible range of {lowest:g} to "
+                f"{highest:g} {task.unit}",
             )
         score = output.kind is Kind.SCORE
         return Finding(
@@ -121,8 +133,8 @@ class Reader:
             kind=output.kind,
             value=value,
             unit=output.unit,
-            low=_bound(value, output.low_error, task.low, task.high),
-            high=_bound(value, output.high_error, task.low, task.high),
+            low=_bound(value, output.low_error, lowest, highest),
+            high=_bound(value, output.high_error, lowest, highest),
             score=value if score else None,
             threshold=output.threshold if score else None,
             pack=self.pack.ref,
