@@ -92,6 +92,16 @@ def cosine(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSc
     )
 
 
+def jit_compile() -> bool:
+    """What to compile a model with: XLA costs a third of the speed on a CPU, and JAX needs it."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    return bool(backend == "jax")
+
+
 def fit(
     model: keras.Model,
     batches: Batches,
@@ -113,7 +123,7 @@ def fit(
     Parameters
     ----------
     model
-        Compiled; with ``jit_compile=False`` on a CPU, where it is a third faster.
+        Compiled, with ``jit_compile`` as :func:`jit_compile` says.
     batches
         Of (inputs, truths).
     epochs
@@ -185,6 +195,15 @@ def take_weights(
     except ValueError as error:
         raise RecipeError(f"{work}: the weights of another network: {error}") from error
     return state.fitted(keep_best=keep_best, resumed=True)
+
+
+def finished(work: Path, epochs: int, *, stage: str = "") -> bool:
+    """Whether ``work`` holds a :func:`fit` of so many epochs that is at its end."""
+    state = _State(work, stage)
+    if not state.path.is_file():
+        return False
+    state.read()
+    return state.epochs == epochs and (state.epoch == epochs or state.diverged)
 
 
 def records(work: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.data.dataset import Dataset
+from models.finding import Evidence
 from models.packs import Pack
 
 
@@ -32,6 +33,7 @@ class Trial:
     rate: float | None = None  #: peak learning rate
     weight_decay: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  #: some of the recipe's ``knobs``
+    command: str = ""  #: that repeats it, for the manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,21 @@ def paper_grid(
     that of AdamW: each step takes away rate * decay of a weight.
     """
     return tuple({"rate": rate, "weight_decay": decay} for rate, decay in product(rates, decays))
+
+
+def trained_on(datasets: Sequence[Dataset]) -> str:
+    """What a manifest says of the data that weights saw."""
+    counts = [len({case.patient for case in one.cases("train")}) for one in datasets]
+    return "; ".join(
+        f"{one.title}: {count} patients of split train"
+        for one, count in zip(datasets, counts, strict=True)
+    )
+
+
+def strictest_licence(datasets: Sequence[Dataset]) -> str:
+    """The terms of weights that saw these data: those of all that give any for patients' data."""
+    terms = [one.licence for one in datasets if one.evidence is Evidence.PATIENTS]
+    return "; ".join(dict.fromkeys(terms or [one.licence for one in datasets]))
 
 
 RECIPES: Mapping[str, str] = {

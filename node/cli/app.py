@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from node.cli import analyze, config, db, demo, packs, quarantine, serve, status, studies
+from node.cli import analyze, config, db, demo, packs, quarantine, serve, status, studies, train
 from node.cli.output import ExitCode, Problem, print_text, say
 from node.settings import SettingsError
 
@@ -66,6 +66,7 @@ app.command("release")(studies.release)
 app.command("resend")(studies.resend)
 app.add_typer(quarantine.commands, name="quarantine")
 app.add_typer(packs.commands, name="packs")
+app.command("train")(train.train)
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
 
