@@ -123,7 +123,11 @@ def pack_with_evidence(
 
 
 def renew_evidence(
-    folder: Path, datasets: Sequence[Dataset], *, intervals: Dataset | None = None
+    folder: Path,
+    datasets: Sequence[Dataset],
+    *,
+    intervals: Dataset | None = None,
+    draws: int = metrics.DRAWS,
 ) -> Pack:
     """Work out the evidence of a pack anew, with the weights and the card that it has.
 
@@ -137,7 +141,7 @@ def renew_evidence(
     card = (folder / "MODEL_CARD.md").read_text()
     network = pack.network
     return pack_with_evidence(
-        folder, manifest, network, dataset=datasets, card=card, intervals=intervals
+        folder, manifest, network, dataset=datasets, card=card, intervals=intervals, draws=draws
     )
 
 
