@@ -6,14 +6,17 @@ of outputs (:mod:`models.tasks`), its view, an expert's tracings. What is not kn
 :func:`open_dataset` opens them by what a command line names:
 
 - a folder of CAMUS (``index.tsv`` and ``volumes.tsv``): :mod:`models.data.camus`;
+- ``DIR:cines`` or ``DIR:cines,frames=40,strength=0.6..1.2``: cines made from the patients of such
+  a folder, :mod:`models.data.cines`;
 - a folder that ``echonode dataset build`` made (``dataset.json``): :mod:`models.data.built`;
 - ``simulated`` or ``simulated:clips=200,seed=7,views=a4c``: :mod:`models.data.simulated`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +32,10 @@ SPLITS = ("train", "held", "valid")
 """For weights; for choices and the width of intervals; for the one report at the end."""
 
 SIMULATED = "simulated"
+CINES = ":cines"
+
+WALL = "wall"
+"""A truth that is no output: thickness of the left ventricle's wall at end diastole, in mm."""
 
 
 class DatasetError(Exception):
@@ -51,6 +58,29 @@ class Case:
     truths: Mapping[str, float] = field(default_factory=dict)
     view: View | None = None
     tracings: Callable[[], Mapping[int, NDArray[np.uint8]]] | None = field(default=None, repr=False)
+
+
+class LazyTruths(Mapping[str, float]):
+    """Truths that are measured or drawn when the first of them is asked for."""
+
+    def __init__(self, measure: Callable[[], Mapping[str, float]]) -> None:
+        self._measure = measure
+
+    @cached_property
+    def _known(self) -> Mapping[str, float]:
+        return self._measure()
+
+    def __getitem__(self, name: str) -> float:
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __repr__(self) -> str:
+        return repr(dict(self._known))
 
 
 class Dataset(Protocol):
@@ -105,14 +135,21 @@ def open_dataset(where: str) -> Dataset:
     if where.split(":", maxsplit=1)[0] == SIMULATED:
         return _open("simulated", where)
     folder = Path(where)
-    if (folder / "volumes.tsv").is_file() and (folder / "index.tsv").is_file():
+    if is_camus(folder):
         return _open("camus", where)
+    if is_camus(Path(where.rpartition(CINES)[0])):
+        return _open("cines", where)
     if (folder / "dataset.json").is_file():
         return _open("built", where)
     raise DatasetError(
         f"{where}: no data set: it is neither a folder with dataset.json (make one with "
-        f"`echonode dataset build`) nor one of CAMUS, nor '{SIMULATED}:…'"
+        f"`echonode dataset build`) nor one of CAMUS (DIR or DIR{CINES}), nor '{SIMULATED}:…'"
     )
+
+
+def is_camus(folder: Path) -> bool:
+    """Whether the tables of CAMUS lie there."""
+    return (folder / "volumes.tsv").is_file() and (folder / "index.tsv").is_file()
 
 
 def _open(kind: str, where: str) -> Dataset:

@@ -24,11 +24,10 @@ size          as drawn    rows x columns of the screen, such as 300x400
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,8 @@ from numpy.typing import NDArray
 import models.simulator
 from models.clip import Clip, read_clip
 from models.data.camus import CLASSES
-from models.data.dataset import SIMULATED, SPLITS, Case, DatasetError
+from models.data.dataset import SIMULATED, SPLITS, Case, DatasetError, LazyTruths
+from models.data.options import Readers, number, read_options, whole
 from models.finding import Evidence
 from models.simulator import SimulatedClip, Structure, Truth, simulate
 from models.simulator.dicom import to_bytes, to_dicom
@@ -118,7 +118,7 @@ class SimulatedDataset:
             patient=name,
             name=name,
             clip=partial(_clip, view, seed, given),
-            truths=_Truths(partial(_truths, view, seed, given)),
+            truths=LazyTruths(partial(_truths, view, seed, given)),
             view=view,
             tracings=None if view in _UNMOVED else partial(_tracings, view, seed, given),
         )
@@ -135,48 +135,13 @@ def open_dataset(where: str) -> SimulatedDataset:
     kind, _, rest = where.partition(":")
     if kind != SIMULATED:
         raise DatasetError(f"{where}: not a simulated data set")
-    given: dict[str, Any] = {}
-    for part in rest.split(",") if rest else ():
-        name, equals, text = part.partition("=")
-        if name not in _READERS:
-            known = ", ".join(field.name for field in fields(Options))
-            raise DatasetError(f"{where}: no option {name!r}; there are {known}")
-        if not equals or name in given:
-            wrong = "is given twice" if name in given else "needs a value"
-            raise DatasetError(f"{where}: option {name} {wrong}")
-        try:
-            given[name] = _READERS[name](text)
-        except ValueError as error:
-            raise DatasetError(f"{where}: {name}={text}: {error}") from None
+    given = read_options(where, rest, _READERS)
     return SimulatedDataset(options=replace(Options(), **given))
 
 
 def case_seed(seed: int, split: str, number: int) -> int:
     """The simulator's seed of a case: another one for every seed, split and number."""
     return ((seed * len(SPLITS) + SPLITS.index(split) + 1) << 32) + number
-
-
-class _Truths(Mapping[str, float]):
-    """Truths that are drawn when one of them is asked for."""
-
-    def __init__(self, draw: Callable[[], Mapping[str, float]]) -> None:
-        self._draw = draw
-
-    @cached_property
-    def _drawn(self) -> Mapping[str, float]:
-        return self._draw()
-
-    def __getitem__(self, name: str) -> float:
-        return self._drawn[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._drawn)
-
-    def __len__(self) -> int:
-        return len(self._drawn)
-
-    def __repr__(self) -> str:
-        return repr(dict(self._drawn))
 
 
 def _truths(view: View, seed: int, given: Options) -> dict[str, float]:
@@ -194,6 +159,7 @@ def truths_of(truth: Truth) -> dict[str, float]:
         "ra_length": truth.ra_length_cm,
         "la_volume": truth.la_volume_ml,
         "la_area": truth.la_area_cm2,
+        "wall": None if truth.wall_cm is None else 10.0 * truth.wall_cm,
     }
     return {name: float(value) for name, value in known.items() if value is not None}
 
@@ -245,29 +211,6 @@ def _drawn(
     )
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise ValueError(f"a whole number of at least {least} is wanted")
-        return int(text)
-
-    return read
-
-
-def _time(text: str) -> float:
-    value = float(text)
-    if not 5.0 <= value <= 200.0:
-        raise ValueError("5 to 200 ms are wanted")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0.0 <= value <= 1.0:
-        raise ValueError("a share from 0 to 1 is wanted")
-    return value
-
-
 def _views(text: str) -> tuple[View, ...]:
     if text == "all":
         return tuple(View)
@@ -287,12 +230,12 @@ def _size(text: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-_READERS: Mapping[str, Callable[[str], Any]] = {
-    "clips": _whole(1),
-    "seed": _whole(0),
+_READERS: Readers = {
+    "clips": whole(1),
+    "seed": whole(0),
     "views": _views,
-    "frames": _whole(1),
-    "frame_time_ms": _time,
-    "lead": _share,
+    "frames": whole(1),
+    "frame_time_ms": number(5.0, 200.0),
+    "lead": number(0.0, 1.0),
     "size": _size,
 }
