@@ -1,7 +1,11 @@
 """A simulated clip as a DICOM object, as an echo machine would send it.
 
 Single frames become Ultrasound Image Storage, others Ultrasound Multi-frame Image Storage
-(PS3.3 A.6, A.7). Compressed objects carry JPEG baseline as machines do, YBR_FULL_422.
+(PS3.3 A.6, A.7). JPEG baseline comes as YBR_FULL_422, grey or not, as most machines send it; what
+else a machine may do is asked for by ``photometric``.
+
+Name and ID of the patient say that there is none. Whom the simulator drew (age, sex, weight,
+height) stands in no patient's attribute: the truth lies as JSON in Image Comments.
 """
 
 from __future__ import annotations
@@ -9,6 +13,9 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import io
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +25,18 @@ from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.tag import Tag
 from pydicom.uid import (
+    JPEG2000,
     UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
     UltrasoundImageStorage,
     UltrasoundMultiFrameImageStorage,
@@ -31,17 +44,40 @@ from pydicom.uid import (
 )
 
 from models.simulator.clip import Region, RegionFormat, SimulatedClip
+from models.simulator.jpeg_lossless import encode_lossless
 from models.views import View
 
 MANUFACTURER = "echonode simulator"
-SUPPORTED_SYNTAXES = (
-    JPEGBaseline8Bit,
-    RLELossless,
-    JPEG2000Lossless,
+SYNTAXES: Mapping[str, str] = MappingProxyType(
+    {
+        "jpeg": JPEGBaseline8Bit,
+        "jpeg-extended": JPEGExtended12Bit,
+        "jpeg-lossless": JPEGLosslessSV1,
+        "jpeg-ls": JPEGLSLossless,
+        "jpeg-ls-near": JPEGLSNearLossless,
+        "jpeg2000": JPEG2000Lossless,
+        "jpeg2000-lossy": JPEG2000,
+        "rle": RLELossless,
+        "explicit": ExplicitVRLittleEndian,
+        "implicit": ImplicitVRLittleEndian,
+        "big-endian": ExplicitVRBigEndian,
+        "deflated": DeflatedExplicitVRLittleEndian,
+    }
+)
+"""Every transfer syntax that can be written, by a short name."""
+
+SUPPORTED_SYNTAXES = tuple(SYNTAXES.values())
+LOSSY_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000)
+
+_DCT = (JPEGBaseline8Bit, JPEGExtended12Bit)
+_NATIVE = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
 )
+_PHOTOMETRIC = ("MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "PALETTE COLOR")
+_COMMENT = "Simulated, of no patient. Truth: "
 
 _PREFIX = "1.2.826.0.1.3680043.8.498."  # pydicom's root: simulated objects need none of their own
 _CM, _SECONDS, _CM_PER_SECOND = 3, 4, 7  # PS3.3 C.8.5.5.1.15
@@ -61,6 +97,7 @@ def to_dicom(
     instance_number: int = 1,
     with_regions: bool = True,
     jpeg_quality: int = 90,
+    photometric: str | None = None,
 ) -> Dataset:
     """Build the object.
 
@@ -77,11 +114,15 @@ def to_dicom(
         One of :data:`SUPPORTED_SYNTAXES`.
     with_regions
         Whether the object says where its regions lie; older machines' do not.
+    photometric
+        MONOCHROME2 (of grey clips), RGB, YBR_FULL (RLE alone), YBR_FULL_422 (JPEG alone) or
+        PALETTE COLOR (256 colours, the nearest ones); None takes what is usual.
 
     Raises
     ------
     ValueError
-        If the transfer syntax is not one of :data:`SUPPORTED_SYNTAXES`.
+        If the transfer syntax is not one of :data:`SUPPORTED_SYNTAXES`, or cannot carry the
+        photometric interpretation, or that is grey and the clip is not.
     """
     if transfer_syntax not in SUPPORTED_SYNTAXES:
         raise ValueError(
@@ -109,8 +150,18 @@ def to_dicom(
     _describe_image(dataset, clip, multi=multi)
     if with_regions and clip.regions:
         dataset.SequenceOfUltrasoundRegions = [_region(region) for region in clip.regions]
-    _set_pixels(dataset, clip.frames, transfer_syntax, jpeg_quality)
+    _set_truth(dataset, clip)
+    _set_pixels(dataset, clip.frames, transfer_syntax, jpeg_quality, photometric)
     return dataset
+
+
+def read_truth(dataset: Dataset) -> dict[str, object] | None:
+    """What :func:`to_dicom` wrote of the truth; None in an object that is no simulated one."""
+    comment = str(dataset.get("ImageComments") or "")
+    if not comment.startswith(_COMMENT):
+        return None
+    found: dict[str, object] = json.loads(comment[len(_COMMENT) :])
+    return found
 
 
 def to_bytes(dataset: Dataset) -> bytes:
@@ -193,55 +244,167 @@ def _region(region: Region) -> Dataset:
     return item
 
 
+def _set_truth(dataset: Dataset, clip: SimulatedClip) -> None:
+    truth = clip.truth
+    said = {
+        "view": clip.view.value,
+        "kind": truth.kind,
+        "seed": clip.seed,
+        "heart_rate_bpm": truth.heart_rate_bpm,
+        "wall_cm": truth.wall_cm,
+        "lead_kind": truth.lead_kind,
+        **truth.labels(),
+    }
+    known = {name: value for name, value in said.items() if value is not None}
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in known.items()}
+    dataset.ImageComments = _COMMENT + json.dumps(rounded)
+
+
 def _set_pixels(
-    dataset: Dataset, frames: NDArray[np.uint8], transfer_syntax: str, quality: int
+    dataset: Dataset,
+    frames: NDArray[np.uint8],
+    transfer_syntax: str,
+    quality: int,
+    photometric: str | None,
 ) -> None:
-    colour = frames.ndim == 4
-    if transfer_syntax == JPEGBaseline8Bit and not colour:
-        # Machines send cines as YBR_FULL_422, grey or not.
-        frames = np.repeat(frames[..., None], 3, axis=-1)
-        colour = True
-    dataset.Rows, dataset.Columns = frames.shape[1:3]
-    dataset.SamplesPerPixel = 3 if colour else 1
+    shown = _photometric(frames, transfer_syntax, photometric)
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
     dataset.PixelRepresentation = 0
     dataset.LossyImageCompression = "00"
-    dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
+    if shown == "PALETTE COLOR":
+        frames = _set_palette(dataset, frames)
+    elif shown != "MONOCHROME2" and frames.ndim == 3:
+        frames = np.repeat(frames[..., None], 3, axis=-1)
+    if shown == "YBR_FULL":
+        frames = _ybr(frames)
+    dataset.Rows, dataset.Columns = frames.shape[1:3]
+    dataset.SamplesPerPixel = 3 if frames.ndim == 4 else 1
+    dataset.PhotometricInterpretation = shown
+    if frames.ndim == 4:
         dataset.PlanarConfiguration = 0
-    if transfer_syntax == JPEGBaseline8Bit:
-        _set_jpeg(dataset, frames, quality)
-    elif transfer_syntax in (RLELossless, JPEG2000Lossless):
-        uid = dataset.SOPInstanceUID
-        if transfer_syntax == JPEG2000Lossless and colour:
-            dataset.PhotometricInterpretation = "YBR_RCT"
-        dataset.compress(
-            transfer_syntax,
-            arr=frames if len(frames) > 1 else frames[0],
-            generate_instance_uid=False,
-        )
-        dataset.SOPInstanceUID = uid
-    else:
+    if transfer_syntax in _DCT:
+        _set_jpeg(dataset, frames, transfer_syntax, quality, shown)
+    elif transfer_syntax == JPEGLosslessSV1:
+        _set_encoded(dataset, [encode_lossless(frame) for frame in frames])
+    elif transfer_syntax in _NATIVE:
         raw = frames.tobytes()
         dataset.PixelData = raw + b"\0" * (len(raw) % 2)
         dataset["PixelData"].VR = "OB"
         if transfer_syntax == ImplicitVRLittleEndian:
             dataset["PixelData"].VR = "OW"  # PS3.5 A.1
+    else:
+        _compress(dataset, frames, transfer_syntax)
 
 
-def _set_jpeg(dataset: Dataset, frames: NDArray[np.uint8], quality: int) -> None:
+def _photometric(frames: NDArray[np.uint8], transfer_syntax: str, asked: str | None) -> str:
+    colour = frames.ndim == 4
+    if asked is None:
+        if transfer_syntax in _DCT:
+            return "YBR_FULL_422"
+        return "RGB" if colour else "MONOCHROME2"
+    if asked not in _PHOTOMETRIC:
+        raise ValueError(
+            f"photometric interpretation {asked!r} cannot be written; give one of "
+            + ", ".join(_PHOTOMETRIC)
+        )
+    if asked == "MONOCHROME2" and colour:
+        raise ValueError("the clip has colours: it cannot be written as MONOCHROME2")
+    # PS3.3 C.8.5.6.1.2; and indices into a palette must come back as they were.
+    if transfer_syntax in _DCT:
+        carried = asked in ("MONOCHROME2", "YBR_FULL_422")
+    elif asked == "YBR_FULL":
+        carried = transfer_syntax == RLELossless
+    elif asked == "PALETTE COLOR":
+        carried = transfer_syntax not in LOSSY_SYNTAXES
+    else:
+        carried = asked != "YBR_FULL_422"
+    if not carried:
+        raise ValueError(f"{UID(transfer_syntax).name} does not carry {asked}")
+    return asked
+
+
+def _set_palette(dataset: Dataset, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frames as indices; the table of their 256 colours is set."""
+    if frames.ndim == 3:
+        table = np.repeat(np.arange(256, dtype=np.uint16)[:, None], 3, axis=1)
+        indices = frames
+    else:
+        first = Image.fromarray(np.concatenate(list(frames[:: max(1, len(frames) // 8)])))
+        chosen = first.quantize(256, dither=Image.Dither.NONE)
+        indices = np.stack(
+            [
+                np.asarray(Image.fromarray(f).quantize(palette=chosen, dither=Image.Dither.NONE))
+                for f in frames
+            ]
+        )
+        colours = np.array(chosen.getpalette(), np.uint16).reshape(-1, 3)
+        table = np.zeros((256, 3), np.uint16)
+        table[: len(colours)] = colours
+    big = dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
+    for name, column in zip(("Red", "Green", "Blue"), (table * 257).T, strict=True):
+        setattr(dataset, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        words = column.astype(">u2" if big else "<u2").tobytes()
+        setattr(dataset, f"{name}PaletteColorLookupTableData", words)
+    return np.asarray(indices, np.uint8)
+
+
+def _ybr(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB as YBR_FULL, PS3.3 C.7.6.3.1.2."""
+    weights = np.array(
+        [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
+    )
+    ybr = frames.astype(np.float32) @ weights.T + np.array([0, 128, 128], np.float32)
+    return np.asarray(np.clip(np.rint(ybr), 0, 255), np.uint8)
+
+
+def _compress(dataset: Dataset, frames: NDArray[np.uint8], transfer_syntax: str) -> None:
+    if transfer_syntax in (JPEG2000Lossless, JPEG2000) and frames.ndim == 4:
+        lossless = transfer_syntax == JPEG2000Lossless
+        dataset.PhotometricInterpretation = "YBR_RCT" if lossless else "YBR_ICT"
+    uid = dataset.SOPInstanceUID
+    dataset.compress(
+        transfer_syntax,
+        arr=frames if len(frames) > 1 else frames[0],
+        generate_instance_uid=False,
+        j2k_cr=[10.0] if transfer_syntax == JPEG2000 else None,
+        jls_error=2 if transfer_syntax == JPEGLSNearLossless else None,
+    )
+    dataset.SOPInstanceUID = uid
+    if dataset.PhotometricInterpretation == "YBR_FULL":
+        dataset.PlanarConfiguration = 1  # PS3.3 C.8.5.6.1.16; RLE keeps planes in any case
+    if transfer_syntax in LOSSY_SYNTAXES:
+        method = "ISO_15444_1" if transfer_syntax == JPEG2000 else "ISO_14495_1"
+        _set_lossy(dataset, method, frames.nbytes / len(dataset.PixelData))
+
+
+def _set_jpeg(
+    dataset: Dataset, frames: NDArray[np.uint8], transfer_syntax: str, quality: int, shown: str
+) -> None:
     encoded = []
     for frame in frames:
         buffer = io.BytesIO()
-        Image.fromarray(frame).save(buffer, "JPEG", quality=quality, subsampling=1)
-        encoded.append(buffer.getvalue())
-    dataset.PhotometricInterpretation = "YBR_FULL_422"
-    dataset.LossyImageCompression = "01"
-    dataset.LossyImageCompressionMethod = "ISO_10918_1"
-    dataset.LossyImageCompressionRatio = f"{frames.nbytes / sum(map(len, encoded)):.3f}"
+        options = {"subsampling": 1} if shown == "YBR_FULL_422" else {}
+        Image.fromarray(frame).save(buffer, "JPEG", quality=quality, **options)
+        stream = buffer.getvalue()
+        if transfer_syntax == JPEGExtended12Bit:
+            # A baseline scan is a valid extended one of 8 bits; only its frame header says which.
+            place = stream.index(b"\xff\xc0")
+            stream = stream[:place] + b"\xff\xc1" + stream[place + 2 :]
+        encoded.append(stream)
+    _set_encoded(dataset, encoded)
+    _set_lossy(dataset, "ISO_10918_1", frames.nbytes / sum(map(len, encoded)))
+
+
+def _set_encoded(dataset: Dataset, encoded: list[bytes]) -> None:
     dataset.PixelData = encapsulate(encoded)
     dataset["PixelData"].VR = "OB"
+
+
+def _set_lossy(dataset: Dataset, method: str, ratio: float) -> None:
+    dataset.LossyImageCompression = "01"
+    dataset.LossyImageCompressionMethod = method
+    dataset.LossyImageCompressionRatio = f"{ratio:.3f}"
 
 
 def _uid(*parts: str) -> str:
