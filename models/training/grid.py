@@ -1,8 +1,8 @@
 """Search learning rate and weight decay on held-out patients, each trial in its own folder.
 
 After Ghorbani et al. 2020: 24 models a task, the best by validation. What is finished is not
-trained again, so a search that was broken off goes on with the same call. ``grid.json``,
-``grid.md`` and ``grid.png`` tell how it stands after each trial.
+trained again, so a search that was broken off goes on with the same call. ``grid.json``
+and ``grid.md`` tell how it stands after each trial, ``grid.png`` how it ended.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ def _write(recipe: Recipe, folder: Path, grid: Grid, count: int) -> None:
         for one in grid.trials
     ]
     (folder / "grid.md").write_text("\n".join(lines) + "\n")
-    (folder / "grid.png").write_bytes(_picture(recipe, grid))
+    if len(grid.trials) == count:
+        (folder / "grid.png").write_bytes(_picture(recipe, grid))
 
 
 def _number(value: float | None) -> str:

@@ -486,7 +486,7 @@ def _store(path: Path, groups: Mapping[str, Sequence[Any]], about: str) -> None:
     arrays: dict[str, Any] = {"about": np.array([about])}
     for group, variables in groups.items():
         for place, variable in enumerate(variables):
-            arrays[f"{group}/{place:05d}"] = keras.ops.convert_to_numpy(variable)
+            arrays[f"{group}/{place:05d}"] = np.asarray(variable.numpy())
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     _write(path, packed.getvalue())

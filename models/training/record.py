@@ -148,7 +148,7 @@ def make_pack(
     trial: Trial,
     out: Path,
     *,
-    grid: Mapping[str, Any] | None = None,
+    grid: Sequence[Mapping[str, Any]] | None = None,
     picture: Path | None = None,
 ) -> Pack:
     """Pack a finished trial with what is needed to repeat it; a pack at ``out`` is replaced whole.
