@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 import models.simulator
 from models.clip import Clip, read_clip
 from models.data.camus import CLASSES
-from models.data.dataset import SIMULATED, SPLITS, Case, DatasetError, LazyTruths
+from models.data.dataset import SIMULATED, SPLITS, WALL, Case, DatasetError, LazyTruths
 from models.data.options import Readers, number, read_options, whole
 from models.finding import Evidence
 from models.simulator import SimulatedClip, Structure, Truth, simulate
@@ -151,17 +151,8 @@ def _truths(view: View, seed: int, given: Options) -> dict[str, float]:
 
 def truths_of(truth: Truth) -> dict[str, float]:
     """A simulated clip's truths by output name, in the units of :data:`models.tasks.TASKS`."""
-    known = {
-        "ef": truth.ef_percent,
-        "edv": truth.edv_ml,
-        "esv": truth.esv_ml,
-        "lead": truth.lead,
-        "ra_length": truth.ra_length_cm,
-        "la_volume": truth.la_volume_ml,
-        "la_area": truth.la_area_cm2,
-        "wall": None if truth.wall_cm is None else 10.0 * truth.wall_cm,
-    }
-    return {name: float(value) for name, value in known.items() if value is not None}
+    wall = {} if truth.wall_cm is None else {WALL: 10.0 * truth.wall_cm}
+    return truth.labels() | wall
 
 
 def _clip(view: View, seed: int, given: Options) -> Clip:
