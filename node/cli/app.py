@@ -14,7 +14,20 @@ from typing import Annotated
 
 import typer
 
-from node.cli import analyze, config, db, demo, packs, quarantine, serve, status, studies, train
+from node.cli import (
+    analyze,
+    config,
+    db,
+    demo,
+    evaluate,
+    packs,
+    quarantine,
+    serve,
+    simulate,
+    status,
+    studies,
+    train,
+)
 from node.cli.output import ExitCode, Problem, print_text, say
 from node.settings import SettingsError
 
@@ -56,6 +69,7 @@ def _options(
 
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
 app.command("analyze")(analyze.analyze)
 app.command("status")(status.status)
 app.command("studies")(studies.studies)
@@ -67,6 +81,7 @@ app.command("resend")(studies.resend)
 app.add_typer(quarantine.commands, name="quarantine")
 app.add_typer(packs.commands, name="packs")
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
 

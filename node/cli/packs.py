@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from node.cli.figures import can_be_printed, print_evaluation, print_markdown
 from node.cli.output import (
     ExitCode,
     JsonOption,
@@ -40,17 +41,43 @@ def list_packs(context: typer.Context, as_json: JsonOption = False) -> None:
 def show_pack(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A pack's name.")],
+    report: Annotated[
+        bool, typer.Option("--report", help="Print the whole report, evaluation.md, instead.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a pack's manifest: its outputs, their evidence and figures, licence, citations."""
+    """Print what a pack is, and its own evaluation: figures, evidence, licence, citations."""
+    pack = find_pack(context, name)
+    evaluation = _evaluation(pack)
+    if as_json:
+        manifest = pack.manifest.model_dump(mode="json")
+        print_json({"folder": pack.folder, **manifest, "evaluation": evaluation})
+    elif report:
+        _print_page(pack)
+    else:
+        _print_manifest(pack)
+        if can_be_printed(evaluation):
+            print_evaluation(evaluation)
+        else:
+            _print_page(pack)
+
+
+def find_pack(context: typer.Context, name: str) -> Pack:
+    """The pack of this name that the node would load.
+
+    Raises
+    ------
+    Problem
+        If there is none, or one of the packs cannot be used.
+    """
     found = [pack for pack in load_packs(context) if pack.manifest.name == name]
     if not found:
         raise Problem(f"no pack {name!r}; `echonode packs` lists them", ExitCode.NOT_FOUND)
-    pack = found[-1]
+    return found[-1]
+
+
+def _print_manifest(pack: Pack) -> None:
     manifest = pack.manifest
-    if as_json:
-        print_json({"folder": pack.folder, **manifest.model_dump(mode="json")})
-        return
     print_text(f"{manifest.name} {manifest.version}: {manifest.title}")
     print_text(f"  folder       {pack.folder}")
     print_text(f"  kind         {manifest.kind.value}, network {manifest.network.name}")
@@ -71,35 +98,26 @@ def show_pack(
         ],
         long=("tested on",),
     )
-    for output in manifest.outputs:
-        for line in _figures(output.name, output.figures):
-            print_text(line)
 
 
-def _figures(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
-    """Figures for a reader: one line for each test, three numbers as a value and its interval."""
-    loose = {key: item for key, item in figures.items() if not isinstance(item, Mapping)}
-    tests = {key: item for key, item in figures.items() if isinstance(item, Mapping)}
-    for test, measured in {"": loose, **tests}.items():
-        if measured:
-            words = ", ".join(f"{_words(key)} {_number(item)}" for key, item in measured.items())
-            yield f"{name}{f', {_words(test)}' if test else ''}: {words}"
+def _evaluation(pack: Pack) -> dict[str, Any]:
+    """What the pack's ``evaluation.json`` holds; empty where it has none that can be read."""
+    try:
+        held = json.loads((pack.folder / "evaluation.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
-def _words(key: str) -> str:
-    return key.replace("_", " ")
-
-
-def _number(item: Any) -> str:
-    match item:
-        case [float() | int() as value, float() | int() as low, float() | int() as high]:
-            return f"{value:.3g} ({low:.3g} to {high:.3g})"
-        case [float() | int() as low, float() | int() as high]:
-            return f"{low:.3g} to {high:.3g}"
-        case float():
-            return f"{item:.3g}"
-        case _:
-            return str(item)
+def _print_page(pack: Pack) -> None:
+    path = pack.folder / "evaluation.md"
+    try:
+        page = path.read_text()
+    except (OSError, ValueError):
+        raise Problem(
+            f"pack {pack.folder}: no readable evaluation.md", ExitCode.NOT_FOUND
+        ) from None
+    print_markdown(page)
 
 
 def _list(context: typer.Context, *, as_json: bool) -> None:

@@ -40,6 +40,7 @@ COMMANDS = (
     "packs",
     "packs list",
     "packs show",
+    "evaluate",
     "config check",
     "config show",
     "db path",
