@@ -23,7 +23,6 @@ from node.cli import (
     packs,
     quarantine,
     serve,
-    simulate,
     status,
     studies,
     train,
@@ -69,7 +68,6 @@ def _options(
 
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
-app.command("simulate")(simulate.simulate)
 app.command("analyze")(analyze.analyze)
 app.command("status")(status.status)
 app.command("studies")(studies.studies)
