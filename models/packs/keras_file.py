@@ -19,6 +19,7 @@ import io
 import json
 import math
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST = {_CONFIG: 16 << 20, _METADATA: 1 << 16, _WEIGHTS: LARGEST_BYTES}
 _DEEPEST = 60  # dicts and lists inside each other; a model in a model in a model takes some 40
+_SPARE_WEIGHTS = 1 << 20  # numbers: a wrapper makes its layer twice, a random one keeps a seed
 _LARGEST_VALUES = 1 << 27  # numbers that a layer may give for one input: half a GiB
 
 _LAYERS = """
@@ -182,7 +184,7 @@ def build_keras(path: Path) -> keras.Model:
             archive.writestr(_CONFIG, json.dumps(checked.config))
             archive.writestr(_WEIGHTS, checked.weights)
         try:
-            with _no_more_weights_than(checked.values):
+            with _no_more_weights_than(checked.values), _nothing_left_out():
                 network = keras.saving.load_model(copy, compile=False, safe_mode=True)
         except (
             ArithmeticError,
@@ -194,6 +196,7 @@ def build_keras(path: Path) -> keras.Model:
             OSError,
             RuntimeError,
             TypeError,
+            UserWarning,
             ValueError,
             tf.errors.OpError,
         ) as error:
@@ -371,10 +374,10 @@ def _datasets(path: Path, group: Any, depth: int) -> Iterator[int]:
 
 @contextmanager
 def _no_more_weights_than(values: int) -> Iterator[None]:
-    """Stop a build that would make more weights than the file has numbers for."""
+    """Stop a build that would make far more weights than the file has numbers for."""
     import keras
 
-    layer, left = keras.layers.Layer, values
+    layer, left = keras.layers.Layer, 2 * values + _SPARE_WEIGHTS
     plain = layer.add_weight
 
     def add_weight(self: Any, shape: Any = None, *rest: Any, **more: Any) -> Any:
@@ -389,6 +392,14 @@ def _no_more_weights_than(values: int) -> Iterator[None]:
         yield
     finally:
         layer.add_weight = plain
+
+
+@contextmanager
+def _nothing_left_out() -> Iterator[None]:
+    """Make an error of what Keras only warns of: a layer that keeps its random first weights."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning, module=r"keras\.src\.saving")
+        yield
 
 
 def _check_sizes(path: Path, network: Any) -> None:
