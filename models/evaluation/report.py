@@ -197,6 +197,34 @@ def write_report(folder: Path, report: Report | Sequence[Report], *, plots: bool
     (folder / "evaluation.md").write_text(page(reports, pictures))
 
 
+def add_section(
+    folder: Path, name: str, *, title: str, lines: Sequence[str], data: Mapping[str, Any]
+) -> None:
+    """Put what was checked besides into a pack's report: again under one name replaces it.
+
+    Parameters
+    ----------
+    folder
+        Where :func:`write_report` wrote.
+    name
+        Its key under ``sections`` in ``evaluation.json``.
+    title, lines
+        Its heading and its Markdown in ``evaluation.md``.
+    data
+        Its figures, ready for JSON.
+    """
+    held = json.loads((folder / "evaluation.json").read_text())
+    held.setdefault("sections", {})[name] = dict(data)
+    (folder / "evaluation.json").write_text(json.dumps(held, indent=1) + "\n")
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    page = (folder / "evaluation.md").read_text()
+    if begin in page:
+        before, rest = page.split(begin, maxsplit=1)
+        page = before + rest.split(end, maxsplit=1)[1].lstrip("\n")
+    part = "\n".join([begin, "", f"## {title}", "", *lines, "", end, ""])
+    (folder / "evaluation.md").write_text(page.rstrip("\n") + "\n\n" + part)
+
+
 def as_json(reports: Sequence[Report]) -> dict[str, Any]:
     """What ``evaluation.json`` holds: which pack, and its report on each data set."""
     first = reports[0]
