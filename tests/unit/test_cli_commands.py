@@ -41,6 +41,7 @@ COMMANDS = (
     "packs list",
     "packs show",
     "evaluate",
+    "train",
     "config check",
     "config show",
     "db path",
