@@ -23,6 +23,7 @@ from node.cli import (
     packs,
     quarantine,
     serve,
+    simulate,
     status,
     studies,
     train,
@@ -68,6 +69,7 @@ def _options(
 
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
 app.command("analyze")(analyze.analyze)
 app.command("status")(status.status)
 app.command("studies")(studies.studies)
