@@ -21,6 +21,7 @@ from node.cli import (
     demo,
     evaluate,
     packs,
+    packs_outside,
     quarantine,
     serve,
     simulate,
@@ -79,6 +80,7 @@ app.command("hold")(studies.hold)
 app.command("release")(studies.release)
 app.command("resend")(studies.resend)
 app.add_typer(quarantine.commands, name="quarantine")
+packs_outside.register(packs.commands)
 app.add_typer(packs.commands, name="packs")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
