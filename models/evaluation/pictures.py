@@ -85,8 +85,11 @@ def _sheets(report: Report) -> list[tuple[str, Figure]]:
 def _sheet(title: str, report: Report, panels: Sequence[Panel]) -> Figure:
     """Panels two beside each other under a title that says whose data it is."""
     down = (len(panels) + 1) // 2
-    figure = Figure(figsize=(9.6, 0.75 + 3.9 * down), dpi=_DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+    tall = 0.75 + 3.9 * down
+    figure = Figure(figsize=(9.6, tall), dpi=_DPI)
+    figure.subplots_adjust(
+        left=0.085, right=0.985, bottom=0.5 / tall, top=1 - 0.9 / tall, wspace=0.22, hspace=0.33
+    )
     grid = figure.subplots(down, 2, squeeze=False)
     places = list(grid.flat)
     for panel, axes in zip(panels, places, strict=False):
@@ -104,7 +107,8 @@ def _title(figure: Figure, title: str, report: Report) -> None:
         f"{report.pack} {report.version}: {title}\n"
         f"{report.dataset.name}, split {report.dataset.split}, {report.dataset.patients} {whom}; "
         "research use only",
-        x=0.01,
+        x=0.012,
+        y=1 - 0.1 / figure.get_figheight(),
         ha="left",
         fontsize=11,
         color=_RED if simulated else _INK,
@@ -318,7 +322,7 @@ def _score_spread(axes: Axes, one: Score) -> None:
         axes.axvline(one.threshold, color=_RED, lw=1, label=f"threshold {one.threshold:.2g}")
         axes.legend(loc="upper left", bbox_to_anchor=(0.0, 1.0))
     axes.set(title="Scores of those without and with", xlabel="score", xlim=(-0.02, 1.02))
-    axes.set_yticks([0, 1], [f"without ({(~truth).sum()})", f"with ({truth.sum()})"])
+    axes.set_yticks([0, 1], [f"without\n({(~truth).sum()})", f"with\n({truth.sum()})"])
     axes.set_ylim(-0.6, 1.9)
     axes.grid(visible=False, axis="y")
 
@@ -364,9 +368,11 @@ def _confusion(one: Views, report: Report) -> Figure:
     kept = np.flatnonzero(counts.sum(axis=1) > 0)
     table = counts[kept]
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(9.2, max(2.6, 1.9 + 0.38 * len(kept))), dpi=_DPI, layout="constrained")
+    tall = max(2.6, 1.75 + 0.38 * len(kept))
+    figure = Figure(figsize=(9.2, tall), dpi=_DPI)
+    figure.subplots_adjust(left=0.1, right=0.985, bottom=0.85 / tall, top=1 - 0.65 / tall)
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
+    axes.imshow(np.where(table, shares, np.nan), cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
     for row, column in np.argwhere(table):
         right = kept[row] == column
         axes.text(
@@ -389,7 +395,9 @@ def _confusion(one: Views, report: Report) -> Figure:
 
 def _structures(report: Report) -> Figure:
     found: Sequence[Structure] = report.structures
-    figure = Figure(figsize=(9.6, 1.6 + 0.75 * len(found)), dpi=_DPI, layout="constrained")
+    tall = 1.6 + 0.75 * len(found)
+    figure = Figure(figsize=(9.6, tall), dpi=_DPI)
+    figure.subplots_adjust(left=0.11, right=0.97, bottom=0.5 / tall, top=1 - 0.65 / tall)
     axes = figure.subplots()
     rng = np.random.default_rng(0)
     for row, one in enumerate(reversed(found)):

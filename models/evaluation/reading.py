@@ -142,10 +142,8 @@ def _reads_numbers(reader: RegressionReader) -> Reads:
 
     def read(case: Case, clip: Clip) -> Answer:
         reading = reader.read(clip)
-        # A clip shorter than the sampled time gives the same frame several times.
-        places = np.sort(np.unique(reading.frames, return_index=True)[1])
         by_frames = {
-            name: _by_frames(reading.per_frame[name][places], joins[name])
+            name: _by_frames(_once_each(reading.per_frame[name], reading.frames), joins[name])
             for name in _said(reading.findings)
         }
         return Answer(
@@ -165,6 +163,17 @@ def _reads_views(reader: ViewReader) -> Reads:
         return Answer(case=case, call=call, chances=chances)
 
     return read
+
+
+def _once_each(values: NDArray[np.float64], frames: Sequence[int]) -> NDArray[np.float64]:
+    """The values of distinct frames, in order.
+
+    A clip shorter than the sampled time gives the same frame several times. A network that sees
+    several frames at once has a value for each such window, and they are all kept.
+    """
+    if len(values) != len(frames):
+        return values
+    return values[np.sort(np.unique(frames, return_index=True)[1])]
 
 
 def _by_frames(
