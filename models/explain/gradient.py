@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.explain.target import BATCH, Explained
+
 if TYPE_CHECKING:
     import keras
 
-BATCH = 10
-"""Inputs that go through the network at once: this alone bounds the memory."""
-
 
 def input_gradient(
-    network: keras.Model,
+    network: keras.Model | Explained,
     inputs: NDArray[np.float32],
     outputs: Sequence[int],
     *,
@@ -48,11 +47,12 @@ def input_gradient(
 
 
 def mean_gradient(
-    network: keras.Model,
+    network: keras.Model | Explained,
     inputs: NDArray[np.float32],
     noise: NDArray[np.float32],
     outputs: Sequence[int],
     *,
+    signed: bool = False,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
     """The mean of |dF/dx| over ``inputs + noise[0], inputs + noise[1], ...``.
@@ -64,6 +64,8 @@ def mean_gradient(
     ----------
     noise
         (samples, rows, columns, 1), the same for every frame.
+    signed
+        Of dF/dx instead.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def mean_gradient(
     """
     if inputs.ndim != 4 or noise.shape[1:] != inputs.shape[1:] or not len(noise):
         raise ValueError(f"inputs {inputs.shape} and noise {noise.shape} do not fit")
-    step = _compiled(network, tuple(outputs), (batch, *inputs.shape[1:]))
+    step = gradient_step(network, tuple(outputs), (batch, *inputs.shape[1:]), signed=signed)
     samples = len(noise)
     pairs = [(frame, sample) for frame in range(len(inputs)) for sample in range(samples)]
     total = np.zeros((len(outputs), *inputs.shape[:3]), np.float32)
@@ -87,10 +89,14 @@ def mean_gradient(
 
 
 @lru_cache(maxsize=8)
-def _compiled(
-    network: keras.Model, outputs: tuple[int, ...], shape: tuple[int, ...]
+def gradient_step(
+    network: keras.Model | Explained,
+    outputs: tuple[int, ...],
+    shape: tuple[int, ...],
+    *,
+    signed: bool,
 ) -> Callable[[NDArray[np.float32]], Any]:
-    """One graph that gives |dF/dx| of every output for a batch of this shape.
+    """One graph that gives |dF/dx|, or dF/dx, of every output for a batch of this shape.
 
     In inference mode no input of a batch touches another, so the gradient of an output's sum is
     each input's own gradient. One forward pass serves all outputs: with Inception-ResNet-v1 at
@@ -104,8 +110,10 @@ def _compiled(
             tape.watch(inputs)
             numbers = network(inputs, training=False)
             sums = [tf.reduce_sum(numbers[:, output]) for output in outputs]
-        gradients = [tf.abs(tape.gradient(total, inputs))[..., 0] for total in sums]
-        return tf.stack(gradients)
+        gradients = tf.stack(
+            [tape.gradient(total, inputs, unconnected_gradients="zero")[..., 0] for total in sums]
+        )
+        return gradients if signed else tf.abs(gradients)
 
     compiled: Callable[[NDArray[np.float32]], Any] = step
     return compiled

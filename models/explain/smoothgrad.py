@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.explain.gradient import BATCH, mean_gradient
+from models.explain.gradient import mean_gradient
+from models.explain.sector import sector_of
+from models.explain.target import BATCH, Explained
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +34,7 @@ SEED = 20200124
 
 
 def smoothgrad(
-    network: keras.Model,
+    network: keras.Model | Explained,
     inputs: NDArray[np.float32],
     outputs: int | Sequence[int],
     *,
@@ -71,7 +73,7 @@ def smoothgrad(
     if samples < 1 or sigma < 0:
         raise ValueError(f"samples must be at least 1 and sigma not negative: {samples}, {sigma}")
     if sector is None:
-        sector = np.any(inputs[..., 0] > inputs.min(), axis=0)
+        sector = sector_of(inputs)
     noise = _noise((samples, *inputs.shape[1:]), seed)
     noise *= np.float32(sigma * float(np.ptp(inputs))) * sector[..., np.newaxis]
     several = (outputs,) if isinstance(outputs, int) else tuple(outputs)
