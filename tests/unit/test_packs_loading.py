@@ -162,7 +162,9 @@ def test_shipped_packs_load_and_carry_licence_card_and_evidence() -> None:
     for folder in folders:
         manifest = load_pack(folder).manifest
         assert manifest.name == folder.name
-        assert manifest.training_command.startswith(("python -m models.training.", "echonode train "))
+        assert manifest.training_command.startswith(
+            ("python -m models.training.", "echonode train ")
+        )
         for name in ("LICENSE", "MODEL_CARD.md", "evaluation.json", "evaluation.md"):
             assert (folder / name).stat().st_size > 100, f"{folder.name} has no {name}"
     assert sum((one / "weights.safetensors").stat().st_size for one in folders) < 25e6
