@@ -1,6 +1,6 @@
 """Train the ``views`` pack: which view a clip shows.
 
-python -m models.training.views --camus DIR --out models/packs/views --seed 1
+python -m models.training.views --camus DIR --work DIR --out models/packs/views --seed 1
 
 It makes the data (simulated clips of all views, patients' frames; see
 :mod:`models.training.view_set`), trains the network, chooses temperature and threshold on clips
@@ -10,8 +10,10 @@ and patients that no weight saw, tests on others, and writes the pack with its e
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 
 from models.data.camus import CITATION, Patient
 from models.networks import build_network
-from models.packs import write_pack
+from models.packs import load_pack, write_pack
 from models.packs.manifest import InputSpec, Manifest
 from models.preprocess import VERSION, fit_grey, normalise
 from models.training import loop
@@ -33,6 +35,7 @@ from models.training.view_evidence import (
     Verdict,
     evaluation_page,
     model_card,
+    name_files,
     test_figures,
 )
 from models.training.view_set import (
@@ -44,7 +47,7 @@ from models.training.view_set import (
     plan,
     split_patients,
 )
-from models.views import FRAMES, View, softmax
+from models.views import FRAMES, View, ViewReader, softmax
 
 log = logging.getLogger(__name__)
 
@@ -58,42 +61,40 @@ _MADANI = (
 )
 _APICAL = (View.A4C, View.A5C, View.A2C, View.A3C)  # laboratories differ in their left and right
 _MIRRORED = 0.3
-_GEOMETRY = Geometry(
-    rotation_degrees=10.0, smallest=0.88, largest=1.12, stretch=0.15, shift=0.1, mirror=0.0
-)
-_ERASED = 0.25
-_SMOOTHING = 0.05
-_RIGHT_ABOVE = 0.97  #: share of certain labels that must be right on held-out clips
-_THRESHOLDS = np.arange(0.40, 0.96, 0.01)
+_ERASED = 0.2
+_LENT = 0.35  #: share of patients' pixels among the frames of a view that has some
+_SMOOTHING = 0.02
+_DECAY = 0.02
+_KEPT = 2  #: convolutions that are not trained on where a training begins with a pack's weights
+_RIGHT_ABOVE = 0.99  #: share of certain labels that must be right on held-out clips
+_THRESHOLDS = np.arange(0.50, 0.96, 0.01)
+_EMPHASIS: Mapping[View, float] = {
+    # The views that are hard to tell from one another, and the one that matters most.
+    View.A4C: 3.0,
+    View.A5C: 2.0,
+    View.A2C: 2.5,
+    View.A3C: 2.0,
+    View.OTHER: 2.5,
+    View.PW: 1.5,
+    View.CW: 1.5,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
-    """A run down the learning rate; the next one starts with its weights and a fresh optimizer."""
+class Stage:
+    """A part of the training. The later one starts with the earlier one's weights."""
 
-    share: float  #: of the epochs
-    rate: float  #: share of the peak learning rate
+    name: str
+    share: float  #: of the peak learning rate that it begins with
+    falls: bool  #: whether the rate falls by a half cosine, or stays
+    strength: float  #: how much frames are changed
     dropout: float
-    emphasis: Mapping[View, float]  #: how much more often than 1 a view is drawn
 
 
-_ROUNDS = (
-    Round(share=0.48, rate=1.0, dropout=0.4, emphasis={}),
-    # Then the views that are hard to tell from one another, and the one that matters most.
-    Round(
-        share=0.52,
-        rate=0.6,
-        dropout=0.2,
-        emphasis={
-            View.A4C: 3.0,
-            View.A5C: 1.8,
-            View.A2C: 1.8,
-            View.A3C: 1.8,
-            View.OTHER: 2.0,
-            View.PW: 1.2,
-            View.CW: 1.2,
-        },
-    ),
+_STAGES = (
+    # The rate does not fall here: a longer training goes on where a shorter one ended.
+    Stage(name="learn", share=1.0, falls=False, strength=0.5, dropout=0.2),
+    Stage(name="settle", share=0.7, falls=True, strength=0.35, dropout=0.1),
 )
 
 
@@ -104,7 +105,7 @@ class Settings:
     camus: Path
     out: Path
     seed: int
-    epochs: int
+    epochs: tuple[int, ...]  #: of each stage
     steps: int
     batch: int
     rate: float
@@ -114,14 +115,18 @@ class Settings:
     test_clips: int
     patient_clips: int
     workers: int
-    data: Path | None
+    work: Path
+    start: Path | None
+    earlier: Path | None
+    files: Path | None
 
 
-class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras carries no types
+class ViewBatches(loop.Batches):
     """Augmented batches in which every view is as frequent, or by ``emphasis`` more frequent.
 
-    A frame of a view with patients' pixels is one of those every other time, so that pixels of
-    patients say nothing about which of these views it is.
+    Of the frames of a view with patients' pixels the same share is made of those, so that pixels
+    of patients say nothing about which of these views it is. ``strength`` says how much the frames
+    are changed.
     """
 
     def __init__(
@@ -130,11 +135,12 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras carries
         *,
         batch: int,
         steps: int,
-        rng: np.random.Generator,
+        seed: int,
+        strength: float = 1.0,
         emphasis: Mapping[View, float] | None = None,
     ) -> None:
-        super().__init__(workers=1)
-        self._data, self._batch, self._steps, self._rng = data, batch, steps, rng
+        super().__init__(seed=seed)
+        self._data, self._batch, self._steps, self._strength = data, batch, steps, strength
         self._chances = _sampling(data, emphasis or {})
 
     def __len__(self) -> int:
@@ -143,83 +149,116 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]  # keras carries
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """One batch."""
-        rng = self._rng
+        rng = self.random(index)
+        strength = self._strength
         chosen = rng.choice(len(self._chances), self._batch, p=self._chances)
         labels = self._data.label[chosen]
         grey = self._data.grey[chosen].astype(np.float32) / np.float32(255)
         for place, label in enumerate(labels):
             if CLASSES[label] in _APICAL and rng.random() < _MIRRORED:
                 grey[place] = grey[place, :, ::-1]
-        moved = move(grey[..., np.newaxis], _GEOMETRY, rng)[..., 0]
-        looks = np.stack([_erase(frame, rng) for frame in _restyle(moved, rng)])
+        moved = move(grey[..., np.newaxis], _geometry(strength), rng)[..., 0]
+        looks = _restyle(moved, rng, strength)
+        for frame in looks:
+            if rng.random() < _ERASED * strength:
+                _erase(frame, rng)
         return normalise(np.rint(looks * 255).astype(np.uint8), SPEC), labels
 
 
 def train(settings: Settings) -> None:
-    """Run the whole of it and write the pack."""
+    """Run the whole of it and write the pack. What lies in ``settings.work`` is not done again."""
     loop.start(settings.seed)
+    settings.work.mkdir(parents=True, exist_ok=True)
     data = _data(settings)
     log.info("%d frames of %d clips", len(data.label), len(np.unique(data.clip)))
+    network, chosen = _fitted(settings, data)
     settings.out.mkdir(parents=True, exist_ok=True)
-    record = settings.out / "training.jsonl"
-    record.unlink(missing_ok=True)
-    weights: list[NDArray[np.float32]] | None = None
-    for number in range(len(_ROUNDS)):
-        network, chosen = train_round(settings, data, number, weights, record)
-        weights = network.get_weights()
+    shutil.copy(settings.work / loop.LOG, settings.out / loop.LOG)
     _write(settings, network, chosen, data)
 
 
-def train_round(
-    settings: Settings,
-    data: ViewSet,
-    number: int,
-    weights: list[NDArray[np.float32]] | None,
-    record: Path,
-) -> tuple[keras.Model, dict[str, Any]]:
-    """One of the rounds, from ``weights`` on: the network, and the settings it is built with."""
-    part = _ROUNDS[number]
-    epochs = max(1, round(settings.epochs * part.share))
-    chosen = {
-        "classes": len(CLASSES),
-        "widths": list(settings.widths),
-        "dropout": part.dropout,
-    }
-    network = build_network("view_cnn", SPEC, chosen)
-    if weights is not None:
-        network.set_weights(weights)
-    rate = loop.cosine(settings.rate * part.rate, epochs * settings.steps)
-    network.compile(
-        keras.optimizers.AdamW(rate, weight_decay=1e-4), loss=_smoothed, metrics=["accuracy"]
-    )
-    held = data.part("held")
-    batches = ViewBatches(
-        data.part("train"),
-        batch=settings.batch,
-        steps=settings.steps,
-        rng=np.random.default_rng(settings.seed + 1000 * number),
-        emphasis=part.emphasis,
-    )
-    network.fit(
-        batches,
-        epochs=epochs,
-        validation_data=(normalise(held.grey, SPEC), held.label),
-        validation_batch_size=256,
-        callbacks=[loop.EpochLog(record)],
-        verbose=0,
-    )
+def _fitted(settings: Settings, data: ViewSet) -> tuple[keras.Model, dict[str, Any]]:
+    """The network after all stages, and the settings it is built with."""
+    held, sets = data.part("held"), [data.part("train")] * len(_STAGES)
+    if settings.earlier is not None:
+        first = ViewSet.load(settings.earlier).part("train")
+        sets = [first, *(first.with_more(each) for each in sets[1:])]
+    plain = {"classes": len(CLASSES), "widths": list(settings.widths), "strided": True}
+    network = None
+    if settings.start is not None:
+        begun = load_pack(settings.start)
+        plain, network = dict(begun.manifest.network.settings), begun.network
+    for number, (stage, epochs) in enumerate(zip(_STAGES, settings.epochs, strict=True)):
+        chosen = {**plain, "dropout": stage.dropout}
+        before, network = network, build_network("view_cnn", SPEC, chosen)
+        if before is not None:
+            network.set_weights(before.get_weights())
+        if settings.start is not None:
+            _keep_first_pair(network)
+        rate = settings.rate * stage.share
+        network.compile(
+            keras.optimizers.AdamW(
+                loop.cosine(rate, epochs * settings.steps) if stage.falls else rate,
+                weight_decay=_DECAY,
+            ),
+            loss=_smoothed,
+            metrics=["accuracy"],
+            jit_compile=loop.jit_compile(),
+        )
+        batches = ViewBatches(
+            sets[number],
+            batch=settings.batch,
+            steps=settings.steps,
+            seed=settings.seed + 1000 * number,
+            strength=stage.strength,
+            emphasis=_EMPHASIS,
+        )
+        loop.fit(
+            network,
+            batches,
+            epochs=epochs,
+            work=settings.work,
+            seed=settings.seed,
+            stage=stage.name,
+            score=lambda model: _wrong(model, held),
+            every=5,
+        )
+    if network is None:
+        raise ValueError("a training needs a stage")
     return network, chosen
+
+
+def _keep_first_pair(network: keras.Model) -> None:
+    """Leave the first two convolutions as they are: they take most of the time, and see edges."""
+    convolutions = 0
+    for layer in network.layers:
+        convolutions += isinstance(layer, keras.layers.Conv2D)
+        if convolutions > _KEPT:
+            return
+        layer.trainable = False
+
+
+def _wrong(network: keras.Model, held: ViewSet) -> dict[str, float]:
+    """Shares of held-out clips that are named wrong: simulated ones, and patients' pixels."""
+    chances = softmax(_logits(network, held.grey))
+    shares = {}
+    for name, part in (("held", ~held.lent), ("held_lent", held.lent)):
+        means = clip_means(chances[part], held.clip[part])
+        truth = first_of_clip(held.label[part], held.clip[part])
+        shares[name] = float((means.argmax(1) != truth).mean())
+    return shares
 
 
 def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], data: ViewSet) -> None:
     held = data.part("held")
     held_logits = _logits(network, held.grey)
-    temperature = choose_temperature(held_logits, held.label)
+    temperature = choose_temperature(held_logits, held.label, held.clip)
     chances = clip_means(softmax(held_logits, temperature=temperature), held.clip)
-    threshold = choose_threshold(*_moving(chances, first_of_clip(held.label, held.clip)))
+    truth = first_of_clip(held.label, held.clip)
+    threshold = choose_threshold(*_moving(chances, truth))
     manifest: dict[str, Any] = {
         "name": "views",
-        "version": "0.1.0",
+        "version": "0.2.0",
         "kind": "view",
         "title": "Which of fifteen echocardiographic views a clip shows",
         "network": {"name": "view_cnn", "settings": chosen},
@@ -239,11 +278,15 @@ def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], dat
             "other views"
         ),
         "training_command": (
-            f"python -m models.training.views --camus DIR --out DIR --seed {settings.seed} "
-            f"--epochs {settings.epochs} --steps {settings.steps} --batch {settings.batch} "
-            f"--rate {settings.rate:g} --widths {' '.join(map(str, settings.widths))} "
+            "python -m models.training.views --camus DIR --work DIR --out DIR "
+            f"--seed {settings.seed} --epochs {' '.join(map(str, settings.epochs))} "
+            f"--steps {settings.steps} "
+            f"--batch {settings.batch} --rate {settings.rate:g} "
+            f"--widths {' '.join(map(str, chosen['widths']))} "
             f"--clips {settings.clips} --held-clips {settings.held_clips} "
             f"--test-clips {settings.test_clips} --patient-clips {settings.patient_clips}"
+            f"{' --start PACK' if settings.start else ''}"
+            f"{' --earlier FILE' if settings.earlier else ''}"
         ),
     }
     pack = write_pack(settings.out, manifest, network)
@@ -255,39 +298,51 @@ def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], dat
         label=test.label,
         clip=test.clip,
         lent=test.lent,
+        mode=test.mode,
     )
     patients = split_patients(settings.camus, settings.seed)["test"]
     verdict = Verdict(
         simulated=answers,
         patients=_on_patients(pack.network, patients, temperature),
+        files=name_files(ViewReader(pack), settings.files),
         threshold=pack.manifest.certain_from or 0.0,
         temperature=temperature,
         same_answers=float((full.argmax(1) == stored.argmax(1)).mean()),
+        data_sha256=hashlib.sha256(data.grey.tobytes()).hexdigest(),
     )
     figures = test_figures(verdict, seed=settings.seed)
     (settings.out / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
     (settings.out / "evaluation.md").write_text(evaluation_page(pack.manifest, figures))
     (settings.out / "MODEL_CARD.md").write_text(model_card(pack.manifest))
     (settings.out / "LICENSE").write_text(_licence(pack.manifest))
-    log.info("%s", json.dumps({k: v for k, v in figures.items() if k != "confusion"}))
+    log.info("written: %s", settings.out)
 
 
-def choose_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The temperature under which the frames' true labels are most likely."""
+def choose_temperature(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    clip: NDArray[np.int64] | None = None,
+) -> float:
+    """The temperature under which the true labels of clips are most likely.
+
+    A clip's probabilities are the mean of its frames'. Without ``clip`` each frame is a clip.
+    """
     from scipy.optimize import minimize_scalar
 
-    rows = np.arange(len(labels))
+    number = np.arange(len(labels)) if clip is None else clip
+    truth = first_of_clip(labels, number)
+    rows = np.arange(len(truth))
 
     def surprise(log_temperature: float) -> float:
         chances = softmax(logits, temperature=float(np.exp(log_temperature)))
-        return float(-np.log(chances[rows, labels] + 1e-12).mean())
+        return float(-np.log(clip_means(chances, number)[rows, truth] + 1e-12).mean())
 
-    found = minimize_scalar(surprise, bounds=(np.log(0.3), np.log(5.0)), method="bounded")
+    found = minimize_scalar(surprise, bounds=(np.log(0.2), np.log(5.0)), method="bounded")
     return float(np.exp(found.x))
 
 
 def choose_threshold(chances: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The lowest score from which on 97 % of the labels are right; 0.95 if there is none."""
+    """The lowest score from which on 99 % of the labels are right; 0.95 if there is none."""
     score, right = chances.max(axis=1), chances.argmax(axis=1) == labels
     for limit in _THRESHOLDS.tolist():
         certain = score >= limit
@@ -308,13 +363,13 @@ def _moving(
 
 
 def _data(settings: Settings) -> ViewSet:
-    if settings.data is not None and settings.data.exists():
-        log.info("data from %s", settings.data)
-        return ViewSet.load(settings.data)
+    stored = settings.work / "data.npz"
+    if stored.exists():
+        log.info("data from %s", stored)
+        return ViewSet.load(stored)
     jobs = plan(
         seed=settings.seed,
         clips=settings.clips,
-        frames=4,
         held_clips=settings.held_clips,
         test_clips=settings.test_clips,
         patient_clips=settings.patient_clips,
@@ -322,52 +377,66 @@ def _data(settings: Settings) -> ViewSet:
     data = make_set(
         jobs, camus=settings.camus, seed=settings.seed, spec=SPEC, workers=settings.workers
     )
-    if settings.data is not None:
-        data.save(settings.data)
+    data.save(stored)
     return data
 
 
 def _sampling(data: ViewSet, emphasis: Mapping[View, float]) -> NDArray[np.float64]:
     chances = np.zeros(len(data.label))
     for label in np.unique(data.label):
-        parts = [(data.label == label) & (data.lent == lent) for lent in (False, True)]
-        shown = [part for part in parts if part.any()]
-        for part in shown:
-            wanted = emphasis.get(CLASSES[label], 1.0)
-            chances[part] = wanted / len(shown) / part.sum()
+        lent = (data.label == label) & data.lent
+        own = (data.label == label) & ~data.lent
+        share = _LENT if lent.any() and own.any() else 1.0
+        wanted = emphasis.get(CLASSES[label], 1.0)
+        chances[lent] = wanted * share / max(1, lent.sum())
+        chances[own] = wanted * (1 - share if lent.any() else 1.0) / max(1, own.sum())
     return np.asarray(chances / chances.sum(), np.float64)
 
 
-def _restyle(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _geometry(strength: float) -> Geometry:
+    return Geometry(
+        rotation_degrees=10.0 * strength,
+        smallest=1 - 0.12 * strength,
+        largest=1 + 0.12 * strength,
+        stretch=0.15 * strength,
+        shift=0.1 * strength,
+        mirror=0.0,
+    )
+
+
+def _restyle(
+    frames: NDArray[np.float32], rng: np.random.Generator, strength: float
+) -> NDArray[np.float32]:
     """Other gains, contrasts, blurs and grains over (n, rows, columns); black stays black."""
     count = len(frames)
 
     def each(low: float, high: float) -> NDArray[np.float32]:
         return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
 
+    def some(share: float) -> NDArray[np.bool_]:
+        return each(0, 1) < share * strength
+
     inside = frames > 0
-    share = each(0, 1) * (each(0, 1) < 0.5)
+    share = each(0, 1) * some(0.5)
     # A triangle filter of three pixels down and across, mixed in by share.
     down = (np.roll(frames, 1, 1) + np.roll(frames, -1, 1)) / 4 + frames / 2
     across = (np.roll(down, 1, 2) + np.roll(down, -1, 2)) / 4 + down / 2
     out = frames + share * (across - frames)
     grain = rng.standard_normal(frames.shape, np.float32)
-    out = out * (1 + each(0, 0.2) * (each(0, 1) < 0.4) * grain)
-    out += each(0, 0.05) * (each(0, 1) < 0.3) * rng.standard_normal(frames.shape, np.float32)
-    out = np.clip(out * each(0.65, 1.5) + each(-0.08, 0.12), 0, 1) ** each(0.6, 1.6)
+    out *= 1 + each(0, 0.2) * some(0.4) * grain
+    out += each(0, 0.05) * some(0.3) * np.roll(grain, 7, 2)
+    out *= np.exp(strength * each(-0.35, 0.35))
+    out += strength * each(-0.08, 0.10)
+    out = np.clip(out, 0, 1) ** np.exp(strength * each(-0.45, 0.45))
     return np.where(inside, out, 0).astype(np.float32)
 
 
-def _erase(frame: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """At times, a rectangle of one grey: no single spot may decide."""
-    if rng.random() >= _ERASED:
-        return frame
+def _erase(frame: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """A rectangle of one grey: no single spot may decide."""
     rows, columns = frame.shape
     height, width = int(rng.uniform(0.1, 0.3) * rows), int(rng.uniform(0.1, 0.3) * columns)
     top, left = int(rng.integers(rows - height)), int(rng.integers(columns - width))
-    out = frame.copy()
-    out[top : top + height, left : left + width] = rng.uniform(0, 0.5)
-    return out
+    frame[top : top + height, left : left + width] = rng.uniform(0, 0.5)
 
 
 def _smoothed(truth: Any, logits: Any) -> Any:
@@ -415,19 +484,31 @@ def main() -> None:
     parser.add_argument("--camus", type=Path, required=True, help="folder of CAMUS frames")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pack")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--work", type=Path, required=True, help="folder to go on from")
+    parser.add_argument(
+        "--epochs", type=int, nargs=len(_STAGES), default=[30, 12], help="of each stage"
+    )
     parser.add_argument("--steps", type=int, default=100, help="batches in an epoch")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
-    parser.add_argument("--clips", type=int, default=140, help="simulated clips of each view")
-    parser.add_argument("--held-clips", type=int, default=15)
-    parser.add_argument("--test-clips", type=int, default=20)
-    parser.add_argument("--patient-clips", type=int, default=160)
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument(
+        "--clips", type=int, default=700, help="simulated clips of each view; more of some"
+    )
+    parser.add_argument("--held-clips", type=int, default=30)
+    parser.add_argument("--test-clips", type=int, default=60)
+    parser.add_argument("--patient-clips", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2, help="processes that make data")
-    parser.add_argument("--data", type=Path, help="keep the data here, or take it from here")
+    parser.add_argument("--start", type=Path, help="pack to begin with the weights of")
+    parser.add_argument(
+        "--earlier", type=Path, help="data of an earlier version: the first stage's, and more"
+    )
+    parser.add_argument(
+        "--files", type=Path, help="table of machines' files (file, what) to name for the report"
+    )
     given = vars(parser.parse_args())
-    train(Settings(**{**given, "widths": tuple(given["widths"])}))
+    lists = {"epochs": tuple(given["epochs"]), "widths": tuple(given["widths"])}
+    train(Settings(**{**given, **lists}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import packs
 from models.data.camus import TracedFrame
 from models.packs import InputSpec
 from models.simulator import simulate
@@ -21,6 +22,7 @@ from models.training.view_set import (
 )
 from models.views import View
 
+PACK = Path(packs.__file__).parent / "views"
 SPEC = InputSpec(rows=60, columns=80, mean=0.2, std=0.2)
 SIZE = (240, 320)
 
@@ -39,7 +41,7 @@ def donor() -> Donor:
 
 
 def test_no_clip_is_in_two_splits_and_every_view_is_in_each() -> None:
-    jobs = plan(seed=1, clips=3, frames=4, held_clips=2, test_clips=2, patient_clips=8)
+    jobs = plan(seed=1, clips=3, held_clips=2, test_clips=2, patient_clips=8)
 
     seeds = [(job.view, job.seed) for job in jobs]
     assert len(set(seeds)) == len(seeds)
@@ -48,7 +50,7 @@ def test_no_clip_is_in_two_splits_and_every_view_is_in_each() -> None:
 
 
 def test_patients_pixels_stand_in_for_more_views_than_their_own() -> None:
-    jobs = plan(seed=1, clips=3, frames=4, held_clips=2, test_clips=2, patient_clips=8)
+    jobs = plan(seed=1, clips=3, held_clips=2, test_clips=2, patient_clips=8)
     lent = {job.view for job in jobs if job.lent}
 
     assert lent == set(LENT_VIEWS)
@@ -97,6 +99,7 @@ def test_a_set_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
         clip=np.array([0, 0, 1]),
         lent=np.array([False, False, True]),
         split=np.array(["train", "train", "held"]),
+        mode=np.array(["2d", "2d", "unknown"]),
     )
     made.save(tmp_path / "set.npz")
 
@@ -104,6 +107,8 @@ def test_a_set_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
 
     assert read.part("held", lent=True).label.tolist() == [2]
     assert read.part("train").clip.tolist() == [0, 0]
+    assert read.part("held").mode.tolist() == ["unknown"]
+    assert read.with_more(made).clip.tolist() == [0, 0, 1, 2, 2, 3]
 
 
 def test_camus_validation_patients_are_for_the_test_alone(shared_data: Path) -> None:
@@ -136,20 +141,112 @@ class TestChoices:
 
         assert choose_threshold(chances, labels) == pytest.approx(0.56, abs=0.011)
 
-    def test_batches_show_every_view_as_often_and_patients_half_the_time(self) -> None:
-        from models.training.views import ViewBatches
+    def test_the_temperature_is_that_of_clips_not_of_frames(self) -> None:
+        from models.training.views import choose_temperature
+
+        # One frame in three is wrong, and each clip's vote is right.
+        given = np.tile([0, 0, 1], 50)
+        logits = 8 * np.eye(2, dtype=np.float32)[given]
+        labels, clip = np.zeros(150, np.int64), np.repeat(np.arange(50), 3)
+
+        assert choose_temperature(logits, labels, clip) != choose_temperature(logits, labels)
+
+    def test_batches_show_every_view_as_often_and_patients_a_third_of_the_time(self) -> None:
+        from models.training.views import ViewBatches, _sampling
 
         count = 300
+        lent = np.array([False] * 240 + [True] * 10 + [False] * 50)
         data = ViewSet(
             grey=np.full((count, 60, 80), 60, np.uint8),
             label=np.array([4] * 250 + [6] * 50),
             clip=np.arange(count),
-            lent=np.array([False] * 240 + [True] * 10 + [False] * 50),
+            lent=lent,
             split=np.array(["train"] * count),
+            mode=np.array(["2d"] * count),
         )
-        batches = ViewBatches(data, batch=400, steps=1, rng=np.random.default_rng(3))
+        chances = _sampling(data, {})
 
-        inputs, labels = batches[0]
+        inputs, labels = ViewBatches(data, batch=400, steps=1, seed=3)[0]
 
         assert inputs.shape == (400, 60, 80, 1)
         assert 0.4 < (labels == 4).mean() < 0.6
+        assert chances.sum() == pytest.approx(1)
+        assert chances[lent].sum() == pytest.approx(0.5 * 0.35)
+
+    def test_a_batch_is_the_same_when_it_is_drawn_again(self) -> None:
+        from models.training.views import ViewBatches
+
+        rng = np.random.default_rng(0)
+        data = ViewSet(
+            grey=rng.integers(0, 255, (20, 60, 80)).astype(np.uint8),
+            label=np.arange(20) % 16,
+            clip=np.arange(20),
+            lent=np.zeros(20, bool),
+            split=np.array(["train"] * 20),
+            mode=np.array(["2d"] * 20),
+        )
+        one, other = (ViewBatches(data, batch=8, steps=3, seed=5) for _ in range(2))
+        one[0]
+
+        assert np.array_equal(one[2][0], other[2][0])
+        assert not np.array_equal(one[1][0], other[2][0])
+
+
+class TestEvidence:
+    """The figures of a page: what the reader would have said."""
+
+    def test_a_declared_still_goes_before_the_picture(self) -> None:
+        from models.training.view_evidence import with_header
+        from models.training.view_set import CLASSES
+
+        means = np.full((3, len(CLASSES)), 1 / len(CLASSES))
+        read = with_header(means, ["cw", "2d", "unknown"])
+
+        assert read[0, CLASSES.index(View.CW)] == 1
+        assert read[1, CLASSES.index(View.CW)] == 0
+        assert read[1].sum() == pytest.approx(1)
+        assert np.array_equal(read[2], means[2])
+
+    def test_the_page_tells_of_certain_four_chamber_calls_and_of_files(self) -> None:
+        from models.packs import load_pack
+        from models.training.view_evidence import (
+            Answers,
+            NamedFile,
+            Verdict,
+            evaluation_page,
+            test_figures,
+        )
+        from models.training.view_set import CLASSES
+
+        a4c = CLASSES.index(View.A4C)
+        label = np.array([a4c] * 10 + [0] * 10 + [a4c] * 4 + [0] * 4)
+        given = np.where(np.arange(28) % 5 == 0, 1, label)  # 2 of 10 A4C clips are missed
+        given[10] = a4c  # and one other clip is taken for A4C
+        chances = np.eye(len(CLASSES))[given]
+        answers = Answers(
+            chances=chances,
+            label=label,
+            clip=np.arange(28),
+            lent=np.arange(28) >= 20,
+            mode=np.array(["2d"] * 28),
+        )
+        named = NamedFile(name="liver", shows="a liver", said="other", score=0.9, certain=True)
+        verdict = Verdict(
+            simulated=answers,
+            patients=np.eye(len(CLASSES))[[a4c, a4c, 0]],
+            files=(named,),
+            threshold=0.7,
+            temperature=1.0,
+            same_answers=1.0,
+            data_sha256="",
+        )
+
+        figures = test_figures(verdict, seed=0)
+        page = evaluation_page(load_pack(PACK).manifest, figures)
+
+        read = figures["simulated"]["as_read"]
+        assert read["a4c_certain_recall"]["value"] == pytest.approx(0.8)
+        assert read["a4c_certain_precision"]["value"] == pytest.approx(8 / 9, abs=1e-4)
+        assert read["confusion"][a4c][a4c] == 8
+        assert figures["patients"]["certain_and_called_another"] == 1
+        assert "| liver | a liver | other | 0.90 | yes |" in page
