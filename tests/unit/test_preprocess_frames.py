@@ -34,6 +34,37 @@ def test_version_one_gives_these_very_pixels() -> None:
     assert grey[0, 24, 20:26].tolist() == _MIDDLE
 
 
+_ODD = InputSpec(rows=61, columns=83, mean=0.2, std=0.2)
+_SQUARE = InputSpec(rows=112, columns=112, mean=0.13, std=0.19)
+_STRETCH = _SPEC.model_copy(update={"letterbox": False})
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "spec", "box", "digest"),
+    [
+        pytest.param(301, 203, _SPEC, (0, 16, 48, 32), "515cb1b1f254b108", id="odd"),
+        pytest.param(600, 90, _SPEC, (0, 28, 48, 7), "05a2f2b05258c463", id="tall, odd padding"),
+        pytest.param(33, 799, _SPEC, (22, 0, 3, 64), "6ad7a60cca779dd3", id="wide, odd padding"),
+        pytest.param(3, 5, _SPEC, (5, 0, 38, 64), "2402823ef3d24f57", id="tiny"),
+        pytest.param(1, 1, _SPEC, (0, 8, 48, 48), "542288a792c2de1c", id="one pixel"),
+        pytest.param(48, 64, _SPEC, (0, 0, 48, 64), "556fee85016c43b0", id="as it is"),
+        pytest.param(200, 150, _ODD, (0, 18, 61, 46), "2fdbbaf93a89a3e6", id="odd input"),
+        pytest.param(
+            317, 384, _SQUARE, (10, 0, 92, 112), "2d57ba449c9ef534", id="square, other mean"
+        ),
+        pytest.param(600, 90, _STRETCH, (0, 0, 48, 64), "4731488eab3bf927", id="tall, stretched"),
+        pytest.param(3, 5, _STRETCH, (0, 0, 48, 64), "57bb3da983eb6c19", id="tiny, stretched"),
+    ],
+)
+def test_version_one_gives_these_very_numbers_at_every_size(
+    rows: int, columns: int, spec: InputSpec, box: tuple[int, int, int, int], digest: str
+) -> None:
+    """Place, padding and float32 numbers, for sizes at which roundings could go either way."""
+    inputs, fit = fit_frames(_picture(rows, columns), spec)
+    assert (fit.top, fit.left, fit.height, fit.width) == box
+    assert hashlib.sha256(inputs.astype("<f4").tobytes()).hexdigest()[:16] == digest
+
+
 def test_a_wide_frame_is_centred_on_black_with_its_shape_kept() -> None:
     inputs, fit = fit_frames(np.full((2, 30, 80), 255, np.uint8), _SPEC)
     assert inputs.shape == (2, 48, 64, 1)
