@@ -64,6 +64,11 @@ class KerasFile(_Strict):
         """The file, for those who print which network a pack has."""
         return self.file
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """None: the file itself says how the network is built."""
+        return {}
+
 
 class SavedModelFolder(_Strict):
     """A network as a TensorFlow SavedModel, with its weights: a folder in the pack.
@@ -80,6 +85,11 @@ class SavedModelFolder(_Strict):
     def name(self) -> str:
         """The folder, for those who print which network a pack has."""
         return self.folder
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """None: the folder itself says how the network is built."""
+        return {}
 
 
 def _network_form(network: Any) -> str:
