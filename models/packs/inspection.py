@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from models.finding import Evidence, Finding, Refusal
+from models.finding import Evidence
 from models.packs.checks import MANIFEST, problems_of
 from models.packs.errors import PackError
 from models.packs.keras_file import read_checked
@@ -21,6 +21,7 @@ from models.packs.manifest import KerasFile, Manifest, PackKind
 
 if TYPE_CHECKING:
     from models.clip import Clip
+    from models.readers import Reading
 
 COMPANIONS = {
     "LICENSE": "its terms",
@@ -144,20 +145,18 @@ def _said(pack: Pack, clip: Clip) -> tuple[list[str], bool]:
     if pack.manifest.kind is PackKind.TRACING:
         tracer = TracingReader(pack)
         inputs = np.zeros((1, tracer.spec.rows, tracer.spec.columns, 1), np.float32)
-        reading = tracer.read(clip)
         finite = bool(np.isfinite(tracer.run(inputs)).all())
-        return [_words(item) for item in (*reading.findings, *reading.refusals)], finite
+        return _words(tracer.read(clip)), finite
     regressor = RegressionReader(pack)
     raw = regressor.run(regressor.inputs(clip)[0])
-    given = regressor.read(clip)
-    words_of = [_words(item) for item in (*given.findings, *given.refusals)]
-    return words_of, bool(np.isfinite(raw).all())
+    return _words(regressor.read(clip)), bool(np.isfinite(raw).all())
 
 
-def _words(item: Finding | Refusal) -> str:
-    if isinstance(item, Refusal):
-        return f"{item.output}: not given: {item.reason}"
-    return f"{item.output}: {item.value:.4g} {item.unit}"
+def _words(reading: Reading) -> list[str]:
+    return [
+        *(f"{found.output}: {found.value:.4g} {found.unit}" for found in reading.findings),
+        *(f"{refused.output}: not given: {refused.reason}" for refused in reading.refusals),
+    ]
 
 
 def speckled_clip(frames: int = _FRAMES) -> Clip:
