@@ -20,6 +20,12 @@ RGB = tuple[int, int, int]
 SIZES = ((240, 320), (300, 400), (434, 636), (480, 640), (600, 800), (708, 1016), (768, 1024))
 _INKS: tuple[RGB, ...] = ((255, 255, 255), (200, 200, 200), (255, 220, 90), (120, 220, 255))
 _ECG_INKS: tuple[RGB, ...] = ((60, 255, 90), (255, 255, 255), (255, 210, 60), (90, 200, 255))
+_BANDS: tuple[RGB, ...] = ((36, 66, 104), (44, 72, 74), (60, 60, 66), (30, 30, 74))
+_BAND = 0.05  #: height of a strip of soft keys, share of the rows
+_FLOW_INKS: tuple[RGB | None, ...] = (
+    None, (255, 255, 255), (170, 170, 170), (80, 200, 255), (40, 90, 255), (90, 230, 90),
+)  # fmt: skip
+_KEYS = ("Gen", "Sector", "Dual", "Focus", "THI On", "MB Off", "Page 1/3", "Zoom", "Biopsy", "2D")
 _WORDS = (
     "ADULT ECHO", "TTE", "FR 52Hz", "16cm", "2D", "HGen", "Gn 52", "C 50", "P Low", "MI 1.2",
     "TIS 0.7", "S5-1", "1.7/3.4", "3:24:10", "DR 65", "HR 71", "General", "Cardiac", "0 dB",
@@ -50,6 +56,12 @@ class Layout:
     mark: bool  #: maker's mark beside the apex
     tint: tuple[float, float, float]
     calipers: bool
+    band_top: RGB | None = None  #: a coloured strip behind the header
+    band_bottom: RGB | None = None  #: a strip of soft keys along the lower edge
+    right_text: int = 0  #: lines of text beside the right edge
+    rate: bool = False  #: heart rate beside the ECG
+    flow_map: int = 0  #: which colours a colour-Doppler box has
+    flow_ink: RGB | None = None  #: of the line around the box
 
     @property
     def sector_box(self) -> tuple[int, int, int, int]:
@@ -58,8 +70,12 @@ class Layout:
             return 0, 0, self.rows, self.columns
         top = round(self.rows * (0.03 + 0.035 * self.header_lines))
         bottom = round(self.rows * (0.985 - (self.ecg_height if self.ecg else 0.0)))
+        if self.band_bottom is not None:
+            bottom -= round(self.rows * _BAND)
         left = round(self.columns * (0.12 if self.side_text else 0.03))
         right = round(self.columns * (0.93 if self.grey_bar or self.colour_bar else 0.985))
+        if self.right_text:
+            right = min(right, round(self.columns * 0.85))
         return top, left, bottom, right
 
 
@@ -83,6 +99,8 @@ def random_layout(
         (10, 14, 30),
     )
     tinted = bool(rng.random() < 0.15)
+    own = rng.spawn(1)[0]  # so that what was drawn before these parts came stays as it was
+    bands = own.random() < 0.3
     return Layout(
         rows=rows,
         columns=columns,
@@ -105,6 +123,12 @@ def random_layout(
         if tinted
         else (1.0, 1.0, 1.0),
         calipers=bool(rng.random() < 0.07),
+        band_top=_BANDS[int(own.integers(len(_BANDS)))] if bands else None,
+        band_bottom=_BANDS[int(own.integers(len(_BANDS)))] if own.random() < 0.15 else None,
+        right_text=int(own.choice([0, 0, 0, 4, 8])),
+        rate=bool(own.random() < 0.5),
+        flow_map=int(own.integers(len(_FLOW_MAPS))),
+        flow_ink=_FLOW_INKS[int(own.integers(len(_FLOW_INKS)))],
     )
 
 
@@ -224,7 +248,7 @@ class Screen:
             for channel, shades in enumerate(self._shades):
                 flat[self._where, channel] = shades.take(grey)
             if flow is not None:
-                _paint_flow(base, flow, self._mask)
+                _paint_flow(base, flow, self._mask, self.layout)
         else:
             base.reshape(-1)[self._where] = grey
         if self._over is not None:
@@ -240,6 +264,7 @@ class Screen:
         image = Image.new("RGB", (layout.columns, layout.rows), layout.background)
         draw = ImageDraw.Draw(image)
         if not layout.plain:
+            self._draw_bands(draw, rng.spawn(1)[0])
             self._draw_header(draw, rng)
             if layout.grey_bar:
                 self._draw_bar(image, None)
@@ -277,7 +302,7 @@ class Screen:
         size = letter_height(layout)
         font = _font(size)
         for line in range(layout.header_lines):
-            words = "   ".join(rng.choice(_WORDS, int(rng.integers(2, 6))).tolist())
+            words = "   ".join(dict.fromkeys(rng.choice(_WORDS, int(rng.integers(2, 6))).tolist()))
             x = layout.columns * (0.02 if layout.header_left else 0.3)
             draw.text((x, 2 + line * size * 1.25), words, fill=layout.ink, font=font)
         top = layout.rows * float(rng.uniform(0.15, 0.4))
@@ -285,13 +310,43 @@ class Screen:
             word = str(rng.choice(_WORDS))
             draw.text((3, top + line * size * 1.4), word, fill=layout.ink, font=font)
 
+    def _draw_bands(self, draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
+        layout = self.layout
+        size = letter_height(layout)
+        font = _font(size)
+        rows, columns = layout.rows, layout.columns
+        if layout.band_top is not None:
+            high = max(4, round(rows * (0.03 + 0.035 * layout.header_lines)) - 2)
+            draw.rectangle((0, 0, columns, high), fill=layout.band_top)
+        if layout.band_bottom is not None:
+            top = rows - round(rows * _BAND)
+            draw.rectangle((0, top, columns, rows), fill=layout.band_bottom)
+            for place, word in enumerate(rng.permutation(_KEYS)[:6].tolist()):
+                x = columns * (0.04 + 0.16 * place)
+                draw.text((x, top + size * 0.3), word, fill=(190, 200, 210), font=font)
+        start = rows * float(rng.uniform(0.12, 0.35))
+        for line, word in enumerate(rng.permutation(_WORDS)[: layout.right_text].tolist()):
+            draw.text(
+                (columns * 0.885, start + line * size * 1.4), word, fill=layout.ink, font=font
+            )
+        if layout.rate and layout.ecg:
+            beats = f"{int(rng.integers(48, 110))} bpm"
+            y = self._ecg_foot - size * 1.6
+            draw.text((columns * 0.925, y), beats, fill=layout.ecg_ink, font=font)
+
+    @property
+    def _ecg_foot(self) -> int:
+        """The row that the ECG's strip ends at."""
+        keys = round(self.layout.rows * _BAND) if self.layout.band_bottom is not None else 0
+        return self.layout.rows - keys
+
     def _draw_bar(self, image: Image.Image, kind: str | None) -> None:
         layout = self.layout
         height, width = max(8, layout.rows // 4), max(4, layout.columns // 60)
         ramp = np.linspace(1, -1 if kind else 0, height, dtype=np.float32)[:, None].repeat(width, 1)
         pixels = np.zeros((height, width, 3), np.uint8)
         if kind:
-            _paint_flow(pixels, ramp, np.ones((height, width), bool))
+            _paint_flow(pixels, ramp, np.ones((height, width), bool), layout)
         else:
             pixels[:] = (ramp * 255).astype(np.uint8)[:, :, None]
         place = (round(layout.columns * 0.96), round(layout.rows * (0.08 if kind else 0.42)))
@@ -332,7 +387,7 @@ class Screen:
             height = self.layout.ecg_height * rows
             x = np.arange(first, last)
             curve = ecg_curve((x - first) / (last - first) * beats + phase)
-            y = rows - 4 - height * 0.25 - curve * height * 0.6
+            y = self._ecg_foot - 4 - height * 0.25 - curve * height * 0.6
             lower = np.clip(np.minimum(y, np.roll(y, 1)), 0, rows - 1).astype(int)
             upper = np.clip(np.maximum(y, np.roll(y, 1)), 0, rows - 1).astype(int)
             lower[0] = upper[0]
@@ -392,14 +447,25 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+# Colours at speeds 0, half and full, towards the probe and away from it.
+_FLOW_MAPS: tuple[tuple[tuple[RGB, RGB, RGB], tuple[RGB, RGB, RGB]], ...] = (
+    (((90, 0, 0), (172, 55, 15), (255, 220, 30)), ((0, 0, 100), (20, 55, 178), (40, 220, 255))),
+    (((90, 0, 0), (180, 20, 20), (255, 70, 60)), ((0, 0, 100), (20, 20, 190), (70, 80, 255))),
+    (((120, 0, 0), (255, 110, 0), (255, 255, 130)), ((0, 0, 130), (0, 120, 255), (150, 255, 255))),
+    (((110, 0, 0), (220, 60, 0), (250, 220, 0)), ((0, 0, 120), (0, 90, 190), (0, 220, 120))),
+)
+
+
 def _paint_flow(
-    frame: NDArray[np.uint8], flow: NDArray[np.float32], mask: NDArray[np.bool_]
+    frame: NDArray[np.uint8], flow: NDArray[np.float32], mask: NDArray[np.bool_], layout: Layout
 ) -> None:
-    """Red towards the probe, blue away; paler the faster."""
+    """Warm towards the probe, cold away; paler the faster. Infinite: the line around the box."""
     shown = mask & np.isfinite(flow)
     speed = np.clip(flow[shown], -1, 1)
-    size = np.abs(speed)
-    red = np.where(speed > 0, 90 + 165 * size, 40 * size)
-    green = 220 * size**2
-    blue = np.where(speed < 0, 100 + 155 * size, 30 * size)
-    frame[shown] = np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    towards, away = _FLOW_MAPS[layout.flow_map]
+    knots = [-1.0, -0.5, -1e-6, 1e-6, 0.5, 1.0]
+    colours = np.array([*reversed(away), *towards], np.float32)
+    for channel in range(3):
+        frame[shown, channel] = np.interp(speed, knots, colours[:, channel]).astype(np.uint8)
+    if layout.flow_ink is not None:
+        frame[mask & np.isposinf(flow)] = layout.flow_ink

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, uniform_filter
 
 from models.simulator.anatomy import Anatomy, build_anatomy
 from models.simulator.beams import BeamPainter
@@ -45,6 +46,7 @@ def simulate(
     wall_cm: float | None = None,
     la_scale: float | None = None,
     heart_rate_bpm: float | None = None,
+    dual: bool = False,
 ) -> SimulatedClip:
     """Make a clip. The same arguments make the same pixels.
 
@@ -82,6 +84,9 @@ def simulate(
     la_scale
         Length and width of the left atrium against those drawn for the person (0.5 to 2.0): its
         volume grows by the cube. None leaves some atria stretched, as those of patients are.
+    dual
+        Two pictures side by side, the right one with a colour-Doppler box unless ``colour_flow``
+        is False. Stills and "other" have no such form.
 
     Raises
     ------
@@ -117,15 +122,20 @@ def simulate(
     anatomy = build_anatomy(view, heart, rng)
     drawn_look = look or random_look(rng, borrowed)
     flow = bool(rng.random() < _COLOUR_CHANCE) if colour_flow is None else colour_flow
+    if dual and colour_flow is None:
+        flow = True
     layout = random_layout(
         rng, rows=size[0] if size else None, columns=size[1] if size else None, colour=flow
     )
-    sector = place_sector(layout, rng, depth_cm=anatomy.depth_cm)
+    if dual:
+        layout = replace(layout, plain=False, calipers=False)
+    sectors = _place(layout, rng, depth_cm=anatomy.depth_cm, dual=dual)
     step_ms = float(rng.uniform(1000 / 70, 40)) if frame_time_ms is None else frame_time_ms
     count = frames or max(2, math.ceil(heart.rr_ms / step_ms))
     return _film(
         view=view, seed=seed, heart=heart, anatomy=anatomy, look=drawn_look, layout=layout,
-        sector=sector, step_ms=step_ms, count=count, flow=flow, masks=masks, person=whose, rng=rng,
+        sectors=sectors, step_ms=step_ms, count=count, flow=flow, masks=masks, person=whose,
+        rng=rng,
     )  # fmt: skip
 
 
@@ -189,7 +199,7 @@ def _film(
     anatomy: Anatomy,
     look: Look,
     layout: Layout,
-    sector: Sector,
+    sectors: tuple[Sector, ...],
     step_ms: float,
     count: int,
     flow: bool,
@@ -197,9 +207,10 @@ def _film(
     person: Person,
     rng: np.random.Generator,
 ) -> SimulatedClip:
+    sector = sectors[0]
     painter = BeamPainter(anatomy, sector, look, rng)
-    screen = Screen(layout, (sector,), rng)
-    stream = FlowBox(rng, sector) if flow else None
+    screen = Screen(layout, sectors, rng)
+    stream = FlowBox(rng, sectors[-1]) if flow else None
     start_ms = float(rng.uniform(0, heart.rr_ms)) if rng.random() < 0.5 else 0.0
     pictures, labels, phases, volumes = [], [], [], []
     for index in range(count):
@@ -207,7 +218,7 @@ def _film(
         beams, structure = painter.paint(beat, heart)
         pictures.append(
             screen.frame(
-                sector.draw(beams),
+                _drawn(sectors, beams),
                 progress=index / max(1, count - 1),
                 phase=start_ms / heart.rr_ms,
                 beats=max(1.0, count * step_ms / heart.rr_ms),
@@ -217,7 +228,7 @@ def _film(
         phases.append(beat.phase)
         volumes.append(beat.volume_ml)
         if masks:
-            labels.append(sector.draw_labels(structure) * screen.mask)
+            labels.append(sum(one.draw_labels(structure) for one in sectors) * screen.mask)
     ventricle, atrium, right = (view in VISIBLE[name] for name in ("ef", "la_area", "ra_length"))
     leads = view in VISIBLE["lead"]
     truth = Truth(
@@ -245,11 +256,37 @@ def _film(
         frames=np.stack(pictures),
         frame_time_ms=step_ms,
         truth=truth,
-        regions=(two_d_region(sector, box, flow=flow),),
+        regions=tuple(
+            two_d_region(one, place, flow=flow and one is sectors[-1])
+            for one, place in zip(
+                sectors,
+                (box,) if len(sectors) == 1 else [box_of(one.mask) for one in sectors],
+                strict=True,
+            )
+        ),
         sector_box=box,
         colour_flow=flow,
         sector_mask=screen.mask,
     )
+
+
+def _place(
+    layout: Layout, rng: np.random.Generator, *, depth_cm: float, dual: bool
+) -> tuple[Sector, ...]:
+    if not dual:
+        return (place_sector(layout, rng, depth_cm=depth_cm),)
+    top, left, bottom, right = layout.sector_box
+    half = (right - left) // 2
+    first = place_sector(layout, rng, depth_cm=depth_cm, box=(top, left, bottom, left + half - 3))
+    return first, replace(first, centre_column=first.centre_column + half)
+
+
+def _drawn(sectors: tuple[Sector, ...], beams: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One beam picture on the screen, in every sector."""
+    picture = sectors[0].draw(beams)
+    for other in sectors[1:]:
+        np.maximum(picture, other.draw(beams), out=picture)
+    return picture
 
 
 class FlowBox:
@@ -263,11 +300,13 @@ class FlowBox:
         self._threshold = float(rng.uniform(0.25, 0.5))
         self._mosaic = float(rng.choice([0.0, 0.2, 0.5]))
         self._rng = np.random.default_rng(rng.integers(2**63))
+        box = np.zeros(self._fields[0].shape, np.uint8)
+        box[self._depths, self._beams] = 1
+        covered = sector.draw_labels(box) > 0
+        self._border = covered & ~binary_erosion(covered)
 
     def at(self, phase: float, beams: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Velocity by pixel, -1 to 1, NaN where none is shown."""
-        from scipy.ndimage import uniform_filter
-
+        """Velocity by pixel, -1 to 1, NaN where none is shown, infinite on the box's border."""
         turn = 2 * math.pi * phase
         speed = self._fields[0] * math.cos(turn) + self._fields[1] * math.sin(turn) + self._drift
         if self._mosaic:
@@ -277,4 +316,6 @@ class FlowBox:
         dark = uniform_filter(beams, 5)[window] < self._threshold
         shown[window] = dark & (np.abs(speed[window]) > 0.25)
         where = self._sector.draw(shown) > 0.5
-        return np.where(where, self._sector.draw(np.asarray(speed, np.float32)), np.nan)
+        flow = np.where(where, self._sector.draw(np.asarray(speed, np.float32)), np.nan)
+        flow[self._border] = np.inf
+        return flow

@@ -44,6 +44,7 @@ class _Asked:
     heart_rate_bpm: float | None
     lead: Lead | bool | None
     colour: bool | None
+    dual: bool
     age: float | None
     sex: str | None
     weight: float | None
@@ -120,6 +121,9 @@ def simulate(
     colour: Annotated[
         bool | None, typer.Option("--colour/--no-colour", help="With a colour-Doppler box or not.")
     ] = None,
+    dual: Annotated[
+        bool, typer.Option("--dual", help="Two pictures side by side, one with colour.")
+    ] = False,
     syntax: Annotated[
         str, typer.Option(metavar="NAME", help="The transfer syntax; 'jpeg' as most machines do.")
     ] = "jpeg",
@@ -169,7 +173,7 @@ def simulate(
     asked = _Asked(
         frames=frames, size=_size(size), frame_time_ms=frame_time, ef=ef, edv_ml=edv,
         wall_cm=wall, la_scale=la_scale, heart_rate_bpm=heart_rate, lead=_lead(lead, lead_kind),
-        colour=colour, age=age, sex=sex, weight=weight, height=height,
+        colour=colour, dual=dual, age=age, sex=sex, weight=weight, height=height,
     )  # fmt: skip
     jobs = [(one, number) for one in views for number in range(seed, seed + count)]
     one_file = out.suffix.lower() == ".dcm"
@@ -303,6 +307,7 @@ def _draw(view: View, seed: int, asked: _Asked, *, masks: bool) -> SimulatedClip
             heart_rate_bpm=asked.heart_rate_bpm,
             lead=asked.lead,
             colour_flow=asked.colour,
+            dual=asked.dual,
             person=_person(asked, view, seed),
             masks=masks,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.simulator import Structure, simulate
+from models.simulator import RegionType, Structure, simulate
 from models.simulator.heart import random_heart
 from models.simulator.others import KINDS, simulate_other
 from models.views import View
@@ -106,6 +106,39 @@ def test_the_heart_moves_and_the_screen_around_it_does_not() -> None:
     moved = np.ptp(clip.grey.astype(int), axis=0) > 8
     assert moved[box[0] : box[2], box[1] : box[3]].mean() > 0.2
     assert not moved[outside].any()
+
+
+def test_two_pictures_side_by_side_show_the_same_heart_and_only_one_has_colour() -> None:
+    clip = simulate(View.A4C, seed=40, frames=2, size=SIZE, dual=True)
+    left, right = clip.regions
+
+    assert left.right <= right.left
+    assert (left.type, right.type) == (RegionType.TISSUE, RegionType.COLOUR_FLOW)
+    cavity = clip.truth.mask(Structure.LV_CAVITY)[0]
+    middle = (left.right + right.left) // 2
+    assert cavity[:, :middle].sum() == pytest.approx(cavity[:, middle:].sum(), rel=0.05)
+    coloured = np.ptp(clip.frames[0].astype(int), axis=-1) > 60
+    assert clip.sector_mask is not None
+    assert not (coloured & clip.sector_mask)[:, :middle].any()
+    assert (coloured & clip.sector_mask)[:, middle:].any()
+
+
+def test_a_colour_box_has_a_border_that_stands_still() -> None:
+    clip = simulate(View.PSLA, seed=45, frames=3, size=SIZE, colour_flow=True)
+    ink = next(
+        shade
+        for shade in (
+            (255, 255, 255),
+            (170, 170, 170),
+            (80, 200, 255),
+            (40, 90, 255),
+            (90, 230, 90),
+        )
+        if (clip.frames[0] == shade).all(axis=-1)[clip.sector_mask].sum() > 40
+    )
+    drawn = (clip.frames == ink).all(axis=-1) & clip.sector_mask
+
+    assert drawn.all(axis=0).sum() > 40
 
 
 @pytest.mark.parametrize("kind", KINDS)
