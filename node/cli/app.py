@@ -17,6 +17,7 @@ import typer
 from node.cli import (
     analyze,
     config,
+    dataset,
     db,
     demo,
     evaluate,
@@ -84,6 +85,7 @@ packs_outside.register(packs.commands)
 app.add_typer(packs.commands, name="packs")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(dataset.commands, name="dataset")
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
 
