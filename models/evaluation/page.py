@@ -50,7 +50,7 @@ def section(report: Report, pictures: Mapping[str, str]) -> list[str]:
         lines += ["", *_structures(report)]
     if report.views:
         lines += ["", *_views(report.views, simulated=_simulated(report))]
-    for one in (*report.measurements, *report.scores):
+    for one in report.outputs:
         lines += ["", *_output(one, pictures.get(one.output))]
     for key, words in (("views", "Views"), ("votes", "Votes"), ("structures", "Tracings")):
         if key in pictures:
@@ -329,7 +329,7 @@ def _counted(counts: Counts) -> str:
 
 def _left_out(report: Report) -> Iterator[str]:
     refused: dict[str, list[str]] = {}
-    for one in (*report.measurements, *report.scores):
+    for one in report.outputs:
         for reason, count in one.counts.refused.items():
             refused.setdefault(reason, []).append(f"{one.output} {count}")
     if refused:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -30,7 +30,7 @@ _BLUE, _PALE, _RED = "#2563a8", "#c7dbf0", "#b3402e"
 _DPI = 100
 _COLOURS = 256
 _BAND_DRAWS = 500
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -441,11 +441,11 @@ def _note(axes: Axes, words: str, *, place: tuple[float, float] = (0.04, 0.96)) 
 
 def _png(figure: Figure) -> bytes:
     """The figure in a small palette, without a date or a program's name."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    rgb = np.asarray(canvas.buffer_rgba())[..., :3]
-    image = Image.fromarray(np.ascontiguousarray(rgb))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI)
+    with Image.open(drawn) as held:
+        image = held.convert("RGB")
     few = image.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    held = io.BytesIO()
-    few.save(held, "PNG", optimize=True)
-    return held.getvalue()
+    small = io.BytesIO()
+    few.save(small, "PNG", optimize=True)
+    return small.getvalue()

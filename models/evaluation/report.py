@@ -77,6 +77,11 @@ class Report:
         return not (self.measurements or self.scores or self.views or self.structures)
 
     @property
+    def outputs(self) -> tuple[Measurement | Score, ...]:
+        """What was measured of each output, measurements first."""
+        return (*self.measurements, *self.scores)
+
+    @property
     def slug(self) -> str:
         """For file names: the data set, and the split where it is not the one for reports."""
         name = "".join(c if c.isalnum() else "-" for c in self.dataset.name.lower()).strip("-")

@@ -162,8 +162,14 @@ def licence_text(licence: str, datasets: Sequence[Dataset]) -> str:
     return "\n".join([*lines, "", own, ""])
 
 
-def told_of_measurement(found: Measurement, whom: str) -> str:
-    """On whom a measurement was tested and how that went, for the reader of a DICOM report."""
+def told_of(found: Measurement | Score, whom: str) -> str:
+    """On whom an output was tested and how that went, for the reader of a DICOM report."""
+    if isinstance(found, Measurement):
+        return _told_of_measurement(found, whom)
+    return _told_of_score(found, whom)
+
+
+def _told_of_measurement(found: Measurement, whom: str) -> str:
     unit = unit_words(found.unit)
     warning = caution_of(found)
     words = (
@@ -174,8 +180,7 @@ def told_of_measurement(found: Measurement, whom: str) -> str:
     return f"{words}: {warning.upper()}" if warning else words
 
 
-def told_of_score(found: Score, whom: str) -> str:
-    """On whom a score was tested and how that went, for the reader of a DICOM report."""
+def _told_of_score(found: Score, whom: str) -> str:
     warning = caution_of(found)
     words = (
         f"{whom}, {found.positives} of {found.counts.examinations} with the finding: "
@@ -242,14 +247,13 @@ def _told(name: str, reports: Sequence[Report]) -> dict[str, Any]:
     every: dict[str, Any] = {}
     for report in reports:
         whom = _whom(report)
-        for one in (*report.measurements, *report.scores):
+        for one in report.outputs:
             if one.output != name:
                 continue
             every[report.slug] = _compact(one)
-            words = told_of_measurement if isinstance(one, Measurement) else told_of_score
             told = told or {
                 "evidence": report.dataset.evidence,
-                "tested_on": words(one, whom.format(patients=one.counts.patients)),  # type: ignore[arg-type]
+                "tested_on": told_of(one, whom.format(patients=one.counts.patients)),
                 "caution": caution_of(one),
             }
     return {**told, "figures": every} if told else {}
