@@ -12,8 +12,9 @@ from keras import layers
 
 from models.packs.manifest import InputSpec
 
-MIDDLE = "middle"
-"""Name of the layer after the second stage (17 x 17 at 299), for those who look inside."""
+EARLY, MIDDLE = "early", "middle"
+"""Names of the layers after the first and second stage (35 x 35 and 17 x 17 at 299), for those
+who look inside."""
 
 _SMALLEST = 75  # below this a valid convolution of the reductions has nothing left
 
@@ -55,6 +56,7 @@ def inception_resnet_v1(
     x = build.stem(inputs)
     for _ in range(5):
         x = build.block35(x)
+    x = layers.Identity(name=EARLY)(x)
     x = build.reduction_a(x)
     for _ in range(10):
         x = build.block17(x)

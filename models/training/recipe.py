@@ -85,6 +85,7 @@ def strictest_licence(datasets: Sequence[Dataset]) -> str:
 
 RECIPES: Mapping[str, str] = {
     "echonet": "models.training.echonet:RECIPE",
+    "echonet-simulated": "models.training.echonet_simulated:RECIPE",
     "lv": "models.training.lv:RECIPE",
     "views": "models.training.views_recipe:RECIPE",
 }
