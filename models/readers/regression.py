@@ -25,7 +25,8 @@ _STILL = "a still shows one moment, and this needs the heart in motion"
 @dataclass(frozen=True, kw_only=True)
 class RegressionReading(Reading):
     """``frames`` are the source frames that were read; ``per_frame`` the value of each output
-    for each of them, (n,), in the output's unit (NaN where no spacing can be trusted)."""
+    for each of them, (n,), in the output's unit (NaN where no spacing can be trusted); for an
+    output that is joined to a fraction, the size that it is a fraction of."""
 
     frames: tuple[int, ...]
     per_frame: Mapping[str, NDArray[np.float64]]
