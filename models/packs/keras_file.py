@@ -311,8 +311,8 @@ class _Configuration:
                 place, f"registered as {entry['registered_name']!r}, not Keras's own; {_LAMBDA}"
             )
         config = entry.get("config")
-        if isinstance(config, dict):
-            self._plain(config, place)
+        if class_name == "DTypePolicy" and isinstance(config, dict):
+            self._plain({"dtype": config.get("name")}, place)
         # How it was compiled for training is left behind: losses and metrics may be anything.
         return {
             key: self.cleaned(inner, place, depth + 1)

@@ -97,6 +97,9 @@ def _class(**fields: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+POLICY = {"module": "keras", "class_name": "DTypePolicy", "registered_name": None}
+
+
 def _in_a_call(config: dict[str, Any]) -> None:
     command = {"module": "os", "class_name": "function", "config": "system"}
     _layer(config)["inbound_nodes"][0]["kwargs"] = {"training": command}
@@ -136,6 +139,10 @@ def _build(config: dict[str, Any]) -> None:
             "a function carries or names code",
         ),
         (_activation({"class_name": "__numpy__", "config": {"dtype": "object"}}), "dtype 'object'"),
+        (
+            _class(config={"dtype": {**POLICY, "config": {"name": "int8_from_float32"}}}),
+            "dtype 'int8_from_float32' is none of numbers",
+        ),
         (_in_a_call, "a function carries or names code"),
         (_build, "subprocess.run is not among"),
         (_nested, "nested too deeply"),
