@@ -324,28 +324,6 @@ def draws_of(
         yield np.concatenate([each[one] for one in rng.integers(0, len(each), len(each))])
 
 
-def agreement(truth: Numbers, value: Numbers, *, seed: int = 0) -> dict[str, object]:
-    """The papers' figures of a measurement, ready for JSON.
-
-    MAE (beside that of giving everyone the mean of these truths), R squared, bias, limits of
-    agreement and r; each interval by bootstrap over patients.
-    """
-    figures: dict[str, object] = {"patients": len(truth)}
-    named: tuple[tuple[str, Callable[..., float]], ...] = (
-        ("mae", mean_absolute_error),
-        ("r2", r_squared),
-        ("bias", bias),
-        ("r", correlation),
-    )
-    for name, figure in named:
-        found = bootstrap(figure, truth, value, seed=seed)
-        figures[name] = [round(number, 3) for number in (found.value, found.low, found.high)]
-    low, high = limits_of_agreement(truth, value)
-    figures["limits_of_agreement"] = [round(low, 2), round(high, 2)]
-    figures["mae_of_predicting_the_mean"] = round(error_of_the_mean(truth), 3)
-    return figures
-
-
 def _above(truth: Flags, score: Numbers) -> tuple[Numbers, Numbers, Numbers]:
     """Distinct scores, falling, and how many positives and negatives score at least that."""
     order = np.argsort(-score, kind="stable")

@@ -54,15 +54,15 @@ _STYLE: dict[Any, Any] = {
 Panel = Callable[[Axes], None]
 
 
-def write_pictures(folder: Path, report: Report) -> dict[str, str]:
-    """Write the sheets ``evaluation-DATASET-OUTPUT.png``; file names by output.
+def write_pictures(folder: Path, report: Report, slug: str) -> dict[str, str]:
+    """Write the sheets ``evaluation-SLUG-OUTPUT.png``; file names by output.
 
     "views", "votes" and "structures" name those that belong to no single output.
     """
     written = {}
     with rc_context(_STYLE):
         for name, sheet in _sheets(report):
-            file = f"evaluation-{report.slug}-{name.replace('_', '-')}.png"
+            file = f"evaluation-{slug}-{name.replace('_', '-')}.png"
             (folder / file).write_bytes(_png(sheet))
             written[name] = file
     return written

@@ -197,9 +197,19 @@ def write_report(folder: Path, report: Report | Sequence[Report], *, plots: bool
     if plots:
         from models.evaluation.pictures import write_pictures
 
-        pictures = [write_pictures(folder, one) for one in reports]
+        named = zip(reports, slugs(reports), strict=True)
+        pictures = [write_pictures(folder, one, slug) for one, slug in named]
     (folder / "evaluation.json").write_text(json.dumps(as_json(reports), indent=1) + "\n")
     (folder / "evaluation.md").write_text(page(reports, pictures))
+
+
+def slugs(reports: Sequence[Report]) -> tuple[str, ...]:
+    """For file names and keys: each report's own, numbered where data sets share a name."""
+    found: list[str] = []
+    for report in reports:
+        same = sum(one.slug == report.slug for one in reports[: len(found)])
+        found.append(report.slug if not same else f"{report.slug}-{same + 1}")
+    return tuple(found)
 
 
 def add_section(

@@ -11,45 +11,26 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from safetensors import safe_open
 
-from models.clip import Clip
-from models.data.camus import CITATION, LICENCE, Patient
 from models.data.dataset import Dataset, open_dataset
-from models.evaluation import camus as judge
 from models.evaluation import metrics
 from models.evaluation.figures import Measurement, Score
 from models.evaluation.metrics import Estimate, error_quantiles
 from models.evaluation.page import unit_words
 from models.evaluation.reading import Answer, read_cases
-from models.evaluation.report import Report, evaluate_pack, write_report
+from models.evaluation.report import Report, evaluate_pack, slugs, write_report
 from models.finding import Evidence, Kind
-from models.packs import Pack, PackKind, load_pack, write_pack
-from models.readers import RegressionReader, TracingReader
+from models.packs import Pack, load_pack, write_pack
+from models.training.recipe import strictest_licence
 
 log = logging.getLogger(__name__)
-
-LICENCE_TEXT = f"""\
-The weights in this folder were trained on CAMUS and carry its licence:
-
-    Creative Commons Attribution-NonCommercial-ShareAlike 4.0 International (CC BY-NC-SA 4.0)
-    https://creativecommons.org/licenses/by-nc-sa/4.0/legalcode
-
-For non-commercial scientific research only. Not a medical device; not for diagnosis.
-Weights derived from these must carry the same licence. Cite:
-
-    {CITATION}
-
-The software of echonode around them has its own licence (Apache-2.0).
-"""
-
-_TESTED_ON = "CAMUS validation split, 50 patients, two traced frames each, single plane"
-
 
 NOT_BETTER = "not shown to be better than saying the patients' mean"
 NOT_BETTER_SCORE = "not shown to be better than chance"
@@ -98,7 +79,7 @@ def pack_with_evidence(
     """
     datasets = tuple(dataset) if isinstance(dataset, Sequence) else (dataset,)
     outputs = [_untold(output) for output in manifest.get("outputs", ())]
-    whole = {**manifest, "licence": manifest.get("licence", datasets[0].licence)}
+    whole = {**manifest, "licence": manifest.get("licence", strictest_licence(datasets))}
     pack = write_pack(out, {**whole, "outputs": outputs}, network, half=half)
     for chooser in (datasets if intervals is None else (intervals, *datasets)) if outputs else ():
         wanting = [output for output in outputs if not _chosen(output)]
@@ -139,10 +120,21 @@ def renew_evidence(
     pack = load_pack(folder)
     manifest = pack.manifest.model_dump(exclude={"weights_sha256"})
     card = (folder / "MODEL_CARD.md").read_text()
-    network = pack.network
     return pack_with_evidence(
-        folder, manifest, network, dataset=datasets, card=card, intervals=intervals, draws=draws
+        folder,
+        manifest,
+        pack.network,
+        dataset=datasets,
+        card=card,
+        intervals=intervals,
+        half=_is_half(folder / pack.manifest.weights),
+        draws=draws,
     )
+
+
+def _is_half(weights: Path) -> bool:
+    with safe_open(weights, framework="numpy") as held:
+        return all(held.get_slice(key).get_dtype() == "F16" for key in held.keys())  # noqa: SIM118
 
 
 def licence_text(licence: str, datasets: Sequence[Dataset]) -> str:
@@ -245,12 +237,12 @@ def _told(name: str, reports: Sequence[Report]) -> dict[str, Any]:
     """What an output's manifest says of its test."""
     told: dict[str, Any] = {}
     every: dict[str, Any] = {}
-    for report in reports:
+    for report, slug in zip(reports, slugs(reports), strict=True):
         whom = _whom(report)
         for one in report.outputs:
             if one.output != name:
                 continue
-            every[report.slug] = _compact(one)
+            every[slug] = _compact(one)
             told = told or {
                 "evidence": report.dataset.evidence,
                 "tested_on": told_of(one, whom.format(patients=one.counts.patients)),
@@ -298,101 +290,6 @@ def _three(one: Estimate) -> list[float] | None:
     if not one.measured:
         return None
     return [round(number, 3) for number in (one.value, one.low, one.high)]
-
-
-def pack_camus(
-    out: Path,
-    manifest: Mapping[str, Any],
-    network: keras.Model,
-    *,
-    held: Sequence[Patient],
-    valid: Sequence[Patient],
-    interval_clip: Callable[[Patient], Clip],
-    card: str,
-) -> Pack:
-    """Write the pack with its intervals, figures, licence and card.
-
-    ``manifest`` is that of :func:`models.packs.write_pack`; its outputs get ``low_error`` and
-    ``high_error`` from ``held`` (shown as ``interval_clip``) and ``figures`` from ``valid``.
-    """
-    outputs = [dict(output) for output in manifest["outputs"]]
-    pack = write_pack(out, manifest, network)
-    reads = judge.read_patients(_reader(pack), held, interval_clip)
-    for output in outputs:
-        read = reads[output["name"]]
-        given = read.given
-        low, high = error_quantiles(read.truth[given], read.value[given])
-        output["low_error"], output["high_error"] = round(low, 2), round(high, 2)
-    pack = write_pack(out, {**manifest, "outputs": outputs}, network)
-    report = judge.evaluate(pack, valid)
-    for output in outputs:
-        output["figures"] = {
-            key: report[key][output["name"]]
-            for key in ("two_real_frames", "cines_made_from_patients")
-        }
-        figures = output["figures"]["two_real_frames"]
-        output["tested_on"] = tested_words(output["unit"], figures)
-        output["caution"] = caution(figures)
-    write_pack(out, {**manifest, "outputs": outputs}, network)
-    judge.write_report(out, report)
-    (out / "LICENSE").write_text(LICENCE_TEXT)
-    (out / "MODEL_CARD.md").write_text(card)
-    return load_pack(out)
-
-
-def tested_words(unit: str, figures: Mapping[str, Any]) -> str:
-    """On what an output was tested and how that went, for the reader of a report.
-
-    An output that was not better than always saying the patients' mean says so itself.
-    """
-    mae, r2 = figures["mae"], figures["r2"]
-    guess = figures["mae_of_predicting_the_mean"]
-    unit = "points" if unit == "%" else unit
-    words = (
-        f"{_TESTED_ON}: mean absolute error {mae[0]:.1f} {unit} ({mae[1]:.1f} to {mae[2]:.1f}) "
-        f"against {guess:.1f} of always saying the mean, R2 {r2[0]:.2f} "
-        f"({r2[1]:.2f} to {r2[2]:.2f})"
-    )
-    warning = caution(figures)
-    return f"{words}: {warning.upper()}" if warning else words
-
-
-def caution(figures: Mapping[str, Any]) -> str:
-    """What stands beside every value of an output that failed its test; empty where it did not."""
-    return "" if figures["r2"][1] > 0 else "not shown to be better than saying the patients' mean"
-
-
-def patient_output(name: str, unit: str, **more: object) -> dict[str, object]:
-    """An output that was tested on the validation patients."""
-    return {
-        "name": name,
-        "kind": Kind.MEASUREMENT,
-        "unit": unit,
-        "evidence": Evidence.PATIENTS,
-        "tested_on": _TESTED_ON,
-        **more,
-    }
-
-
-def camus_manifest(name: str, kind: PackKind, title: str, seed: int) -> dict[str, object]:
-    """What the manifests of packs trained on CAMUS share."""
-    return {
-        "name": name,
-        "version": "0.1.0",
-        "kind": kind,
-        "title": title,
-        "licence": LICENCE,
-        "citations": (CITATION,),
-        "training_command": (
-            f"python -m models.training.{name} --camus DIR --out models/packs/{name} --seed {seed}"
-        ),
-    }
-
-
-def _reader(pack: Pack) -> TracingReader | RegressionReader:
-    if pack.manifest.kind is PackKind.TRACING:
-        return TracingReader(pack)
-    return RegressionReader(pack)
 
 
 def main() -> None:

@@ -204,18 +204,19 @@ def test_each_output_is_told_by_the_first_data_set_that_knows_it(
 ) -> None:
     patients = Greys(outputs=("ef",))
     simulated = Greys(evidence=Evidence.SIMULATED, name="sim", title="Simulated greys")
+    again = Greys(name="sim", licence="for research")
     pack = pack_with_evidence(
         tmp_path / "both",
         _manifest(),
         trained,
-        dataset=(patients, simulated),
+        dataset=(patients, simulated, again),
         card="",
         draws=20,
         plots=False,
     )
     outputs = _outputs(pack)
     assert outputs["ef"].evidence is Evidence.PATIENTS
-    assert set(outputs["ef"].figures) == {"greys", "sim"}
+    assert set(outputs["ef"].figures) == {"greys", "sim", "sim-2"}
     assert outputs["lead"].evidence is Evidence.SIMULATED
     assert outputs["lead"].threshold is not None
 

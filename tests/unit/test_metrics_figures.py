@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -79,8 +77,5 @@ def test_few_patients_give_the_widest_errors() -> None:
     assert metrics.error_quantiles(_TRUTH, _TRUTH - np.array([1, 2, 3, 4, 5.0])) == (1.0, 5.0)
 
 
-def test_agreement_can_be_written_as_json() -> None:
-    found = json.loads(json.dumps(metrics.agreement(_TRUTH, _TRUTH + 1.0)))
-    assert found["patients"] == 5
-    assert found["mae"] == [1.0, 1.0, 1.0]
-    assert found["mae_of_predicting_the_mean"] == pytest.approx(11.6)
+def test_saying_the_mean_to_everyone_has_the_truth_s_own_spread_as_its_error() -> None:
+    assert metrics.error_of_the_mean(_TRUTH) == pytest.approx(11.6)
