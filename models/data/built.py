@@ -30,6 +30,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import zipfile
 from collections import Counter
@@ -59,6 +60,7 @@ FRAMES, INTERVAL_MS = 20, 100.0
 
 _FEWEST = 5  # as models.readers.regression: of a short clip, so many frames spread over it
 _STATE, _JOURNAL, _CASES = "building.json", "building.jsonl", "cases.jsonl"
+_DATASET, _PART = "dataset.json", ".part"
 _MAKERS = {
     "philips": "Philips",
     "atl": "Philips",
@@ -216,7 +218,7 @@ class _Builder:
             if "left_out" in self._done[name]:
                 self._left[self._done[name]["left_out"]] += 1
         except ClipError as error:
-            self._unreadable.append((number, candidate.path, str(error)))
+            self._unreadable.append((number, candidate.path, _without_values(str(error))))
 
     def _line(
         self, candidate: Candidate, header: Header, row: LabelRow | None, name: str
@@ -248,7 +250,7 @@ class _Builder:
         indices = sampled(clip)
         frames = clip.frames(indices)
         target = self._out / "frames" / f"{name}.npz"
-        _save(target, frames=frames, mask=clip.sector.mask)
+        _save(target, frames, clip.sector.mask)
         who = row.patient or _patient_of(header)
         study = _text(header, "StudyInstanceUID") or _text(header, "SOPInstanceUID")
         return {
@@ -342,10 +344,13 @@ class _Builder:
             cases,
             unreadable=[(number, reason) for number, _, reason in self._unreadable],
         )
-        # The key of the hashes goes first: a finished folder has never held it.
-        (self._out / _STATE).unlink()
+        # The key of the hashes goes first: no finished folder holds it. What is killed here finds
+        # the folder finished by the next run: see _begin.
+        text = json.dumps(description, indent=2) + "\n"
+        last = _write_beside(self._out / _DATASET, text.encode())
         (self._out / _JOURNAL).unlink()
-        _replace(self._out / "dataset.json", (json.dumps(description, indent=2) + "\n").encode())
+        (self._out / _STATE).unlink()
+        last.replace(self._out / _DATASET)
         return Built(folder=self._out, description=description, unreadable=unreadable)
 
     def _describe(
@@ -484,7 +489,7 @@ def open_dataset(where: str) -> BuiltDataset:
     """
     folder = Path(where)
     try:
-        description = json.loads(_read(folder / "dataset.json"))
+        description = json.loads(_read(folder / _DATASET))
         if description["format"] != FORMAT:
             raise DatasetError(
                 f"{where}: format {description['format']}, and this echonode reads {FORMAT}; "
@@ -523,6 +528,11 @@ def _clip(folder: Path, line: Mapping[str, Any]) -> Clip:
     return replace(clip, spacing=spacing, lossy=line["lossy"])
 
 
+def _without_values(reason: str) -> str:
+    """A reason why an object cannot be read, without what its header says there."""
+    return re.sub(r"'[^']*'|(?<=transfer syntax )\S+(?= is not known)", "…", reason)
+
+
 def _begin(out: Path, recipe: Recipe, labels: LabelTable) -> bytes:
     """Make the folder, or find it half made by the same recipe; return the key of its hashes."""
     wanted = hashlib.sha256(
@@ -530,7 +540,10 @@ def _begin(out: Path, recipe: Recipe, labels: LabelTable) -> bytes:
     ).hexdigest()
     state = out / _STATE
     try:
-        if (out / "dataset.json").exists():
+        last = out / (_DATASET + _PART)
+        if last.exists() and not state.exists():
+            last.replace(out / _DATASET)
+        if (out / _DATASET).exists():
             raise DatasetError(f"{out}: a data set is there already; name another folder")
         if state.is_file():
             known = json.loads(state.read_bytes())
@@ -573,22 +586,27 @@ def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
     return lines
 
 
-def _save(path: Path, **arrays: NDArray[Any]) -> None:
-    partial_path = path.with_suffix(".part")
+def _save(path: Path, frames: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+    partial_path = path.with_suffix(_PART)
     with partial_path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, frames=frames, mask=mask)
     partial_path.replace(path)
 
 
 def _replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
+    _write_beside(path, data, mode=mode).replace(path)
+
+
+def _write_beside(path: Path, data: bytes, *, mode: int = 0o644) -> Path:
+    """Write what is to take the file's place, for good, and say where it lies."""
+    temporary = path.with_name(path.name + _PART)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    return temporary
 
 
 def _read(path: Path) -> bytes:

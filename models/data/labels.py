@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 from pydicom.dataset import Dataset
 
@@ -26,6 +27,15 @@ from models.tasks import TASKS, Task
 from models.views import View
 
 KEYS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber")
+
+
+class _Reader(Protocol):
+    """A reader of :mod:`csv`, which names no type of its own."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
 
 _VOLUME = {"ml": 1.0, "l": 1000.0}
 _UNITS: Mapping[str, Mapping[str, float]] = {
@@ -216,7 +226,7 @@ def _label(word: str) -> _Column | None:
 
 
 def _rows(
-    reader: csv._reader, columns: _Columns, *, decimal_comma: bool
+    reader: _Reader, columns: _Columns, *, decimal_comma: bool
 ) -> tuple[dict[str, LabelRow], list[str]]:
     rows: dict[str, LabelRow] = {}
     problems = []

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from models.data.dataset import SPLITS
 from models.finding import Kind
@@ -261,7 +262,7 @@ def _histogram(panel: Axes, name: str, values: Mapping[str, Sequence[float]]) ->
         panel.set_axis_off()
         return
     score = task.kind is Kind.SCORE
-    edges = np.array([-0.5, 0.5, 1.5]) if score else _edges(known)
+    edges = [-0.5, 0.5, 1.5] if score else _edges(known)
     panel.hist(
         [values[split] for split in SPLITS],
         bins=edges,
@@ -278,10 +279,10 @@ def _histogram(panel: Axes, name: str, values: Mapping[str, Sequence[float]]) ->
     panel.legend(fontsize=7, frameon=False, loc="upper right")
 
 
-def _edges(values: Sequence[float]) -> Any:
+def _edges(values: Sequence[float]) -> list[float]:
     low, high = min(values), max(values)
     pad = max(0.0, (2.0 - (high - low)) / 2)
-    return np.linspace(low - pad, high + pad, 21)
+    return [float(edge) for edge in np.linspace(low - pad, high + pad, 21)]
 
 
 def _draw_clips(path: Path, cases: Sequence[Mapping[str, Any]]) -> None:
@@ -320,7 +321,7 @@ def _plain(panel: Axes, *, counts: bool = True, across: bool = False) -> None:
     if counts:
         panel.grid(axis="x" if across else "y", color=_FAINT, linewidth=0.5)
         axis = panel.xaxis if across else panel.yaxis
-        axis.get_major_locator().set_params(integer=True)
+        axis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("clips", fontsize=8) if across else panel.set_ylabel("clips", fontsize=8)
 
 

@@ -125,10 +125,12 @@ def test_nothing_in_the_folder_tells_who_it_was(tmp_path: Path) -> None:
     candidates = hospital(tmp_path / "in")
     bad = tmp_path / "in" / f"{NAME}-broken.dcm"
     bad.write_bytes(b"nothing" * 40)
+    odd = tmp_path / "in" / "odd.dcm"
+    odd.write_bytes(clip_file(9, PhotometricInterpretation="PLNTDPLNTD"))
     lines = ["PatientID,AccessionNumber,ef", f"{NUMBER},A-{NUMBER}-0,{NAME}"]
-    lines += [f"{NUMBER}-{n},A-{NUMBER}-{n},55" for n in range(1, 6)]
+    lines += [f"{NUMBER}-{n},A-{NUMBER}-{n},55" for n in range(1, 10)]
     told = build_dataset(
-        [*candidates, Candidate(path=bad, call=A4C)],
+        [*candidates, Candidate(path=bad, call=A4C), Candidate(path=odd, call=A4C)],
         table(tmp_path, lines),
         tmp_path / "out",
         Recipe(),
@@ -139,14 +141,15 @@ def test_nothing_in_the_folder_tells_who_it_was(tmp_path: Path) -> None:
     }
     assert not [path for path in files if "building" in path.name or path.suffix == ".part"]
     names = "\n".join(str(path.relative_to(tmp_path)) for path in files).encode()
-    planted = (NAME, "Planted", NUMBER, BORN, STUDIED, ROOT)
+    planted = (NAME, "Planted", "PLNTDPLNTD", NUMBER, BORN, STUDIED, ROOT)
     for data in (names, *(path.read_bytes() for path in files)):
         for word in planted:
             assert word.encode() not in data
     # The terminal may name the file, and the sheet says which and why.
-    assert [path for path, _ in told.unreadable] == [bad]
+    assert [path for path, _ in told.unreadable] == [bad, odd]
     sheet = (tmp_path / "out" / "DATASHEET.md").read_text()
     assert "object 7: this is not a DICOM file" in sheet
+    assert "object 8: the photometric interpretation … is not read" in sheet
     assert "line 2: ef is no number" in sheet
     assert "| 1 | its line of the table has no value |" in sheet
 
@@ -221,6 +224,25 @@ def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in made} == made
     with pytest.raises(DatasetError, match="there already"):
         build_dataset(candidates, labels, out, Recipe())
+
+
+def test_a_kill_at_the_very_end_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates, labels, out = hospital(tmp_path / "in", 1), table(tmp_path), tmp_path / "out"
+    unlink = Path.unlink
+
+    def last_gasp(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.name == "building.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", last_gasp)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(candidates, labels, out, Recipe())
+    with pytest.raises(DatasetError, match="there already"):
+        build_dataset(candidates, labels, out, Recipe())
+    assert len(open_dataset(str(out)).cases("train")) == 1
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
