@@ -95,23 +95,27 @@ def table(folders: Sequence[Path] | None = None) -> str:
     rows: list[Row] = []
     sets: dict[str, str] = {}
     for folder in shipped_packs() if folders is None else folders:
-        reports = _reports(folder)
+        held = _held(folder)
+        reports: list[dict[str, Any]] = held.get("reports", [])
         rows += _rows(reports)
+        if not reports and "stand_ins" in held:
+            rows += _views_alone(folder.name, held)
         sets |= {one["dataset"]["name"]: one["dataset"]["title"] for one in reports}
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    lines += ["", f"The papers: {GHORBANI}; for views {MADANI}. Data sets here:", ""]
-    lines += [f"- `{name}`: {title}" for name, title in sets.items()]
+    lines += ["", f"The papers: {GHORBANI}; for views {MADANI}."]
+    if sets:
+        lines += ["", "Data sets here:", ""]
+        lines += [f"- `{name}`: {title}" for name, title in sets.items()]
     lines += ["", "Before you compare:", "", *(f"- {words}" for words in _UNLIKE), ""]
     return "\n".join(lines)
 
 
-def _reports(folder: Path) -> list[dict[str, Any]]:
-    """A pack's reports; none where it has no evaluation of the present form."""
+def _held(folder: Path) -> dict[str, Any]:
+    """A pack's evaluation; empty where it has none."""
     path = folder / "evaluation.json"
-    held = json.loads(path.read_text()) if path.is_file() else {}
-    reports: list[dict[str, Any]] = held.get("reports", [])
-    return reports
+    held: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return held
 
 
 def _rows(reports: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
@@ -164,6 +168,34 @@ def _views(report: Mapping[str, Any]) -> Iterator[Row]:
         )
         if not several:
             return
+
+
+def _views_alone(pack: str, held: Mapping[str, Any]) -> Iterator[Row]:
+    """A view pack that was tested by :mod:`models.training.view_evidence`."""
+    simulated, patients = held["simulated"], held["patients"]
+    read = simulated.get("as_read", simulated)
+    yield Row(
+        output=f"View of a clip, {len(held['classes'])} classes",
+        pack=pack,
+        on="SIMULATED",
+        count=f"{read['clips']} clips",
+        measured=f"{_percent(_three(read['accuracy']))} right",
+        paper=f"(on patients: {MADANI_CLIPS})",
+    )
+    yield Row(
+        output="View of a clip, all a4c",
+        pack=pack,
+        on="patients, CAMUS",
+        count=f"{patients['patients']} patients",
+        measured=f"{_percent(_three(patients['accuracy']))} right",
+        paper="",
+    )
+
+
+def _three(share: Mapping[str, float] | Sequence[float]) -> Sequence[float]:
+    if isinstance(share, Mapping):
+        return [share["value"], share["low"], share["high"]]
+    return share
 
 
 def _measurement(one: Mapping[str, Any]) -> str:
