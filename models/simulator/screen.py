@@ -325,10 +325,10 @@ class Screen:
                 x = columns * (0.04 + 0.16 * place)
                 draw.text((x, top + size * 0.3), word, fill=(190, 200, 210), font=font)
         start = rows * float(rng.uniform(0.12, 0.35))
-        for line, word in enumerate(rng.permutation(_WORDS)[: layout.right_text].tolist()):
-            draw.text(
-                (columns * 0.885, start + line * size * 1.4), word, fill=layout.ink, font=font
-            )
+        short = [word for word in _WORDS if len(word) < 7]
+        for line, word in enumerate(rng.permutation(short)[: layout.right_text].tolist()):
+            place = (columns * 0.875, start + line * size * 1.4)
+            draw.text(place, word, fill=layout.ink, font=font)
         if layout.rate and layout.ecg:
             beats = f"{int(rng.integers(48, 110))} bpm"
             y = self._ecg_foot - size * 1.6

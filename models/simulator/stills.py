@@ -140,8 +140,15 @@ def _put_strip(
         place = bottom - 6 if rng.random() < 0.7 else top + height
         rows = np.clip(place - ecg_curve(beats) * height, 0, layout.rows - 1).astype(int)
         ecg = layout.ecg_ink if layout.colour else 220
-        frame[rows, np.arange(left, right)] = ecg
-        frame[np.clip(rows + 1, 0, layout.rows - 1), np.arange(left, right)] = ecg
+        before = np.roll(rows, 1)
+        before[0] = rows[0]
+        for column, low, high in zip(
+            range(left, right),
+            np.minimum(rows, before).tolist(),
+            np.maximum(rows, before).tolist(),
+            strict=True,
+        ):
+            frame[low : high + 2, column] = ecg
 
 
 # --- Doppler ---------------------------------------------------------------------------------
