@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+MOST_OUTSIDE = 0.5
+"""A larger share of relevance outside the scanning sector is an alarm: more than half of what moved
+the value was no picture of the heart. See docs/explanations.md for what is usual."""
+
 
 class Evidence(StrEnum):
     """What an output was tested on."""
@@ -51,6 +55,8 @@ class Finding:
     unit. ``score`` (0 to 1) is there for outputs of kind SCORE, beside ``threshold``.
     ``frames`` are the zero-based source frames that the value came from, the most telling first.
     ``per_beat`` is what each heartbeat gave, in order, where ``value`` is the mean over beats.
+    ``outside_share`` (0 to 1) is how much of what moved the value lay outside the scanning sector;
+    None where nobody asked. Above :data:`MOST_OUTSIDE` the value is not to be relied on.
     """
 
     output: str
@@ -66,6 +72,12 @@ class Finding:
     threshold: float | None = None
     frames: tuple[int, ...] = ()
     per_beat: tuple[float, ...] = ()
+    outside_share: float | None = None
+
+    @property
+    def looked_outside(self) -> bool:
+        """Whether so much of what moved the value lay outside the sector that it is an alarm."""
+        return self.outside_share is not None and self.outside_share > MOST_OUTSIDE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

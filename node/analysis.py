@@ -11,18 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import views
 from models.clip import Clip, ClipError, Mode, read_clip
 from models.explain import panels, smoothgrad
 from models.explain.gradient import input_gradient
-from models.finding import Finding, PackRef, Refusal
+from models.explain.sector import outside_shares, sector_in_network
+from models.explain.target import Explained, explained
+from models.finding import MOST_OUTSIDE, Finding, PackRef, Refusal
 from models.packs import OutputSpec, Pack, PackError, PackKind, load_pack
-from models.preprocess import fit_grey
+from models.preprocess import fit_frames
 from models.readers import (
     Reading,
     RegressionReader,
@@ -35,6 +38,8 @@ from node.evidence import may_speak, reportable
 
 MOST_MAPS = 6
 """A picture explains no more outputs than this, the first ones in the packs' order."""
+
+_TRACING_SAMPLES = 4  # noisy copies of one frame: for the share outside the sector, not for a map
 
 _WHY_NOT: Mapping[Mode, str] = {
     Mode.COLOUR: "colour Doppler covers the chambers; the models read plain two-dimensional clips",
@@ -151,7 +156,18 @@ def analyse(path: str, *, explain: bool = True, allow_simulated: bool = False) -
         findings = tuple(finding for reading in readings for finding in reading.findings)
         picture = None
         if explain and reportable(findings, allow_simulated=allow_simulated)[0]:
-            picture = panels.encode(_draw(clip, traced, regressed, allow_simulated))
+            maps: list[panels.ShownMap] = []
+            traced = tuple(
+                (reader, _asked_of_tracing(clip, reader, reading, packs, allow_simulated))
+                for reader, reading in traced
+            )
+            regressed = tuple(
+                (reader, _asked(clip, reader, reading, packs, maps, allow_simulated))
+                for reader, reading in regressed
+            )
+            readings = (*(reading for _, reading in traced), *(said for _, said in regressed))
+            findings = tuple(finding for reading in readings for finding in reading.findings)
+            picture = panels.encode(_draw(clip, traced, regressed, maps, allow_simulated))
     except ClipError as error:
         return ClipAnalysis(refused=str(error))
     return ClipAnalysis(
@@ -169,6 +185,14 @@ class _Packs:
     view: views.ViewReader | None
     tracings: tuple[TracingReader, ...]
     regressions: tuple[RegressionReader, ...]
+    _explained: dict[str, Explained] = field(default_factory=dict)
+
+    def explained(self, pack: Pack) -> Explained:
+        """A pack's network as what is explained of it: one object, so it is compiled once."""
+        name = pack.manifest.name
+        if name not in self._explained:
+            self._explained[name] = explained(pack)
+        return self._explained[name]
 
     @classmethod
     def read(cls, packs: Iterable[Pack]) -> _Packs:
@@ -188,12 +212,20 @@ class _Packs:
             self.view.read(clip)
         for tracer in self.tracings:
             tracer.read(clip)
+            if tracer.spec.window == 1:
+                numbers = self.explained(tracer.pack)
+                spoken = {output.name for output in _spoken(tracer.pack, allow_simulated=False)}
+                outputs = [o for o, one in enumerate(numbers.targets) if one.name in spoken]
+                inputs, _ = fit_frames(clip.frames([0]), tracer.spec)
+                sector = sector_in_network(clip, tracer.spec)
+                if outputs:
+                    _smooth(numbers, inputs, outputs, sector, samples=1)
         for regressor in self.regressions:
             regressor.read(clip)
             outputs = _explained(regressor.pack, allow_simulated=False)
             if outputs:
                 inputs, _, _ = regressor.inputs(clip)
-                input_gradient(regressor.network, inputs[:1], outputs)
+                input_gradient(self.explained(regressor.pack), inputs[:1], outputs)
 
 
 _packs: _Packs | None = None
@@ -238,7 +270,9 @@ def _spoken(pack: Pack, allow_simulated: bool) -> tuple[OutputSpec, ...]:
 
 
 def _explained(pack: Pack, *, allow_simulated: bool) -> tuple[int, ...]:
-    """Which numbers of a regression's network a picture may explain."""
+    """Which outputs of a regression a picture may explain, by their places in the manifest."""
+    if pack.manifest.input.window > 1:
+        return ()  # what moves such a network is no map over one frame
     names = [output.name for output in pack.manifest.outputs]
     spoken = [names.index(output.name) for output in _spoken(pack, allow_simulated)]
     return tuple(spoken[:MOST_MAPS])
@@ -248,6 +282,7 @@ def _draw(
     clip: Clip,
     traced: Sequence[tuple[TracingReader, TracingReading]],
     regressed: Sequence[tuple[RegressionReader, RegressionReading]],
+    maps: Sequence[panels.ShownMap],
     allow_simulated: bool,
 ) -> panels.Picture:
     """The picture of a clip, with what may be reported and nothing else."""
@@ -263,11 +298,6 @@ def _draw(
         if refusal.output in {output.name for output in _spoken(pack, allow_simulated)}
     ]
     shown = [item for item in traced if _spoken(item[0].pack, allow_simulated)]
-    maps = [
-        each
-        for reader, reading in regressed
-        for each in _maps(clip, reader, reading, allow_simulated)
-    ]
     frames = range(min(clip.frame_count, panels.MOST_FRAMES))
     return panels.draw_clip(
         clip.frames(frames),
@@ -294,6 +324,15 @@ def _cautions(said: Sequence[tuple[Pack, Reading]], allow_simulated: bool) -> It
             if output.caution and output.name in given:
                 title = TASKS[output.name].title
                 yield f"Mind: {title} by {pack.manifest.name} was {output.caution}."
+        outside = [
+            TASKS[finding.output].title for finding in reading.findings if finding.looked_outside
+        ]
+        if outside:
+            yield (
+                f"DO NOT RELY ON {', '.join(outside)} by {pack.manifest.name}: the network looked "
+                f"outside the scanning sector (more than {100 * MOST_OUTSIDE:.0f} % of what moved "
+                "the value)."
+            )
 
 
 def _tracing(reader: TracingReader, reading: TracingReading) -> panels.ShownTracing:
@@ -307,10 +346,19 @@ def _tracing(reader: TracingReader, reading: TracingReading) -> panels.ShownTrac
     )
 
 
-def _maps(
-    clip: Clip, reader: RegressionReader, reading: RegressionReading, allow_simulated: bool
-) -> list[panels.ShownMap]:
-    """One map for each output that was given and may be reported, over the sector frame."""
+def _asked(
+    clip: Clip,
+    reader: RegressionReader,
+    reading: RegressionReading,
+    packs: _Packs,
+    maps: list[panels.ShownMap],
+    allow_simulated: bool,
+) -> RegressionReading:
+    """The reading with the share that each explained finding owes to pixels outside the sector.
+
+    One map for each output that was given and may be reported goes into ``maps``, over the
+    sector frame.
+    """
     given = {finding.output: finding for finding in reading.findings}
     names = reader.output_names
     outputs = [
@@ -319,15 +367,68 @@ def _maps(
         if names[output] in given
     ]
     if not outputs:
-        return []
+        return reading
     inputs, fit, indices = reader.inputs(clip)
     places = {frame: place for place, frame in reversed(list(enumerate(indices)))}
     frames = tuple(sorted(places))  # a short clip may have given a frame more than once
-    sector = fit_grey(clip.sector.mask[np.newaxis].astype(np.uint8) * 255, reader.spec)[0][0] > 127
-    maps = smoothgrad.smoothgrad(
-        reader.network, inputs[[places[frame] for frame in frames]], outputs, sector=sector
+    sector = sector_in_network(clip, reader.spec)
+    found = _smooth(
+        packs.explained(reader.pack), inputs[[places[frame] for frame in frames]], outputs, sector
     )
-    return [
+    asked = _with_shares(reading.findings, [names[output] for output in outputs], found, sector)
+    given = {finding.output: finding for finding in asked}
+    maps += [
         panels.ShownMap(finding=given[names[output]], maps=fit.map_to_source(each), frames=frames)
-        for output, each in zip(outputs, maps, strict=True)
+        for output, each in zip(outputs, found, strict=True)
     ]
+    return replace(reading, findings=asked)
+
+
+def _asked_of_tracing(
+    clip: Clip, reader: TracingReader, reading: TracingReading, packs: _Packs, allow_simulated: bool
+) -> TracingReading:
+    """The same of a tracing, in the frame that tells most of each finding.
+
+    No map is kept: a picture of a tracing shows the tracing.
+    """
+    if reader.spec.window > 1:
+        return reading
+    numbers = packs.explained(reader.pack)
+    known = {target.name for target in numbers.targets}
+    spoken = {output.name for output in _spoken(reader.pack, allow_simulated)} & known
+    given = [finding for finding in reading.findings if finding.output in spoken and finding.frames]
+    if not given:
+        return reading
+    frames = sorted({finding.frames[0] for finding in given})
+    inputs, _ = fit_frames(clip.frames(frames), reader.spec)
+    sector = sector_in_network(clip, reader.spec)
+    names = [finding.output for finding in given]
+    outputs = [numbers.place_of(name) for name in names]
+    maps = _smooth(numbers, inputs, outputs, sector, samples=_TRACING_SAMPLES)
+    return replace(reading, findings=_with_shares(reading.findings, names, maps, sector))
+
+
+def _smooth(
+    numbers: Explained,
+    inputs: NDArray[np.float32],
+    outputs: Sequence[int],
+    sector: NDArray[np.bool_],
+    samples: int = smoothgrad.SAMPLES,
+) -> NDArray[np.float32]:
+    """SmoothGrad of outputs, those that are the same number of the network once."""
+    sources = [(numbers.targets[o].quantity, numbers.targets[o].place) for o in outputs]
+    firsts = [outputs[sources.index(source)] for source in sources]
+    unique = list(dict.fromkeys(firsts))
+    maps = smoothgrad.smoothgrad(numbers, inputs, unique, sector=sector, samples=samples)
+    return maps[[unique.index(first) for first in firsts]]
+
+
+def _with_shares(
+    findings: Sequence[Finding],
+    names: Sequence[str],
+    maps: NDArray[np.float32],
+    sector: NDArray[np.bool_],
+) -> tuple[Finding, ...]:
+    # Two digits: a last bit that differs between machines makes no other finding.
+    shares = dict(zip(names, outside_shares(maps, sector).round(2).tolist(), strict=True))
+    return tuple(replace(finding, outside_share=shares.get(finding.output)) for finding in findings)

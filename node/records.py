@@ -24,6 +24,7 @@ def finding_to_row(finding: Finding) -> catalog.FindingRecord:
         weights_sha256=finding.pack.weights_sha256,
         frames=finding.frames,
         per_beat=finding.per_beat,
+        outside_share=finding.outside_share,
     )
 
 
@@ -43,6 +44,7 @@ def finding_from_row(row: catalog.FindingRecord) -> Finding:
         pack=PackRef(name=row.pack, version=row.pack_version, weights_sha256=row.weights_sha256),
         frames=tuple(row.frames),
         per_beat=tuple(row.per_beat),
+        outside_share=row.outside_share,
     )
 
 

@@ -224,6 +224,7 @@ class Finding(Base):
     weights_sha256: Mapped[str] = mapped_column(_SHA256)
     frames: Mapped[list[int]]  #: zero-based source frames, the most telling first
     per_beat: Mapped[list[float]] = mapped_column(server_default=text("'[]'"))  #: in the unit
+    outside_share: Mapped[float | None]  #: of the relevance, 0 to 1; None where it was not asked
 
 
 class Refusal(Base):

@@ -24,10 +24,6 @@ EDGE = 0.03
 """A margin around the sector that still belongs to it, as a share of the rows: what a network says
 of the sector's edge it says by pixels on both sides, and a convolution reaches some pixels far."""
 
-MOST_OUTSIDE = 0.25
-"""A larger share of relevance outside the sector is an alarm; see docs/explanations.md for how it
-was chosen."""
-
 
 def sector_of(inputs: NDArray[np.float32]) -> Mask:
     """(rows, columns): pixels of (n, rows, columns, 1) that are not the darkest in some frame."""

@@ -27,6 +27,7 @@ def finding_json(finding: Finding) -> dict[str, Any]:
         "version": finding.pack.version,
         "evidence": finding.evidence.value,
         "per_beat": list(finding.per_beat),
+        "outside_share": finding.outside_share,
     }
 
 

@@ -247,6 +247,7 @@ def _instance_uid(dataset: Dataset, findings: Sequence[Finding]) -> UID:
     shown.ImageComments = ";".join(
         f"{finding.pack.weights_sha256}:{finding.output}:"
         f"{_shown(finding, finding.value)}:{_shown(finding, finding.score)}"
+        f"{':outside' if finding.looked_outside else ''}"
         for finding in findings
     )
     return content_uid(

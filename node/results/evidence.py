@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from models.finding import Evidence, Finding, Kind, PackRef
+from models.finding import MOST_OUTSIDE, Evidence, Finding, Kind, PackRef
 from models.tasks import TASKS
 from node.evidence import why_withheld
 from node.results.codes import OUTPUTS, UNITS
@@ -41,7 +41,8 @@ def check_finding(finding: Finding) -> None:
     main = finding.score if finding.kind is Kind.SCORE else finding.value
     if main is None:
         raise ResultError(f"{name}: a {finding.kind} without its number")
-    for number in (main, finding.low, finding.high, finding.threshold):
+    share = finding.outside_share
+    for number in (main, finding.low, finding.high, finding.threshold, share):
         if number is not None and not math.isfinite(number):
             raise ResultError(f"{name}: {number} is not a number to report")
 
@@ -53,6 +54,22 @@ def withheld(finding: Finding, settings: ReportSettings) -> str | None:
         finding.evidence,
         allow_simulated=settings.simulated_evidence,
         allow_demographics=settings.demographic_estimates,
+    )
+
+
+def outside_words(findings: Iterable[Finding]) -> str:
+    """A warning beside findings that were moved by what is no picture of the heart; else empty."""
+    titles = [
+        f"{TASKS[finding.output].title} ({100 * (finding.outside_share or 0):.0f} %)"
+        for finding in findings
+        if finding.looked_outside
+    ]
+    if not titles:
+        return ""
+    return (
+        "DO NOT RELY ON: "
+        f"{', '.join(dict.fromkeys(titles))}. The network looked outside the scanning sector: "
+        f"more than {100 * MOST_OUTSIDE:.0f} % of what moved the value lies there."
     )
 
 

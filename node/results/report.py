@@ -37,6 +37,7 @@ from node.results.evidence import (
     TestedOn,
     check_finding,
     evidence_words,
+    outside_words,
     withheld,
 )
 from node.results.header import (
@@ -477,6 +478,9 @@ def _summary_group(summary: Summary, sources: Sequence[_Source], tested_on: Test
         items.append(sources[index].coordinate(finding.frames[0] if finding.frames else 0))
     items.append(content.text(codes.COMMENT, _summary_words(summary, sources)))
     items.append(content.text(codes.COMMENT, _group_words(findings[:1], tested_on)))
+    warning = outside_words(findings[1:])
+    if warning:
+        items.append(content.text(codes.COMMENT, warning))
     return content.container(codes.MEASUREMENT_GROUP, items)
 
 
@@ -583,6 +587,9 @@ def _clip_words(source: _Source) -> str:
         words += f" Not analysed: {source.result.not_analysed.rstrip('.')}."
     elif source.result.packs:
         words += f" Read by {', '.join(_pack_words(pack) for pack in source.result.packs)}."
+    warning = outside_words(source.findings)
+    if warning:
+        words += f" {warning}"
     if source.left_out:
         words += f" Not given: {'; '.join(each.rstrip('.') for each in source.left_out)}."
     return words
@@ -608,6 +615,9 @@ def _summary_words(summary: Summary, sources: Sequence[_Source]) -> str:
 
 def _group_words(findings: Sequence[Finding], tested_on: TestedOn) -> str:
     words = evidence_words(findings, tested_on)
+    warning = outside_words(findings)
+    if warning:
+        words += f" {warning}"
     if any(finding.method is Method.REGRESSION for finding in findings):
         words += " Numbers were given directly by a network; nothing was traced."
     for finding in findings:

@@ -316,4 +316,5 @@ def _finding(finding: FindingRecord, revision: int) -> Finding:
         weights_sha256=finding.weights_sha256,
         frames=[int(frame) for frame in finding.frames],
         per_beat=[float(value) for value in finding.per_beat],
+        outside_share=finding.outside_share,
     )

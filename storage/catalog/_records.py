@@ -139,7 +139,8 @@ class FindingRecord:
     """One output's value for one recording, going in and coming out.
 
     ``low`` and ``high`` bound a 95 % interval in ``unit`` (UCUM). ``per_beat`` is what each
-    heartbeat gave, where ``value`` is their mean.
+    heartbeat gave, where ``value`` is their mean. ``outside_share`` is how much of what moved the
+    value lay outside the scanning sector, 0 to 1.
     """
 
     output: str
@@ -157,6 +158,7 @@ class FindingRecord:
     threshold: float | None = None
     frames: tuple[int, ...] = ()
     per_beat: tuple[float, ...] = ()
+    outside_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -155,6 +155,7 @@ def _finding_record(finding: Finding) -> FindingRecord:
         weights_sha256=finding.weights_sha256,
         frames=tuple(finding.frames),
         per_beat=tuple(finding.per_beat),
+        outside_share=finding.outside_share,
     )
 
 

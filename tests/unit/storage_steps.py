@@ -42,6 +42,7 @@ EF = FindingRecord(
     weights_sha256=WEIGHTS,
     frames=(7, 21),
     per_beat=(53.5, 56.5),
+    outside_share=0.25,
 )
 NO_VOLUME = RefusalRecord(
     output="edv", reason="no scale", pack="lv", pack_version="1.0", weights_sha256=WEIGHTS

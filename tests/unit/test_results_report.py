@@ -101,6 +101,25 @@ def test_what_each_beat_gave_stands_in_the_comment(report: Dataset) -> None:
     assert words.count("mean of") == 1
 
 
+def test_a_network_that_looked_outside_the_sector_is_told_beside_its_value_and_of_its_clip() -> (
+    None
+):
+    header = source_header(1)
+    findings = (
+        measurement("ef", 58.0, "%", outside_share=0.62),
+        measurement("edv", 102.0, "mL", outside_share=0.31),
+    )
+    encoded = study_report([ClipResult(header=header, view=A4C, findings=findings, packs=(LV,))])
+    report = read(encoded)
+    flag = "DO NOT RELY ON: Left ventricular ejection fraction (62 %). The network looked outside"
+    assert check_object(encoded) == ()
+    for group in _groups(report):
+        assert any(flag in text for text in _texts(group, "Comment"))
+    (said,) = _texts(report, "Clip")
+    assert flag in said
+    assert "(31 %)" not in said
+
+
 def test_a_regression_claims_no_method(report: Dataset) -> None:
     group = _group_of(report, "Left ventricular function, series 1 image 1, by echonet")
     assert _number(_named(group, "Left Ventricular Ejection Fraction by US")[0]) == 61.0

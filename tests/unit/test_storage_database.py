@@ -183,7 +183,26 @@ def test_findings_from_before_beats_keep_their_mean_both_ways(
     again = open_database(database_url)
     (after,) = detail(again).recordings[0].findings
     again.close()
-    assert after == replace(before, per_beat=())
+    assert after == replace(before, per_beat=(), outside_share=None)
+
+
+def test_findings_from_before_the_share_outside_stay_both_ways(
+    database: Database, database_url: str
+) -> None:
+    until_delivering(database)
+    (before,) = detail(database).recordings[0].findings
+    assert before.outside_share == 0.25
+    database.close()
+    migrate(database_url, "0002")
+    with create_engine(database_url, poolclass=NullPool).connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("finding")}
+        assert connection.execute(text("SELECT value FROM finding")).scalar_one() == 55.0
+    assert "outside_share" not in columns
+    migrate(database_url)
+    again = open_database(database_url)
+    (after,) = detail(again).recordings[0].findings
+    again.close()
+    assert after == replace(before, outside_share=None)
 
 
 def test_migrating_again_keeps_every_row(database: Database, database_url: str) -> None:
