@@ -14,7 +14,6 @@ LARGEST_BYTES = 2 * 1024**3
 
 _MOST_FILES = 1000
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_CHUNK = 1 << 20
 
 
 def own_file(folder: Path, name: str) -> Path:
@@ -109,8 +108,5 @@ def _files_in(path: Path, folder: Path) -> list[str]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
