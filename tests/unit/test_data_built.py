@@ -47,7 +47,7 @@ def clip_file(patient: int, clip: int = 0, *, frames: int = 12, **changes: Any) 
     made = ultrasound(
         grey.astype(np.uint8),
         SOPInstanceUID=f"{ROOT}.1.{patient}.{clip}",
-        StudyInstanceUID=f"{ROOT}.2.{patient}",
+        StudyInstanceUID=f"{ROOT}.{2 + clip}.{patient}",  # each visit is a study
         AccessionNumber=f"A-{NUMBER}-{patient}",
         PatientName=f"{NAME}{patient}",
         PatientID=f"{NUMBER}-{patient}",
@@ -154,18 +154,22 @@ def test_nothing_in_the_folder_tells_who_it_was(tmp_path: Path) -> None:
     assert "| 1 | its line of the table has no value |" in sheet
 
 
-def test_names_are_hashed_with_a_key_that_no_second_set_has(tmp_path: Path) -> None:
-    candidates = hospital(tmp_path / "in", 4, clips=2)
-    keys = []
+def test_a_patient_is_in_one_split_and_has_another_name_in_another_set(tmp_path: Path) -> None:
+    candidates = hospital(tmp_path / "in", 5, clips=2)
+    lines = ["AccessionNumber,ef", *(f"A-{NUMBER}-{n},{50 + n}" for n in range(5))]
+    sets = []
     for name in ("one", "two"):
-        build_dataset(candidates, table(tmp_path), tmp_path / name, Recipe(seed=3))
-        lines = lines_of(tmp_path / name)
-        assert len({line["patient"] for line in lines}) == 4
-        keys.append({line["patient"] for line in lines})
-        split_of = {line["truths"]["ef"]: line["split"] for line in lines}
-        keys.append(split_of)  # type: ignore[arg-type]
-    assert not keys[0] & keys[2]
-    assert keys[1] == keys[3]  # and yet each patient is in the same split
+        build_dataset(candidates, table(tmp_path, lines), tmp_path / name, Recipe(seed=3))
+        cases = lines_of(tmp_path / name)
+        assert len(cases) == len({case["study"] for case in cases}) == 10
+        assert len({(case["patient"], case["split"]) for case in cases}) == 5
+        assert {case["split"] for case in cases} == set(SPLITS)
+        sets.append(cases)
+    names = [{case["patient"] for case in cases} for cases in sets]
+    assert not names[0] & names[1]
+    # And yet, with one seed, the same patients are in the same splits.
+    splits = [{(case["truths"]["ef"], case["split"]) for case in cases} for cases in sets]
+    assert splits[0] == splits[1]
 
 
 @WITHOUT_HURRY
