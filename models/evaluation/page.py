@@ -98,6 +98,10 @@ def evidence_words(output: Evidence, *, simulated: bool) -> str:
     return "patients" if output is Evidence.PATIENTS else "patients; trained on SIMULATED"
 
 
+def _mark(*, simulated: bool) -> str:
+    return ", SIMULATED" if simulated else ""
+
+
 def _simulated(report: Report) -> bool:
     return report.dataset.evidence is Evidence.SIMULATED
 
@@ -116,6 +120,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _measurements(found: Sequence[Measurement], *, simulated: bool) -> list[str]:
+    mark = _mark(simulated=simulated)
     errors = [
         (
             f"{one.title}, {unit_words(one.unit)}",
@@ -130,7 +135,7 @@ def _measurements(found: Sequence[Measurement], *, simulated: bool) -> list[str]
     ]
     agreement = [
         (
-            f"{one.title}, {unit_words(one.unit)}",
+            f"{one.title}, {unit_words(one.unit)}{mark}",
             estimate(one.bias),
             estimate(one.lower_limit, 1),
             estimate(one.upper_limit, 1),
@@ -159,6 +164,7 @@ def _measurements(found: Sequence[Measurement], *, simulated: bool) -> list[str]
 
 
 def _scores(found: Sequence[Score], *, simulated: bool) -> list[str]:
+    mark = _mark(simulated=simulated)
     ranks = [
         (
             one.title,
@@ -174,7 +180,7 @@ def _scores(found: Sequence[Score], *, simulated: bool) -> list[str]:
     ]
     calls = [
         (
-            one.title,
+            one.title + mark,
             "none" if one.threshold is None else f"{one.threshold:.3g}",
             percent(one.sensitivity),
             percent(one.specificity),
@@ -217,9 +223,10 @@ def _scores(found: Sequence[Score], *, simulated: bool) -> list[str]:
 
 
 def _structures(report: Report) -> list[str]:
+    mark = _mark(simulated=_simulated(report))
     rows = [
         (
-            one.name,
+            one.name + mark,
             f"{one.patients}, {one.frames} frames",
             estimate(one.dice, 3),
             estimate(one.dice_largest, 3),

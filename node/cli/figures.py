@@ -67,6 +67,7 @@ def _tables(
     report: Part, *, simulated: bool
 ) -> Iterator[tuple[str, Sequence[str], list[Sequence[object]]]]:
     measured, scored = report["measurements"], report["scores"]
+    mark = ", SIMULATED" if simulated else ""
     if measured:
         columns = ("output", "tested on", "n", "MAE", "mean's", "R²")
         yield (
@@ -90,7 +91,7 @@ def _tables(
             columns,
             [
                 (
-                    one["output"],
+                    one["output"] + mark,
                     _figure(one["bias"]),
                     f"{_number(one['lower_limit'][0], 1)} to {_number(one['upper_limit'][0], 1)}",
                     _percent(one["interval"]["coverage"]) if one["interval"] else None,
@@ -123,7 +124,7 @@ def _tables(
             columns,
             [
                 (
-                    one["output"],
+                    one["output"] + mark,
                     _number(one["threshold"]),
                     *(_percent(one[key]) for key in columns[2:4]),
                     *(_percent(one[key.lower()]) for key in columns[4:]),
@@ -138,7 +139,7 @@ def _tables(
             columns,
             [
                 (
-                    one["name"],
+                    one["name"] + mark,
                     one["frames"],
                     _figure(one["dice"], 3),
                     _number(one["dice_largest"][0], 3),
@@ -150,7 +151,7 @@ def _tables(
         )
     if report["views"]:
         yield from _views(report["views"], simulated=simulated)
-    yield from _by_frames(report)
+    yield from _by_frames(report, mark)
 
 
 def _views(
@@ -181,15 +182,17 @@ def _views(
     yield "By view", ("view", "clips", "right", "taken for"), each
 
 
-def _by_frames(report: Part) -> Iterator[tuple[str, Sequence[str], list[Sequence[object]]]]:
+def _by_frames(
+    report: Part, mark: str
+) -> Iterator[tuple[str, Sequence[str], list[Sequence[object]]]]:
     counted: list[tuple[str, Sequence[Part]]] = [
-        (f"{one['output']}, {what}", one["by_frames"])
+        (f"{one['output']}{mark}, {what}", one["by_frames"])
         for key, what in (("measurements", "MAE"), ("scores", "AUC"))
         for one in report[key]
         if one["by_frames"]
     ]
     if report["views"] and report["views"]["by_frames"]:
-        counted.append(("share of clips right", report["views"]["by_frames"]))
+        counted.append((f"share of clips right{mark}", report["views"]["by_frames"]))
     if not counted:
         return
     there = {one["frames"] for _, each in counted for one in each}
