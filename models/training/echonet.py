@@ -75,6 +75,7 @@ PAPER_CITATION = (
     "A. Ghorbani, D. Ouyang, A. Abid, et al., Deep learning interpretation of echocardiograms, npj "
     "Digital Medicine 3:10, 2020, doi 10.1038/s41746-019-0216-8"
 )
+_AT_ONCE = 48  # frames in one call while judging: few calls, since each runs layer by layer
 _FRAMES_FORMAT = 1  # of the frames on disk: another number makes them anew
 
 
@@ -259,16 +260,21 @@ def predict(
     network: keras.Model, frames: Frames, protocol: Protocol, targets: Targets
 ) -> NDArray[np.float64]:
     """(clips, outputs) in network pixels, of the real frames of each clip."""
-    values = []
-    for clip in range(frames.clips):
-        begin = frames.starts[clip]
-        inputs = normalise(frames.greys[begin : begin + frames.real[clip]], protocol.spec)
-        raw = [
-            keras.ops.convert_to_numpy(network(part, training=False))
-            for part in np.array_split(inputs, -(-len(inputs) // 24))
+    ends = [
+        (int(begin), int(begin + count))
+        for begin, count in zip(frames.starts[:-1], frames.real, strict=True)
+    ]
+    chosen = np.concatenate([np.arange(begin, end) for begin, end in ends])
+    raw = np.concatenate(
+        [
+            keras.ops.convert_to_numpy(
+                network(normalise(frames.greys[part], protocol.spec), training=False)
+            )
+            for part in np.array_split(chosen, -(-len(chosen) // _AT_ONCE))
         ]
-        values.append(clip_values(np.concatenate(raw), protocol.heads, protocol.told, targets))
-    return np.stack(values)
+    )
+    clips = np.split(raw, np.cumsum(frames.real)[:-1])
+    return np.stack([clip_values(each, protocol.heads, protocol.told, targets) for each in clips])
 
 
 def pack(datasets: Sequence[Dataset], trial: Trial, out: Path) -> Pack:
