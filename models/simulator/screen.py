@@ -327,8 +327,8 @@ class Screen:
         start = rows * float(rng.uniform(0.12, 0.35))
         short = [word for word in _WORDS if len(word) < 7]
         for line, word in enumerate(rng.permutation(short)[: layout.right_text].tolist()):
-            place = (columns * 0.875, start + line * size * 1.4)
-            draw.text(place, word, fill=layout.ink, font=font)
+            at = (columns * 0.875, start + line * size * 1.4)
+            draw.text(at, word, fill=layout.ink, font=font)
         if layout.rate and layout.ecg:
             beats = f"{int(rng.integers(48, 110))} bpm"
             y = self._ecg_foot - size * 1.6
