@@ -215,11 +215,10 @@ class _Packs:
             if tracer.spec.window == 1:
                 numbers = self.explained(tracer.pack)
                 spoken = {output.name for output in _spoken(tracer.pack, allow_simulated=False)}
-                outputs = [o for o, one in enumerate(numbers.targets) if one.name in spoken]
+                asked = [o for o, one in enumerate(numbers.targets) if one.name in spoken]
                 inputs, _ = fit_frames(clip.frames([0]), tracer.spec)
-                sector = sector_in_network(clip, tracer.spec)
-                if outputs:
-                    _smooth(numbers, inputs, outputs, sector, samples=1)
+                if asked:
+                    _smooth(numbers, inputs, asked, sector_in_network(clip, tracer.spec), samples=1)
         for regressor in self.regressions:
             regressor.read(clip)
             outputs = _explained(regressor.pack, allow_simulated=False)

@@ -34,7 +34,7 @@ class MapMethod(StrEnum):
     OCCLUSION = "occlusion"
 
     @property
-    def title(self) -> str:
+    def words(self) -> str:
         """For a reader, with what was set."""
         return {
             MapMethod.SMOOTHGRAD: f"SmoothGrad, {SAMPLES} samples, sigma {100 * SIGMA:.0f} %",

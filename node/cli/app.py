@@ -21,6 +21,7 @@ from node.cli import (
     db,
     demo,
     evaluate,
+    explain,
     packs,
     packs_outside,
     quarantine,
@@ -85,6 +86,7 @@ packs_outside.register(packs.commands)
 app.add_typer(packs.commands, name="packs")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("explain")(explain.explain)
 app.add_typer(dataset.commands, name="dataset")
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")

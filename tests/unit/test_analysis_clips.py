@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom.examples
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from models.clip import Mode, read_clip
+from models.explain import panels
 from models.finding import Evidence, Finding, Kind, Method, PackRef
 from models.packs import InputSpec, PackError, write_pack
 from models.views import View
@@ -145,6 +147,28 @@ def test_the_same_file_gives_the_same_answer_and_crosses_the_process_edge() -> N
     first, again = analyse(A4C_CINE), analyse(A4C_CINE)
     assert first == again
     assert pickle.loads(pickle.dumps(first)) == first  # noqa: S301
+
+
+@pytest.mark.usefixtures("loaded")
+def test_an_explained_finding_keeps_its_share_outside_the_sector_and_warns_above_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[panels.Shown] = []
+    drawn = panels.draw_clip
+    monkeypatch.setattr(
+        panels, "draw_clip", lambda frames, what: shown.append(what) or drawn(frames, what)
+    )
+    by_output = {finding.output: finding for finding in analyse(A4C_CINE).findings}
+    share = by_output["ef"].outside_share
+    assert share is not None
+    assert 0.0 <= share < 1.0
+    assert by_output["age"].outside_share is None  # nothing that is not shown is explained
+    assert not any("outside the scanning sector" in line for line in shown[-1].cautions)
+    monkeypatch.setattr(analysis, "outside_shares", lambda maps, _sector: np.full(len(maps), 0.71))
+    by_output = {finding.output: finding for finding in analyse(A4C_CINE).findings}
+    assert by_output["ef"].outside_share == 0.71
+    assert by_output["ef"].looked_outside
+    assert any("outside the scanning sector" in line for line in shown[-1].cautions)
 
 
 @pytest.mark.usefixtures("loaded")
