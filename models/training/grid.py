@@ -159,7 +159,6 @@ def _number(value: float | None) -> str:
 
 def _picture(recipe: Recipe, grid: Grid) -> bytes:
     """Score by rate and decay, the best framed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -173,7 +172,6 @@ def _picture(recipe: Recipe, grid: Grid) -> bytes:
     shown = np.where(np.isfinite(scores), scores, np.nan)
     size = 2.2 + 1.0 * len(rates), 1.6 + 0.5 * len(decays)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     image = axes.imshow(shown, cmap="viridis_r", aspect="auto")
     middle = np.nanmean([np.nanmin(shown), np.nanmax(shown)]) if np.isfinite(shown).any() else 0.0
@@ -198,5 +196,5 @@ def _picture(recipe: Recipe, grid: Grid) -> bytes:
     axes.set_title(f"{recipe.name}: held-out score, lower is better", fontsize=9)
     figure.colorbar(image, ax=axes)
     picture = io.BytesIO()
-    canvas.print_png(picture)
+    figure.savefig(picture, format="png")
     return picture.getvalue()

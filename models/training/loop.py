@@ -216,14 +216,12 @@ def records(work: Path) -> list[dict[str, Any]]:
 
 def draw_curves(work: Path) -> None:
     """Draw ``loss.png`` from ``training.jsonl``: loss and held-out score by epoch."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = records(work)
     if not lines:
         return
     figure = Figure(figsize=(7.0, 4.0), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     epochs = np.arange(1, len(lines) + 1)
     style: dict[str, Any] = {"marker": ".", "markersize": 3, "linewidth": 1.2}
@@ -250,7 +248,7 @@ def draw_curves(work: Path) -> None:
     axes.grid(alpha=0.25)
     axes.legend(drawn, [str(line.get_label()) for line in drawn], frameon=False)
     picture = io.BytesIO()
-    canvas.print_png(picture)
+    figure.savefig(picture, format="png")
     _write(work / CURVES, picture.getvalue())
 
 
