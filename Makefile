@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
+BENCH ?= receive simulate
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev setup-peers demo serve test lint unit bench constraints clean
@@ -13,7 +14,7 @@ help:
 	@echo "make unit          the tests alone (ARGS='tests/unit -k settings')"
 	@echo "make serve         run a node here (ARGS='--json'); settings from echonode.toml"
 	@echo "make lint          ruff and mypy"
-	@echo "make bench         benchmarks"
+	@echo "make bench         benchmarks (BENCH=receive, BENCH=simulate)"
 	@echo "make constraints   pin the versions that are installed now"
 	@echo "make clean         remove what was made here, .venv too"
 
@@ -43,7 +44,7 @@ unit: setup-dev
 	$(BIN)/pytest $(ARGS)
 
 bench: setup-peers
-	@$(BIN)/python -m tests.benchmarks.receive $(ARGS)
+	@for one in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$one $(ARGS) || exit; done
 
 constraints: setup-dev
 	$(BIN)/python deploy/constraints.py >constraints.new && mv constraints.new constraints.txt
