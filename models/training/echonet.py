@@ -283,7 +283,9 @@ def pack(datasets: Sequence[Dataset], trial: Trial, out: Path) -> Pack:
 
     protocol = _protocol(trial)
     trained = train(protocol, datasets, trial)
-    given = "".join(f" --set {key}={value}" for key, value in sorted(trial.settings.items()))
+    given = "".join(
+        f" --set {key}={value}" for key, value in sorted(trial.settings.items()) if key != "cache"
+    )
     patients = all(one.evidence is Evidence.PATIENTS for one in datasets)
     manifest = {
         "name": "echonet",
@@ -298,7 +300,10 @@ def pack(datasets: Sequence[Dataset], trial: Trial, out: Path) -> Pack:
         "citations": (*(one.citation for one in datasets if one.citation), PAPER_CITATION),
         "trained_on": "; ".join(one.title for one in datasets)
         + f": {trained.clips} patients or clips",
-        "training_command": f"echonode train echonet --seed {trial.seed}{given} --dataset DIR",
+        "training_command": (
+            f"echonode train echonet --seed {trial.seed} "
+            f"--epochs {trial.epochs or protocol.epochs}{given} --dataset DIR"
+        ),
     }
     card = CARD if protocol.own_frame else PAPER_CARD
     return pack_with_evidence(out, manifest, trained.network, dataset=datasets, card=card)
