@@ -24,7 +24,7 @@ from models.explain.integrated_gradients import TOLERANCE, integrate
 from models.explain.methods import MapMethod, map_of
 from models.explain.quality import LeadCheck, Measured, over_clips
 from models.explain.sector import outside_shares, sector_in_network
-from models.explain.target import Explained, ExplainError, Target, explained
+from models.explain.target import Explained, ExplainError, Quantity, Target, explained
 from models.finding import Evidence
 from models.packs import Pack, PackKind
 from models.preprocess import fit_frames, fit_grey
@@ -37,6 +37,7 @@ MOST_OUTPUTS = 4
 STAGES = (0.25, 0.5, 0.75, 1.0)
 
 _LEAD_CLIPS, _LEAD_FRAMES = 12, 4
+_EXAMPLE_CLIPS = 4
 _PAGE, _FIGURES, _EXAMPLES = "explanations.md", "explanations.json", "explanations.png"
 _VENTRICLE, _HEART = ("cavity", "myocardium"), ("cavity", "myocardium", "atrium")
 _WHERE: Mapping[str, tuple[str, ...]] = {
@@ -150,7 +151,7 @@ def check_pack(
     kept = []
     for method in methods:
         try:
-            kept += [_check_maps(pack, numbers, asked, o, method, seed) for o in outputs]
+            kept += _check_method(pack, numbers, asked, outputs, method, seed)
         except ExplainError as error:
             notes.append(f"{method.value}: {error}")
     lead = None
@@ -167,7 +168,7 @@ def check_pack(
         stages=STAGES,
         seed=seed,
         maps=tuple(kept),
-        outputs=tuple(_check_output(numbers, asked, output, seed) for output in outputs),
+        outputs=_check_outputs(numbers, asked, outputs, seed),
         notes=tuple(notes),
         lead=lead,
         examples=_examples(numbers, asked, outputs, methods[0], seed)
@@ -267,17 +268,84 @@ def _outputs(pack: Pack, numbers: Explained, asked: Sequence[_Frame]) -> list[in
     return list(chosen.values())[:MOST_OUTPUTS]
 
 
-def _of_output(asked: Sequence[_Frame], target: Target) -> list[_Frame]:
-    """A label is asked of the clips that show it."""
-    if target.quantity.value != "log odds":
-        return list(asked)
-    return [frame for frame in asked if frame.view in (None, target.name)]
+def _of_output(asked: Sequence[_Frame], target: Target) -> list[int]:
+    """Which frames an output is asked of: a label of those that show it."""
+    if target.quantity is not Quantity.LOG_ODDS:
+        return list(range(len(asked)))
+    return [place for place, frame in enumerate(asked) if frame.view in (None, target.name)]
 
 
-def _check_maps(
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A frame's maps by one method: (outputs, rows, columns) each."""
+
+    true: NDArray[np.float32]
+    noisy: NDArray[np.float32]
+    moved: NDArray[np.float32]
+    texted: NDArray[np.float32]
+    letters: NDArray[np.bool_]
+
+
+def _check_method(
     pack: Pack,
     numbers: Explained,
     asked: Sequence[_Frame],
+    outputs: Sequence[int],
+    method: MapMethod,
+    seed: int,
+) -> list[MapChecks]:
+    """All outputs together: a network is compiled once for all of them, which takes longest."""
+    maps = []
+    for number, frame in enumerate(asked):
+        noisy, moved = quality.disturbed(frame.inputs[0], frame.sector, seed=seed + number)
+        texted, letters = quality.with_text(frame.inputs, frame.sector)
+        four = np.concatenate([frame.inputs, noisy[None], moved[None], texted])
+        of_four = map_of(method, numbers, four, outputs, sector=frame.sector, seed=seed)
+        true, by_noise, by_move, by_text = np.moveaxis(of_four, 1, 0)
+        maps.append(
+            _Asked(true=true, noisy=by_noise, moved=by_move, texted=by_text, letters=letters)
+        )
+    shuffled = _shuffled(pack, numbers, asked[:FEW], outputs, method, seed)
+    return [
+        _check_maps(numbers, asked, maps, shuffled, place, output, method, seed)
+        for place, output in enumerate(outputs)
+    ]
+
+
+def _shuffled(
+    pack: Pack,
+    numbers: Explained,
+    asked: Sequence[_Frame],
+    outputs: Sequence[int],
+    method: MapMethod,
+    seed: int,
+) -> list[list[NDArray[np.float32]]]:
+    """For each stage of shuffling the maps (outputs, rows, columns) of some frames."""
+    try:
+        copy = quality.randomised(numbers.network, 0.0)
+    except ExplainError:
+        return []
+    other = Explained(copy, numbers.targets, temperature=pack.manifest.temperature)
+    weights = copy.get_weights()
+    stages = []
+    for share in STAGES:
+        copy.set_weights(weights)
+        quality.shuffle_last(copy, share, seed=seed)
+        stages.append(
+            [
+                map_of(method, other, frame.inputs, outputs, sector=frame.sector, seed=seed)[:, 0]
+                for frame in asked
+            ]
+        )
+    return stages
+
+
+def _check_maps(
+    numbers: Explained,
+    asked: Sequence[_Frame],
+    maps: Sequence[_Asked],
+    shuffled: Sequence[Sequence[NDArray[np.float32]]],
+    place: int,
     output: int,
     method: MapMethod,
     seed: int,
@@ -286,36 +354,34 @@ def _check_maps(
     areas: list[list[quality.InsertionDeletion]] = []
     points: list[quality.Pointing] = []
     noise, shift, outside, on_text = [], [], [], []
-    frames = _of_output(asked, target)
-
-    def maps(inputs: NDArray[np.float32], sector: NDArray[np.bool_]) -> NDArray[np.float32]:
-        found = map_of(method, numbers, inputs, (output,), sector=sector, seed=seed)
-        return np.asarray(found[0])
-
-    strengths = []
-    for number, frame in enumerate(frames):
-        sector = frame.sector
-        noisy, moved = quality.disturbed(frame.inputs[0], sector, seed=seed + number)
-        texted, letters = quality.with_text(frame.inputs, sector)
-        four = np.concatenate([frame.inputs, noisy[None], moved[None], texted])
-        strength, of_noisy, of_moved, of_texted = maps(four, sector)
-        strengths.append(strength)
-        blind = quality.random_map(sector.shape, seed + number)
+    for number in _of_output(asked, target):
+        frame, found = asked[number], maps[number]
+        sector, strength = frame.sector, found.true[place]
+        blind = quality.random_map(frame.grey.shape, seed + number)
         orders = [strength, blind, quality.centre_map(sector)]
         areas.append(quality.insertion_deletion(numbers, frame.inputs[0], output, orders, sector))
         mask = frame.mask(target.name)
         point = None if mask is None else quality.pointing(strength, mask, sector)
         points += [] if point is None else [point]
-        noise.append(quality.similarity(strength, of_noisy, sector)[0])
-        shift.append(quality.similarity(strength, quality.moved_back(of_moved), sector)[0])
+        noise.append(quality.similarity(strength, found.noisy[place], sector)[0])
+        back = quality.moved_back(found.moved[place])
+        shift.append(quality.similarity(strength, back, sector)[0])
         outside.append(float(outside_shares(strength[None, None], sector)[0]))
-        whole = float(np.abs(of_texted).sum())
-        if letters.any() and whole > 0:
-            on_text.append(float(np.abs(of_texted)[letters].sum()) / whole)
+        texted = np.abs(found.texted[place])
+        if found.letters.any() and texted.any():
+            on_text.append(float(texted[found.letters].sum() / texted.sum()))
     each = [
         (over_clips(a[k].insertion for a in areas), over_clips(a[k].deletion for a in areas))
         for k in range(3)
     ]
+    stages = []
+    for share, again in zip(STAGES, shuffled, strict=False):
+        alike = [
+            quality.similarity(maps[n].true[place], again[n][place], asked[n].sector)
+            for n in _of_output(asked[: len(again)], target)
+        ]
+        ranks, ssims = [rank for rank, _ in alike], [ssim for _, ssim in alike]
+        stages.append((share, over_clips(ranks), over_clips(ssims)))
     return MapChecks(
         output=target.name,
         method=method,
@@ -328,7 +394,7 @@ def _check_maps(
         pointing=over_clips(float(point.hit) for point in points),
         energy=over_clips(point.energy for point in points),
         energy_by_chance=over_clips(point.chance for point in points),
-        randomised=_randomised(pack, numbers, frames[:FEW], output, method, strengths, seed),
+        randomised=tuple(stages),
         noise=over_clips(noise),
         shift=over_clips(shift),
         outside=over_clips(outside),
@@ -337,61 +403,38 @@ def _check_maps(
     )
 
 
-def _randomised(
-    pack: Pack,
-    numbers: Explained,
-    frames: Sequence[_Frame],
-    output: int,
-    method: MapMethod,
-    strengths: Sequence[NDArray[np.float32]],
-    seed: int,
-) -> tuple[tuple[float, Measured, Measured], ...]:
-    try:
-        copy = quality.randomised(numbers.network, 0.0)
-    except ExplainError:
-        return ()
-    other = Explained(copy, numbers.targets, temperature=pack.manifest.temperature)
-    weights = copy.get_weights()
-    stages = []
-    for share in STAGES:
-        copy.set_weights(weights)
-        quality.shuffle_last(copy, share, seed=seed)
-        ranks, alike = [], []
-        for frame, strength in zip(frames, strengths, strict=False):
-            again = map_of(method, other, frame.inputs, (output,), sector=frame.sector, seed=seed)
-            rank, ssim = quality.similarity(strength, again[0, 0], frame.sector)
-            ranks.append(rank)
-            alike.append(ssim)
-        stages.append((share, over_clips(ranks), over_clips(alike)))
-    return tuple(stages)
-
-
-def _check_output(
-    numbers: Explained, asked: Sequence[_Frame], output: int, seed: int
-) -> OutputChecks:
-    target = numbers.targets[output]
-    frames = _of_output(asked, target)
-    found = []
-    for number, frame in enumerate(frames):
-        mask = frame.mask(target.name)
-        if mask is not None:
-            one = quality.covering(
-                numbers, frame.inputs[0], output, mask, frame.sector, seed=seed + number
-            )
-            found += [] if one is None else [one]
+def _check_outputs(
+    numbers: Explained, asked: Sequence[_Frame], outputs: Sequence[int], seed: int
+) -> tuple[OutputChecks, ...]:
     gaps = [
-        float(integrate(numbers, frame.inputs, (output,), sector=frame.sector).gaps[0, 0])
-        for frame in frames[:FEW]
+        integrate(numbers, frame.inputs, outputs, sector=frame.sector).gaps[:, 0]
+        for frame in asked[:FEW]
     ]
-    return OutputChecks(
-        output=target.name,
-        structure=" and ".join(_WHERE.get(target.name, ())),
-        by_structure=over_clips(one.structure for one in found),
-        by_elsewhere=over_clips(one.elsewhere for one in found),
-        covering_wins=over_clips(float(one.structure > one.elsewhere) for one in found),
-        completeness_gap=over_clips(gaps),
-        complete=over_clips(float(gap <= TOLERANCE) for gap in gaps),
-    )
+    checked = []
+    for place, output in enumerate(outputs):
+        target = numbers.targets[output]
+        found = []
+        for number in _of_output(asked, target):
+            frame = asked[number]
+            mask = frame.mask(target.name)
+            if mask is not None:
+                one = quality.covering(
+                    numbers, frame.inputs[0], output, mask, frame.sector, seed=seed + number
+                )
+                found += [] if one is None else [one]
+        missed = [float(gaps[n][place]) for n in _of_output(asked[:FEW], target)]
+        checked.append(
+            OutputChecks(
+                output=target.name,
+                structure=" and ".join(_WHERE.get(target.name, ())),
+                by_structure=over_clips(one.structure for one in found),
+                by_elsewhere=over_clips(one.elsewhere for one in found),
+                covering_wins=over_clips(float(one.structure > one.elsewhere) for one in found),
+                completeness_gap=over_clips(missed),
+                complete=over_clips(float(gap <= TOLERANCE) for gap in missed),
+            )
+        )
+    return tuple(checked)
 
 
 def _examples(
@@ -403,13 +446,17 @@ def _examples(
 ) -> tuple[Any, ...]:
     """Frame, map and mask for the picture: the first clips of each output."""
     found = []
-    for output in outputs:
+    some = asked[:_EXAMPLE_CLIPS]
+    maps = [
+        map_of(method, numbers, frame.inputs, outputs, sector=frame.sector, seed=seed)[:, 0]
+        for frame in some
+    ]
+    for place, output in enumerate(outputs):
         target = numbers.targets[output]
-        for frame in _of_output(asked, target)[:2]:
-            maps = map_of(method, numbers, frame.inputs, (output,), sector=frame.sector, seed=seed)
-            found.append(
-                (target.title, method.words, frame.grey, maps[0, 0], frame.mask(target.name))
-            )
+        for number in _of_output(some, target)[:2]:
+            frame = some[number]
+            mask = frame.mask(target.name)
+            found.append((target.title, method.words, frame.grey, maps[number][place], mask))
     return tuple(found)
 
 

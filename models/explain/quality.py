@@ -196,15 +196,34 @@ def covering(
     *,
     seed: int = 1,
 ) -> Covering | None:
-    """Cover a structure of one frame; None where there is none, or no room elsewhere."""
+    """Cover a structure of one frame; None where there is none, or no room elsewhere.
+
+    The patch reaches a little beyond the structure. One that is so large that no equal patch has
+    room elsewhere is shrunk about its middle, by a tenth at a time.
+    """
+    if not mask.any():
+        return None
     margin = max(1, round(EDGE * len(mask)))
-    patch = ndimage.binary_dilation(mask, iterations=margin) & sector
-    other = equal_patch(patch, sector, seed=seed)
-    if not mask.any() or other is None:
+    whole_patch = ndimage.binary_dilation(mask, iterations=margin) & sector
+    for size in np.arange(1.0, 0.25, -0.1):
+        patch = _shrunk(whole_patch, float(size)) & sector
+        other = equal_patch(patch, sector, seed=seed)
+        if other is not None:
+            break
+    else:
         return None
     pictures = np.stack([frame, covered(frame, patch, sector), covered(frame, other, sector)])
     whole, without, control = numbers_of(network, pictures)[:, output].astype(np.float64)
     return Covering(structure=abs(float(without - whole)), elsewhere=abs(float(control - whole)))
+
+
+def _shrunk(mask: Mask, size: float) -> Mask:
+    places = np.argwhere(mask)
+    middle = places.mean(axis=0)
+    from_where = np.rint(middle + (np.moveaxis(np.indices(mask.shape), 0, -1) - middle) / size)
+    inside = ((from_where >= 0) & (from_where < mask.shape)).all(axis=-1)
+    row, column = np.where(inside[..., np.newaxis], from_where, 0).astype(int).T
+    return np.asarray(mask[row.T, column.T] & inside)
 
 
 def covered(frame: NDArray[np.float32], patch: Mask, sector: Mask) -> NDArray[np.float32]:

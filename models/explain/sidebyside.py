@@ -31,6 +31,7 @@ _SIDE = 380
 _GAP, _HEADER, _STRIP, _BAR, _FOOTER = 16, 84, 28, 58, 34
 _BIG, _MIDDLE, _SMALL = 20, 16, 14
 _SMOOTHING = 0.008  # of the short side: takes the grain out of a map, not its shape
+_VISIBLE_FROM, _STRONGEST = 0.25, 0.75  # of the overlay: the map itself stands beside it
 _SHORTEST_MS = 20  # viewers play shorter GIF frames at a speed of their own
 
 
@@ -132,7 +133,7 @@ class _Painter:
         image = Image.fromarray(shown.strength[nearest])
         strength = np.asarray(image.resize(self._size, Image.Resampling.BILINEAR))
         colours = Image.fromarray(colours_of(strength, signed=shown.signed))
-        cover = np.rint(ink.opacity(np.abs(strength)) * 255).astype(np.uint8)
+        cover = np.rint(_opacity(np.abs(strength)) * 255).astype(np.uint8)
         over = grey.convert("RGB")
         over.paste(colours, (0, 0), Image.fromarray(cover))
         for left, part in zip(self._lefts, (grey.convert("RGB"), colours, over), strict=True):
@@ -227,6 +228,12 @@ def write_gif(picture: Picture, path: Path) -> None:
         file, "GIF", save_all=True, append_images=small[1:], duration=lengths, loop=0, disposal=1
     )
     path.write_bytes(file.getvalue())
+
+
+def _opacity(strength: NDArray[np.floating]) -> NDArray[np.float32]:
+    """How much of the map covers the frame: the frame stays visible under a map that is diffuse."""
+    rise = np.clip((strength - _VISIBLE_FROM) / (1 - _VISIBLE_FROM), 0, 1)
+    return np.asarray(_STRONGEST * rise, np.float32)
 
 
 def colours_of(strength: NDArray[np.floating], *, signed: bool) -> NDArray[np.uint8]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _METHODS = "smoothgrad, gradient, integrated-gradients, grad-cam or occlusion"
 _VIEW = "view"
+_CHECKED_ON = "simulated:clips=20,frames=3"  # one frame of a clip is asked, and three show motion
 
 
 def explain(
@@ -56,7 +57,7 @@ def explain(
     ] = False,
     dataset: Annotated[
         str, typer.Option(help="With --check: the clips, as in `echonode evaluate`.")
-    ] = "simulated",
+    ] = _CHECKED_ON,
     as_json: JsonOption = False,
 ) -> None:
     """Show where in the picture a value came from, as PNG and cine; or check such maps."""
