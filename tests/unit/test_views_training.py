@@ -141,6 +141,19 @@ class TestChoices:
 
         assert choose_threshold(chances, labels) == pytest.approx(0.56, abs=0.011)
 
+    def test_wrong_four_chamber_labels_on_patients_pixels_raise_the_threshold(self) -> None:
+        from models.training.view_set import CLASSES
+        from models.training.views import choose_threshold
+
+        a4c, count = CLASSES.index(View.A4C), 100
+        chances = np.zeros((count, len(CLASSES)))
+        chances[:, a4c] = np.where(np.arange(count) < 20, 0.7, 0.9)
+        labels = np.where(np.arange(count) < 20, 0, a4c)
+        lent = np.arange(count) < 20
+
+        assert choose_threshold(chances[~lent], labels[~lent]) == pytest.approx(0.5)
+        assert choose_threshold(chances, labels, lent) == pytest.approx(0.71, abs=0.011)
+
     def test_the_temperature_is_that_of_clips_not_of_frames(self) -> None:
         from models.training.views import choose_temperature
 
@@ -164,7 +177,7 @@ class TestChoices:
             split=np.array(["train"] * count),
             mode=np.array(["2d"] * count),
         )
-        chances = _sampling(data, {})
+        chances = _sampling(data, 0.35, {})
 
         inputs, labels = ViewBatches(data, batch=400, steps=1, seed=3)[0]
 
