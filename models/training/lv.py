@@ -182,7 +182,7 @@ def pack(datasets: Sequence[Dataset], trial: Trial, out: Path) -> Pack:
         loop.take_weights(network, trial.work, stage=_stages(trial, knobs)[-1].name)
     manifest = {
         "name": "lv",
-        "version": "0.1.0",
+        "version": "0.2.0",
         "kind": PackKind.TRACING,
         "title": "Tracing of the left heart, A4C",
         "licence": strictest_licence(datasets),
@@ -366,7 +366,7 @@ def _card(datasets: Sequence[Dataset], network: keras.Model) -> str:
 
 
 _CARD = """\
-# lv 0.1.0: tracing of the left heart
+# lv 0.2.0: tracing of the left heart
 
 A U-Net ({weights} M weights) that traces left-ventricular cavity, myocardium and left atrium in
 each frame of an apical four-chamber clip. The node measures the tracings: single-plane discs, beat

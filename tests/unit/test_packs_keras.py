@@ -315,13 +315,15 @@ def test_a_network_that_would_fill_the_memory_is_never_built(folder: Path) -> No
     path.write_bytes(whole)
 
     def swell(config: dict[str, Any]) -> None:
-        (layer,) = (one for one in config["config"]["layers"] if one["name"] == "dropout")
+        # Keras numbers what has no name, by all that was built before in this process.
+        layers = config["config"]["layers"]
+        (layer,) = (one for one in layers if one["class_name"] == "Dropout")
         layer.update(module="keras.layers", class_name="RepeatVector")
-        layer["config"] = {"name": "dropout", "n": 1 << 28}
+        layer["config"] = {"name": layer["name"], "n": 1 << 28}
         layer["inbound_nodes"][0]["kwargs"] = {}
 
     change_config(path, swell)
-    refused(folder, "RepeatVector 'dropout': gives .* more than memory holds")
+    refused(folder, "RepeatVector 'dropout.*': gives .* more than memory holds")
 
 
 def test_a_network_of_layers_in_layers_loads(folder: Path) -> None:
