@@ -222,6 +222,7 @@ def test_the_same_clip_without_a_scale_keeps_its_fraction(
         "edv": "regions disagree",
         "esv": "regions disagree",
         "la_area": "regions disagree",
+        "la_volume": "regions disagree",
     }
     assert two.volumes_ml is None
     assert two.volumes is not None
