@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 
 CLIP_KEYS = {"file", "sop_instance_uid", "view", "findings", "refused"}
 FINDING_KEYS = {
-    "output", "value", "unit", "low", "high", "score", "pack", "version", "evidence",
+    "output", "value", "unit", "low", "high", "score", "pack", "version", "evidence", "outside_share", "per_beat",
 }  # fmt: skip
 
 
