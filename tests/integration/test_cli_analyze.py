@@ -17,7 +17,8 @@ pytestmark = pytest.mark.timeout(600)
 
 CLIP_KEYS = {"file", "sop_instance_uid", "view", "findings", "refused"}
 FINDING_KEYS = {
-    "output", "value", "unit", "low", "high", "score", "pack", "version", "evidence", "outside_share", "per_beat",
+    "output", "value", "unit", "low", "high", "score", "pack", "version", "evidence",
+    "per_beat", "outside_share",
 }  # fmt: skip
 
 
