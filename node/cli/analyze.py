@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +17,7 @@ from node.cli.output import (
     print_text,
     say,
     settings_of,
+    stdout_kept,
 )
 from node.cli.packs import load_packs
 
@@ -44,7 +42,7 @@ def analyze(
     except OSError as error:
         raise Problem(f"{out}: cannot be made: {error.strerror}; name another --out") from error
     packs = load_packs(context)
-    with _stdout_kept():
+    with stdout_kept():
         from node.cli.reading import read_files
 
         outcome = read_files(paths, packs, out, settings)
@@ -90,17 +88,3 @@ def _is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-@contextmanager
-def _stdout_kept() -> Iterator[None]:
-    """Send to stderr whatever libraries and worker processes write to stdout meanwhile."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +18,7 @@ from node.cli.output import (
     print_text,
     say,
     settings_of,
+    stdout_kept,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def build(
     _say_table(labels, table)
     settings = settings_of(context)
     candidates = _in_node(settings, table) if source is None else _in_folder(source)
-    with _stdout_kept():
+    with stdout_kept():
         try:
             built = build_dataset(
                 candidates,
@@ -352,17 +351,3 @@ def _progress(total: int) -> Callable[[int], None]:
             say(f"{count} of {total} objects")
 
     return tell
-
-
-@contextmanager
-def _stdout_kept() -> Iterator[None]:
-    """Send to stderr whatever libraries write to stdout meanwhile."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
