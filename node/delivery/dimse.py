@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import structlog
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, _config
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext, build_context
 
 from node.delivery.sending import Answer, Outgoing
@@ -55,22 +56,26 @@ class DimseSender:
         entity.network_timeout = self._timeout_s
         entity.acse_timeout = self._timeout_s
         entity.dimse_timeout = self._timeout_s
+        rejections: list[A_ASSOCIATE_RJ] = []
         association = entity.associate(
             self._destination.host,
             self._destination.port,
             contexts=_contexts(objects),
             ae_title=self._destination.ae_title,
+            evt_handlers=[(evt.EVT_PDU_RECV, _keep_rejection, [rejections])],
         )
         try:
             for outgoing in objects:
-                yield self._send_one(association, outgoing)
+                yield self._send_one(association, outgoing, rejections)
         finally:
             if association.is_established:
                 association.release()
 
-    def _send_one(self, association: Association, outgoing: Outgoing) -> Answer:
+    def _send_one(
+        self, association: Association, outgoing: Outgoing, rejections: Sequence[A_ASSOCIATE_RJ]
+    ) -> Answer:
         if not association.is_established:
-            return _refused(outgoing, self._why_not(association))
+            return _refused(outgoing, self._why_not(association, rejections))
         accepted = _accepted_syntaxes(association, outgoing)
         if not accepted:
             return _refused(
@@ -88,18 +93,23 @@ class DimseSender:
             return _refused(outgoing, f"not sent to {self._destination.name}: {error}")
         return _read_answer(outgoing, status)
 
-    def _why_not(self, association: Association) -> str:
+    def _why_not(self, association: Association, rejections: Sequence[A_ASSOCIATE_RJ]) -> str:
         where = (
             f"{self._destination.name} ({self._destination.ae_title} at "
             f"{self._destination.host}:{self._destination.port})"
         )
-        if association.is_rejected:
-            reason = association.acceptor.primitive
-            text = "" if reason is None else f": {reason.reason_str}"
-            return f"{where} rejected the association{text}"
+        if rejections:
+            return f"{where} rejected the association: {rejections[0].reason_str}"
         if association.acceptor.primitive is not None and not association.accepted_contexts:
             return f"{where} accepted none of our presentation contexts"
         return f"{where} cannot be reached, or ended the association"
+
+
+def _keep_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
+    # A peer that rejects and closes at once is taken by pynetdicom 3.0 for one that never answered
+    # when it closes before the requesting thread looks; the PDU itself is seen in every case.
+    if isinstance(event.pdu, A_ASSOCIATE_RJ):
+        rejections.append(event.pdu)
 
 
 def _contexts(objects: Sequence[Outgoing]) -> list[PresentationContext]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
+from pynetdicom.transport import AssociationSocket
 
 from node.delivery.dimse import DimseSender
 from node.delivery.outbox import Outbox
@@ -131,6 +134,39 @@ def test_an_archive_that_rejects_us_is_quoted(tmp_path: Path) -> None:
 
     assert not answer.accepted
     assert "rejected the association" in answer.text
+
+
+def test_a_rejection_is_quoted_even_where_the_peer_has_closed_before_we_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = AssociationSocket.__init__
+
+    def late(self: AssociationSocket, *args: Any, **named: Any) -> None:
+        plain(self, *args, **named)
+        self._ready = _SetOnceClosed(self)
+
+    monkeypatch.setattr(AssociationSocket, "__init__", late)
+    port = free_port()
+    command = [require("storescp"), "--refuse", "-od", str(tmp_path), str(port)]
+    with running(command, log=tmp_path / "storescp.log"):
+        wait_until(lambda: accepts_connections(port), what="storescp listens")
+        archive = Archive(ae_title="ARCHIVE", port=port)
+        answer = only(to(archive).send([outgoing(variant(tmp_path))]))
+
+    assert "rejected the association: No reason given" in answer.text
+
+
+class _SetOnceClosed(threading.Event):
+    """For the thread that waits until the connection is open: it comes when that has closed."""
+
+    def __init__(self, connection: AssociationSocket) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002  as its parent has it
+        wait_until(self.is_set, what="the connection was tried")
+        wait_until(lambda: not self._connection._is_connected, what="the connection has closed")
+        return True
 
 
 @pytest.fixture(scope="module")
