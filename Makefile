@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
+JOBS ?= 2
 BENCH ?= receive simulate
 
 .DEFAULT_GOAL := help
@@ -11,7 +12,7 @@ BENCH ?= receive simulate
 help:
 	@echo "make demo          a study through a node to an archive (ARGS='--keep', '--out DIR')"
 	@echo "make test          lint and all tests, with real peers where Debian has them"
-	@echo "make unit          the tests alone (ARGS='tests/unit -k settings')"
+	@echo "make unit          the tests alone (ARGS='tests/unit -k settings', JOBS=0 for one after another)"
 	@echo "make serve         run a node here (ARGS='--json'); settings from echonode.toml"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         benchmarks (BENCH=receive, BENCH=simulate)"
@@ -41,7 +42,7 @@ lint: setup-dev
 	$(BIN)/mypy
 
 unit: setup-dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 bench: setup-peers
 	@for one in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$one $(ARGS) || exit; done
