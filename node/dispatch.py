@@ -22,7 +22,7 @@ from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_
 from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
 from node.records import finding_to_row, pack_to_row, refusal_to_row
 from node.results import ReportSettings, ResultError, build_capture
-from node.results.store import keep_result
+from node.results.store import FaultyResultError, keep_result
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import FileStore, FileStoreError
@@ -250,6 +250,9 @@ class Dispatcher:
             )
         except ResultError as error:
             # The findings are worth more than their picture: only the cine is given up.
+            if isinstance(error, FaultyResultError):
+                with self._database.write() as session:
+                    catalog.quarantine_result(session, error.quarantined)
             log.error(  # noqa: TRY400 - the message says all
                 "cine-not-made", recording=claimed.recording_id, reason=str(error)
             )

@@ -15,6 +15,7 @@ import structlog
 
 from node.reporting import Report, Reporter, study_material
 from node.results import ResultError
+from node.results.store import FaultyResultError
 from node.settings import StudySettings
 from node.watch import study_key
 from storage import catalog
@@ -104,6 +105,8 @@ class Lifecycle:
         except ResultError as error:
             log.error("report-refused", study=key, reason=str(error))  # noqa: TRY400 - says all
             report = Report(failed=f"the report could not be made: {error}")
+            if isinstance(error, FaultyResultError):
+                self._quarantine(error)
         except Exception as error:
             # The edge of a study: one that cannot be reported must not keep others waiting.
             log.exception("report-failed", study=key)
@@ -124,6 +127,11 @@ class Lifecycle:
             ignored=report.ignored,
             failed=report.failed,
         )
+
+    def _quarantine(self, error: FaultyResultError) -> None:
+        """Let an operator see the object that was not sent; it can be exported and looked at."""
+        with self._database.write() as session:
+            catalog.quarantine_result(session, error.quarantined)
 
     def _conclude(self, study: catalog.ReportableStudy, report: Report) -> None:
         with self._database.write() as session:

@@ -85,6 +85,7 @@ class EventKind(StrEnum):
     DELIVERED = "delivered"
     DELIVERY_AGAIN = "delivery-again"
     DELIVERY_FAILED = "delivery-failed"
+    RESULT_QUARANTINED = "result-quarantined"  #: our own object had a fault and is not sent
 
 
 #: Events that tell of trouble, for the operator's list of last errors.
@@ -95,6 +96,7 @@ TROUBLE = (
     EventKind.RECORDING_AGAIN,
     EventKind.DELIVERY_AGAIN,
     EventKind.DELIVERY_FAILED,
+    EventKind.RESULT_QUARANTINED,
 )
 
 #: Which state of a study may follow which; HELD stands beside it (see :data:`HOLDABLE`).

@@ -1,4 +1,4 @@
-"""``echonode quarantine``: objects that could not be taken, and why."""
+"""``echonode quarantine``: objects that could not be taken or must not be sent, and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from storage.catalog import QuarantinedRecord
 
-commands = typer.Typer(help="Objects that could not be taken.", invoke_without_command=True)
+commands = typer.Typer(help="Objects that could not be taken or sent.", invoke_without_command=True)
 
 NumberArgument = Annotated[int, typer.Argument(metavar="NUMBER", help="As in the list.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many.")]
@@ -35,7 +35,7 @@ LimitOption = Annotated[int, typer.Option(min=1, help="At most so many.")]
 def quarantine(
     context: typer.Context, limit: LimitOption = 50, as_json: JsonOption = False
 ) -> None:
-    """Objects that could not be taken; alone, this lists them."""
+    """Objects that could not be taken, or made here and not fit to send; alone, this lists them."""
     if context.invoked_subcommand is None:
         _list(context, limit, as_json=as_json)
 
@@ -50,7 +50,7 @@ def list_objects(
 
 @commands.command()
 def show(context: typer.Context, number: NumberArgument, as_json: JsonOption = False) -> None:
-    """Show one: what it said it was, who sent it, and why it was not taken."""
+    """Show one: what it said it was, who sent it, and why it was not taken or sent."""
     settings = settings_of(context)
     with open_catalog(settings) as database, database.read() as session:
         shown = _json(_known(session, number))
@@ -122,8 +122,8 @@ def _list(context: typer.Context, limit: int, *, as_json: bool) -> None:
             (
                 item.id,
                 item.received_at,
-                item.calling_ae or item.peer_host,
-                f"0x{item.status_sent:04X}",
+                "this node" if item.made_here else item.calling_ae or item.peer_host,
+                "-" if item.made_here else f"0x{item.status_sent:04X}",
                 item.sop_instance_uid or "-",
                 item.reason,
             )
@@ -146,4 +146,6 @@ def _json(record: QuarantinedRecord) -> dict[str, Any]:
     shown: dict[str, Any] = plain(record)
     number = shown.pop("id")
     del shown["file_key"]
-    return {"number": number, **shown}
+    if record.made_here:
+        shown["status_sent"] = None
+    return {"number": number, "made_here": record.made_here, **shown}

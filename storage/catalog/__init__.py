@@ -52,6 +52,7 @@ from storage.catalog._quarantine import (
     add_quarantined,
     get_quarantined,
     list_quarantined,
+    quarantine_result,
     remove_quarantined,
 )
 from storage.catalog._queue import (
@@ -164,6 +165,7 @@ __all__ = [
     "list_studies",
     "note_released",
     "put_back",
+    "quarantine_result",
     "queue_status",
     "read_nodes",
     "record_analysis",

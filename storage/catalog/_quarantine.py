@@ -1,12 +1,13 @@
-"""Objects that could not be taken."""
+"""Objects that could not be taken, and those of our own that must not be sent."""
 
 from __future__ import annotations
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from storage.catalog._moves import CatalogError
+from storage.catalog._moves import CatalogError, add_event, study_by_uid
 from storage.catalog._records import NewQuarantined, QuarantinedRecord
+from storage.states import EventKind
 from storage.tables import QuarantinedObject
 
 
@@ -28,6 +29,28 @@ def add_quarantined(session: Session, new: NewQuarantined) -> QuarantinedRecord:
     session.add(row)
     session.flush()
     return _record(row)
+
+
+def quarantine_result(session: Session, new: NewQuarantined) -> QuarantinedRecord:
+    """Keep an object that the node made and must not send, and say so in its study's timeline.
+
+    Raises
+    ------
+    CatalogError
+        If the study is not here.
+    """
+    study = study_by_uid(session, new.study_instance_uid)
+    record = add_quarantined(session, new)
+    add_event(
+        session,
+        study.id,
+        EventKind.RESULT_QUARANTINED,
+        f"{new.reason}; `echonode quarantine show {record.id}`",
+        at=new.received_at,
+        details={"quarantine": record.id, "sop_instance_uid": new.sop_instance_uid},
+    )
+    session.flush()
+    return record
 
 
 def list_quarantined(session: Session, limit: int = 50) -> tuple[QuarantinedRecord, ...]:

@@ -334,7 +334,10 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewQuarantined:
-    """An object that could not be taken; ``file_key`` None where no bytes could be kept."""
+    """An object that could not be taken; ``file_key`` None where no bytes could be kept.
+
+    One that the node made itself has neither ``calling_ae`` nor ``peer_host``.
+    """
 
     received_at: datetime
     reason: str
@@ -365,6 +368,11 @@ class QuarantinedRecord:
     file_key: str | None
     size_bytes: int
     sha256: str
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the node made it itself: then nobody sent it, and no status went back."""
+        return not (self.calling_ae or self.peer_host)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
