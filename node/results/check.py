@@ -24,6 +24,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
 )
 
 from node.results import codes
@@ -34,7 +35,9 @@ from node.results.objects import MANUFACTURER, RESEARCH_WORDS, EncodedObject, is
 from node.results.report import MAX_MEASUREMENTS
 
 _REPORTS = frozenset((Comprehensive3DSRStorage, ComprehensiveSRStorage))
-_CAPTURES = frozenset((MultiFrameTrueColorSecondaryCaptureImageStorage,))
+_CAPTURES = frozenset(
+    (MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -513,6 +516,11 @@ def _check_compression(dataset: Dataset) -> Iterator[Fault]:
 
 
 def _check_cine(dataset: Dataset) -> Iterator[Fault]:
+    if dataset.get("SOPClassUID") == SecondaryCaptureImageStorage:
+        for keyword in ("NumberOfFrames", "FrameIncrementPointer"):
+            if keyword in dataset:
+                yield _fault("cine", keyword, "stands in a class of one frame")
+        return
     count = int(dataset.get("NumberOfFrames") or 0)
     if count < 1:
         yield _fault("cine", "NumberOfFrames", "missing")
