@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from models.finding import Evidence, Finding
 from models.tasks import TASKS
@@ -30,12 +30,19 @@ def may_speak(output: str, evidence: Evidence, allow_simulated: bool) -> bool:
 
 
 def why_withheld(
-    output: str, evidence: Evidence, *, allow_simulated: bool, allow_demographics: bool = False
+    output: str,
+    evidence: Evidence,
+    *,
+    allow_simulated: bool,
+    allow_demographics: Collection[str] = (),
 ) -> str | None:
-    """Why an output with this evidence may not stand in a report; None where it may."""
+    """Why an output with this evidence may not stand in a report; None where it may.
+
+    ``allow_demographics`` names the estimates of the person that the operator has asked for.
+    """
     if evidence is not Evidence.PATIENTS and not allow_simulated:
         return "tested on simulated clips only, and such outputs are switched off"
     task = TASKS.get(output)
-    if task is not None and task.demographic and not allow_demographics:
+    if task is not None and task.demographic and output not in allow_demographics:
         return "estimates of the person are switched off"
     return None

@@ -18,6 +18,7 @@ from pydicom.examples import get_path
 from pydicom.tag import Tag
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
+from models.explain.panels import Curve, FrameMark
 from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
 from models.views import View, ViewCall
 from node.results import (
@@ -34,6 +35,7 @@ LV = PackRef(name="lv", version="0.1.0", weights_sha256="a1" * 32)
 ECHONET = PackRef(name="echonet", version="0.2.0", weights_sha256="b2" * 32)
 VIEWS = PackRef(name="views", version="0.1.0", weights_sha256="c3" * 32)
 SETTINGS = ReportSettings(device_serial="node-7", simulated_evidence=True)
+PERSON = frozenset(("age", "sex", "weight", "height"))
 A4C = ViewCall(view=View.A4C, score=0.93, certain=True)
 
 
@@ -105,7 +107,7 @@ def network_findings() -> tuple[Finding, ...]:
         measurement("ef", 61.0, "%", low=48.0, high=70.0, **direct),
         measurement("edv", 99.0, "mL", **direct),
         measurement("esv", 38.6, "mL", **direct),
-        score("lvh", 0.123456),
+        score("lvh", 0.123456, evidence=Evidence.PATIENTS),
         score("la_dilation", 0.71),
         score("lead", 0.02),
     )
@@ -179,6 +181,10 @@ class Picture:
     frame_times_ms: tuple[float, ...]
     source_frames: tuple[int, ...]
     title: str = "SmoothGrad of the ejection fraction"
+    poster_position: int = 0
+    marks: tuple[FrameMark, ...] = ()
+    curve: Curve | None = None
+    tracing_box: tuple[int, int, int, int] | None = None
 
 
 def jpeg(

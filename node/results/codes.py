@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from pydicom.sr.coding import Code
 
-from models.finding import Method
+from models.finding import Evidence, Method
 from models.views import View
 
 PRIVATE_SCHEME = "99ECHOAI"
@@ -117,8 +117,12 @@ MEAN = _sct("373098007", "Mean", "CID 3627")
 DISCS_SINGLE_PLANE = _dcm("125208", "Method of Disks, Single Plane", "CID 12227")
 AREA_LENGTH_SINGLE_PLANE = _dcm("125205", "Area-Length Single Plane", "CID 12227")
 PLANIMETRY = _dcm("125220", "Planimetry", "CID 12227")
+STANDARD_DEVIATION = _sct("386136009", "Standard Deviation", "CID 7464")
 PRESENT = _sct("52101004", "Present", "CID 240")
 ABSENT = _sct("272519000", "Absent", "CID 240")
+INDETERMINATE = _sct("82334004", "Indeterminate", "CID 4220")
+SEVERITY = _sct("246112005", "Severity", "TID 1501")
+SEVERE = _sct("24484000", "Severe", "CID 3716")
 
 # What headers refer to.
 PROCESSING_EQUIPMENT = _dcm("109102", "Processing Equipment", "CID 7005")
@@ -141,6 +145,8 @@ YEAR = _ucum("a", "year", "CID 7456")
 MILLILITRE = _ucum("mL", "milliliter", "UCUM", _NOT_IN_CID)
 KILOGRAM = _ucum("kg", "kilogram", "UCUM", _NOT_IN_CID)
 SCORE = _ucum("{score}", "score", "UCUM annotation", _NOT_IN_CID)
+BEATS = _ucum("{beats}", "beats", "UCUM annotation", _NOT_IN_CID)
+CLIPS = _ucum("{clips}", "clips", "UCUM annotation", _NOT_IN_CID)
 
 UNITS: Mapping[str, Concept] = MappingProxyType(
     {
@@ -190,6 +196,13 @@ LA_VOLUME_DISCS = _loinc(
 LA_AREA = _loinc("17977-0", "Left Atrium Area A4C view", "CID 12205")
 RA_LENGTH = _loinc("80076-3", "Right atrial major axis dimension 4C", "CID 12300")
 
+# How far the beats and clips behind the study's own value lie apart. Each has a name of its own:
+# viewers show a name and a number, and leave out the modifier that would call it a deviation.
+_NO_SPREAD = "PS3.16 has no name that tells the spread of a value from the value itself"
+EF_DEVIATION = _own("AI-EF-SD", "Standard deviation of the ejection fraction", _NO_SPREAD)
+BEATS_AVERAGED = _own("AI-N-BEATS", "Beats averaged", _NO_SPREAD)
+CLIPS_AVERAGED = _own("AI-N-CLIPS", "Clips averaged", _NO_SPREAD)
+
 # Qualitative findings and the scores behind them. A score is not a probability.
 _SCORE_WHY = "an uncalibrated model score; (111012, DCM) would claim a certainty"
 MARKEDLY_ENLARGED = _sct("373128001", "Markedly enlarged cardiac chamber", "CID 3705")
@@ -214,6 +227,32 @@ AGE_ESTIMATE = _own("AI-AGE", "AI-estimated age", _NOT_DEMOGRAPHIC)
 WEIGHT_ESTIMATE = _own("AI-WEIGHT", "AI-estimated weight", _NOT_DEMOGRAPHIC)
 HEIGHT_ESTIMATE = _own("AI-HEIGHT", "AI-estimated height", _NOT_DEMOGRAPHIC)
 MALE_SCORE = _own("AI-MALE-SCORE", "AI score for male sex", _NOT_DEMOGRAPHIC)
+
+# The same, from a model that has only seen the simulator: a name that says so wherever it is
+# shown, and a code that no worksheet takes for a measurement of the patient.
+_DEMONSTRATION = "simulated evidence: must not be taken for a measurement of the patient"
+
+
+def _simulated(value: str, meaning: str) -> Concept:
+    return _own(f"AI-SIM-{value}", f"SIMULATED ONLY: {meaning}", _DEMONSTRATION)
+
+
+SIM_EF = _simulated("EF", "left ventricular ejection fraction")
+SIM_EDV = _simulated("EDV", "left ventricular end-diastolic volume")
+SIM_ESV = _simulated("ESV", "left ventricular end-systolic volume")
+SIM_LVH = _simulated("LVH", "left ventricular hypertrophy")
+SIM_LVH_SCORE = _simulated("LVH-SC", "score for LV hypertrophy")
+SIM_LA_VOLUME = _simulated("LA-VOL", "left atrial volume")
+SIM_LA_AREA = _simulated("LA-AREA", "left atrial area")
+SIM_LA_DILATION = _simulated("LADIL", "markedly enlarged left atrium")
+SIM_LA_DILATION_SCORE = _simulated("LADIL-SC", "score for severe LA dilation")
+SIM_RA_LENGTH = _simulated("RA-LEN", "right atrial major axis")
+SIM_LEAD = _simulated("LEAD", "pacemaker or defibrillator lead")
+SIM_LEAD_SCORE = _simulated("LEAD-SC", "score for a pacemaker or ICD lead")
+SIM_AGE = _simulated("AGE", "AI-estimated age")
+SIM_WEIGHT = _simulated("WEIGHT", "AI-estimated weight")
+SIM_HEIGHT = _simulated("HEIGHT", "AI-estimated height")
+SIM_MALE_SCORE = _simulated("MALE-SC", "AI score for male sex")
 
 # Intervals, views and clips in words and numbers.
 _NO_INTERVAL = "CID 225 states offsets from a value, and readers give them the unit 1"
@@ -264,21 +303,34 @@ class OutputCodes:
     """How an output is written.
 
     ``measured`` names the number (for a score: the score itself), ``by_discs`` the number where
-    it was computed by single-plane discs, ``qualitative`` the finding that a score above its
-    threshold makes Present. Numbers are rounded to ``decimals``.
+    it was computed by single-plane discs, ``simulated`` the number where the model has only seen
+    the simulator. ``qualitative`` is the finding that a score above its threshold makes Present,
+    ``qualitative_simulated`` the same from such a model, ``severity`` how severe that finding
+    is. Numbers are rounded to ``decimals``.
     """
 
     subject: Subject
     measured: Concept
+    simulated: Concept
     decimals: int
     by_discs: Concept | None = None
     qualitative: Concept | None = None
+    qualitative_simulated: Concept | None = None
+    severity: Concept | None = None
 
-    def name_of(self, method: Method) -> Concept:
-        """The concept for a number that came about by this method."""
+    def name_of(self, method: Method, evidence: Evidence = Evidence.PATIENTS) -> Concept:
+        """The concept for a number that came about by this method, on this evidence."""
+        if evidence is not Evidence.PATIENTS:
+            return self.simulated
         if method is Method.SINGLE_PLANE_DISCS and self.by_discs is not None:
             return self.by_discs
         return self.measured
+
+    def finding_of(self, evidence: Evidence) -> Concept | None:
+        """The qualitative finding on this evidence; None for an output that has none."""
+        if evidence is not Evidence.PATIENTS:
+            return self.qualitative_simulated
+        return self.qualitative
 
 
 METHODS: Mapping[Method, Concept] = MappingProxyType(
@@ -294,35 +346,76 @@ METHODS: Mapping[Method, Concept] = MappingProxyType(
 OUTPUTS: Mapping[str, OutputCodes] = MappingProxyType(
     {
         "ef": OutputCodes(
-            subject=LEFT_VENTRICLE_SUBJECT, measured=LVEF, by_discs=LVEF_DISCS, decimals=1
+            subject=LEFT_VENTRICLE_SUBJECT,
+            measured=LVEF,
+            by_discs=LVEF_DISCS,
+            simulated=SIM_EF,
+            decimals=1,
         ),
         "edv": OutputCodes(
-            subject=LEFT_VENTRICLE_SUBJECT, measured=LV_EDV, by_discs=LV_EDV_DISCS, decimals=1
+            subject=LEFT_VENTRICLE_SUBJECT,
+            measured=LV_EDV,
+            by_discs=LV_EDV_DISCS,
+            simulated=SIM_EDV,
+            decimals=1,
         ),
         "esv": OutputCodes(
-            subject=LEFT_VENTRICLE_SUBJECT, measured=LV_ESV, by_discs=LV_ESV_DISCS, decimals=1
+            subject=LEFT_VENTRICLE_SUBJECT,
+            measured=LV_ESV,
+            by_discs=LV_ESV_DISCS,
+            simulated=SIM_ESV,
+            decimals=1,
         ),
         "lvh": OutputCodes(
-            subject=LEFT_VENTRICLE_SUBJECT, measured=LVH_SCORE, qualitative=LVH, decimals=3
+            subject=LEFT_VENTRICLE_SUBJECT,
+            measured=LVH_SCORE,
+            simulated=SIM_LVH_SCORE,
+            qualitative=LVH,
+            qualitative_simulated=SIM_LVH,
+            decimals=3,
         ),
         "la_volume": OutputCodes(
-            subject=LEFT_ATRIUM_SUBJECT, measured=LA_VOLUME, by_discs=LA_VOLUME_DISCS, decimals=1
+            subject=LEFT_ATRIUM_SUBJECT,
+            measured=LA_VOLUME,
+            by_discs=LA_VOLUME_DISCS,
+            simulated=SIM_LA_VOLUME,
+            decimals=1,
         ),
-        "la_area": OutputCodes(subject=LEFT_ATRIUM_SUBJECT, measured=LA_AREA, decimals=1),
+        "la_area": OutputCodes(
+            subject=LEFT_ATRIUM_SUBJECT, measured=LA_AREA, simulated=SIM_LA_AREA, decimals=1
+        ),
         "la_dilation": OutputCodes(
             subject=LEFT_ATRIUM_SUBJECT,
             measured=LA_DILATION_SCORE,
+            simulated=SIM_LA_DILATION_SCORE,
             qualitative=MARKEDLY_ENLARGED,
+            qualitative_simulated=SIM_LA_DILATION,
+            severity=SEVERE,
             decimals=3,
         ),
-        "ra_length": OutputCodes(subject=RIGHT_ATRIUM_SUBJECT, measured=RA_LENGTH, decimals=2),
-        "lead": OutputCodes(
-            subject=LEAD_SUBJECT, measured=LEAD_SCORE, qualitative=LEAD, decimals=3
+        "ra_length": OutputCodes(
+            subject=RIGHT_ATRIUM_SUBJECT, measured=RA_LENGTH, simulated=SIM_RA_LENGTH, decimals=2
         ),
-        "age": OutputCodes(subject=PERSON_SUBJECT, measured=AGE_ESTIMATE, decimals=1),
-        "sex": OutputCodes(subject=PERSON_SUBJECT, measured=MALE_SCORE, decimals=3),
-        "weight": OutputCodes(subject=PERSON_SUBJECT, measured=WEIGHT_ESTIMATE, decimals=1),
-        "height": OutputCodes(subject=PERSON_SUBJECT, measured=HEIGHT_ESTIMATE, decimals=1),
+        "lead": OutputCodes(
+            subject=LEAD_SUBJECT,
+            measured=LEAD_SCORE,
+            simulated=SIM_LEAD_SCORE,
+            qualitative=LEAD,
+            qualitative_simulated=SIM_LEAD,
+            decimals=3,
+        ),
+        "age": OutputCodes(
+            subject=PERSON_SUBJECT, measured=AGE_ESTIMATE, simulated=SIM_AGE, decimals=1
+        ),
+        "sex": OutputCodes(
+            subject=PERSON_SUBJECT, measured=MALE_SCORE, simulated=SIM_MALE_SCORE, decimals=3
+        ),
+        "weight": OutputCodes(
+            subject=PERSON_SUBJECT, measured=WEIGHT_ESTIMATE, simulated=SIM_WEIGHT, decimals=1
+        ),
+        "height": OutputCodes(
+            subject=PERSON_SUBJECT, measured=HEIGHT_ESTIMATE, simulated=SIM_HEIGHT, decimals=1
+        ),
     }
 )
 """The outputs of :mod:`models.tasks`, in the order in which a reader meets them."""

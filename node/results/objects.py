@@ -83,7 +83,7 @@ class ReportSettings:
 
     ``device_serial`` names this node among others and stays the same over its life.
     ``simulated_evidence`` lets outputs into a report that have only seen the simulator,
-    ``demographic_estimates`` those that estimate age, sex, weight and height.
+    ``demographic_estimates`` names those of age, sex, weight and height that it may hold.
     ``sop_class_uid`` is Comprehensive 3D SR, or Comprehensive SR for an archive without it.
     """
 
@@ -97,7 +97,7 @@ class ReportSettings:
     capture_series_description: str = "AI saliency (RESEARCH)"
     capture_modality: str = "US"
     simulated_evidence: bool = False
-    demographic_estimates: bool = False
+    demographic_estimates: frozenset[str] = frozenset()
 
     @property
     def device_uid(self) -> str:

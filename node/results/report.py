@@ -19,7 +19,7 @@ from itertools import groupby
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from models.finding import Finding, Kind, Method, PackRef, Refusal
+from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
 from models.tasks import TASKS
 from models.views import ViewCall
 from node.results import codes, content
@@ -62,7 +62,7 @@ from node.results.objects import (
     reference,
     series_uid,
 )
-from node.results.summary import Summary, summarise
+from node.results.summary import Mean, Summary, summarise
 
 MAX_MEASUREMENTS = 5  # OHIF 3.13 shows so many lines of a group and no more
 
@@ -428,18 +428,7 @@ def _group(
             *(_measurement(finding) for finding in findings),
             *_evaluations(findings),
             *_intervals(findings),
-            *(
-                [
-                    content.image(
-                        codes.VISUAL_EXPLANATION,
-                        capture.sop_class_uid,
-                        capture.sop_instance_uid,
-                        content.CONTAINS,
-                    )
-                ]
-                if capture is not None
-                else []
-            ),
+            *([_explanation(capture)] if capture is not None else []),
             *(source.coordinate(frame) for frame in frames),
             content.text(codes.COMMENT, _group_words(findings, tested_on)),
         ],
@@ -447,41 +436,81 @@ def _group(
 
 
 def _summary_group(summary: Summary, sources: Sequence[_Source], tested_on: TestedOn) -> Item:
-    """TID 1501: the ejection fraction of the study, with the clips that it came from."""
-    findings = [finding for _, finding in summary.members]
-    first = findings[0]
-    many = len(findings) > 1
-    subject = OUTPUTS["ef"].subject
-    children = [
-        content.code(codes.DERIVATION, codes.MEAN if many else codes.ESTIMATED, HAS_CONCEPT_MOD)
-    ]
-    if not many:
-        children += _interval_bounds(first)
+    """TID 1501: the ejection fraction of the study, with the clips that it came from.
+
+    Five numbers, the one to read first on top: the fraction, how far its beats lie apart, how
+    many they are, and the two volumes.
+    """
+    ejection = summary.ejection
+    firsts = [finding for _, finding in ejection.members]
     items = [
         *_group_head(
             f"Study summary: {TASKS['ef'].title}, by {summary.pack.name}",
             derive_uid("tracking", sources[0].ref.study_instance_uid, "summary", "ef"),
-            subject,
+            OUTPUTS["ef"].subject,
             summary.pack,
-            findings[:1],
+            firsts[:1],
         ),
-        content.number(
-            OUTPUTS["ef"].name_of(summary.method),
-            summary.value,
-            UNITS[first.unit],
-            OUTPUTS["ef"].decimals,
-            [*_method(summary.method), *children],
-        ),
-        *([] if many else _intervals(findings)),
+        _mean_item(ejection, summary),
     ]
-    for index, finding in summary.members:
-        items.append(sources[index].coordinate(finding.frames[0] if finding.frames else 0))
+    if summary.evidence is Evidence.PATIENTS:  # these two names do not tell of the simulator
+        items += _spread_items(ejection)
+    items += [_mean_item(mean, summary) for mean in summary.volumes]
+    for mean in summary.means:
+        if mean.low is not None and mean.high is not None:
+            items.append(_interval(mean.output, mean.low, mean.high, mean.unit))
+    captures = dict.fromkeys(sources[index].result.capture for index, _ in ejection.members)
+    items += [_explanation(capture) for capture in captures if capture is not None]
+    points = dict.fromkeys(
+        (index, finding.frames[0] if finding.frames else 0)
+        for mean in summary.means
+        for index, finding in mean.members
+    )
+    items += [sources[index].coordinate(frame) for index, frame in points]
     items.append(content.text(codes.COMMENT, _summary_words(summary, sources)))
-    items.append(content.text(codes.COMMENT, _group_words(findings[:1], tested_on)))
-    warning = outside_words(findings[1:])
+    items.append(content.text(codes.COMMENT, _group_words(firsts[:1], tested_on, beats=False)))
+    warning = outside_words(firsts[1:])
     if warning:
         items.append(content.text(codes.COMMENT, warning))
     return content.container(codes.MEASUREMENT_GROUP, items)
+
+
+def _spread_items(mean: Mean) -> list[Item]:
+    """How far the values behind the ejection fraction lie apart, and how many they are."""
+    items = []
+    if mean.deviation is not None:
+        items.append(
+            content.number(
+                codes.EF_DEVIATION,
+                mean.deviation,
+                UNITS[mean.unit],
+                OUTPUTS["ef"].decimals,
+                [content.code(codes.DERIVATION, codes.STANDARD_DEVIATION, HAS_CONCEPT_MOD)],
+            )
+        )
+    name, unit = (
+        (codes.BEATS_AVERAGED, codes.BEATS)
+        if mean.of_beats
+        else (codes.CLIPS_AVERAGED, codes.CLIPS)
+    )
+    return [*items, content.number(name, len(mean.values), unit, 0)]
+
+
+def _mean_item(mean: Mean, summary: Summary) -> Item:
+    """TID 300: a mean over beats and clips, called so only where it is one."""
+    output = OUTPUTS[mean.output]
+    derivation = codes.MEAN if len(mean.values) > 1 else codes.ESTIMATED
+    return content.number(
+        output.name_of(summary.method, summary.evidence),
+        mean.value,
+        UNITS[mean.unit],
+        output.decimals,
+        [
+            *_method(summary.method),
+            content.code(codes.DERIVATION, derivation, HAS_CONCEPT_MOD),
+            *_bounds(mean.output, mean.low, mean.high, mean.unit),
+        ],
+    )
 
 
 def _group_head(
@@ -495,6 +524,16 @@ def _group_head(
         *([content.code(codes.FINDING_SITE, site, HAS_CONCEPT_MOD)] if site is not None else []),
         *_algorithm(pack, findings),
     ]
+
+
+def _explanation(capture: ObjectRef) -> Item:
+    """TID 1501 row 9d: the picture that shows what moved the values."""
+    return content.image(
+        codes.VISUAL_EXPLANATION,
+        capture.sop_class_uid,
+        capture.sop_instance_uid,
+        content.CONTAINS,
+    )
 
 
 def _algorithm(pack: PackRef, findings: Iterable[Finding]) -> list[Item]:
@@ -517,17 +556,19 @@ def _algorithm(pack: PackRef, findings: Iterable[Finding]) -> list[Item]:
 def _measurement(finding: Finding) -> Item:
     """TID 300: a number, how it came about, and its interval."""
     output = OUTPUTS[finding.output]
+    name = output.name_of(finding.method, finding.evidence)
     if finding.kind is Kind.SCORE:
-        return content.number(output.measured, _main(finding), codes.SCORE, output.decimals)
+        return content.number(name, _main(finding), codes.SCORE, output.decimals)
+    derivation = codes.MEAN if len(finding.per_beat) > 1 else codes.ESTIMATED
     return content.number(
-        output.name_of(finding.method),
+        name,
         _main(finding),
         UNITS[finding.unit],
         output.decimals,
         [
             *_method(finding.method),
-            content.code(codes.DERIVATION, codes.ESTIMATED, HAS_CONCEPT_MOD),
-            *_interval_bounds(finding),
+            content.code(codes.DERIVATION, derivation, HAS_CONCEPT_MOD),
+            *_bounds(finding.output, finding.low, finding.high, finding.unit),
         ],
     )
 
@@ -538,42 +579,52 @@ def _method(method: Method) -> list[Item]:
     return [content.code(codes.MEASUREMENT_METHOD, codes.METHODS[method], HAS_CONCEPT_MOD)]
 
 
-def _interval_bounds(finding: Finding) -> list[Item]:
+def _bounds(output: str, low: float | None, high: float | None, unit: str) -> list[Item]:
     """The interval as numbers below the value, in the value's own unit."""
-    output = OUTPUTS[finding.output]
     return [
         content.number(
-            name, bound, UNITS[finding.unit], output.decimals, relationship=HAS_PROPERTIES
+            name, bound, UNITS[unit], OUTPUTS[output].decimals, relationship=HAS_PROPERTIES
         )
-        for name, bound in (
-            (codes.INTERVAL_LOW, finding.low),
-            (codes.INTERVAL_HIGH, finding.high),
-        )
+        for name, bound in ((codes.INTERVAL_LOW, low), (codes.INTERVAL_HIGH, high))
         if bound is not None
     ]
 
 
+def _interval(output: str, low: float, high: float, unit: str) -> Item:
+    """The interval as words, since many viewers do not show what stands below a number."""
+    decimals = OUTPUTS[output].decimals
+    return content.text(
+        codes.INTERVAL,
+        f"{TASKS[output].title}: {low:.{decimals}f} to {high:.{decimals}f} {unit}",
+    )
+
+
 def _intervals(findings: Iterable[Finding]) -> list[Item]:
-    """The intervals as words, since many viewers do not show what stands below a number."""
     return [
-        content.text(
-            codes.INTERVAL,
-            f"{TASKS[finding.output].title}: {_rounded(finding, finding.low)} to "
-            f"{_rounded(finding, finding.high)} {finding.unit}",
-        )
+        _interval(finding.output, finding.low, finding.high, finding.unit)
         for finding in findings
         if finding.low is not None and finding.high is not None
     ]
 
 
 def _evaluations(findings: Iterable[Finding]) -> list[Item]:
-    """A score against its threshold, as a qualitative finding."""
+    """A score against its threshold, as a qualitative finding with its severity.
+
+    Where the network looked outside the sector, neither present nor absent may be said.
+    """
     items = []
     for finding in findings:
-        concept = OUTPUTS[finding.output].qualitative
-        if concept is not None and finding.score is not None and finding.threshold is not None:
-            present = finding.score >= finding.threshold
-            items.append(content.code(concept, codes.PRESENT if present else codes.ABSENT))
+        output = OUTPUTS[finding.output]
+        concept = output.finding_of(finding.evidence)
+        if concept is None or finding.score is None or finding.threshold is None:
+            continue
+        value = codes.PRESENT if finding.score >= finding.threshold else codes.ABSENT
+        if finding.looked_outside:
+            value = codes.INDETERMINATE
+        below = []
+        if output.severity is not None:
+            below.append(content.code(codes.SEVERITY, output.severity, HAS_CONCEPT_MOD))
+        items.append(content.with_children(content.code(concept, value), below))
     return items
 
 
@@ -603,24 +654,40 @@ def _view_words(view: ViewCall | None) -> str:
 
 
 def _summary_words(summary: Summary, sources: Sequence[_Source]) -> str:
-    names = ", ".join(sources[index].title for index, _ in summary.members)
+    ejection = summary.ejection
+    names = ", ".join(sources[index].title for index, _ in ejection.members)
     by = f"{summary.method} by {_pack_words(summary.pack)}"
-    if summary.deviation is None:
-        return f"From one clip ({names}), {by}."
+    clips = _counted(len(ejection.members), "clip")
+    if ejection.deviation is None:
+        beats = " one beat in" if ejection.of_beats else ""
+        return f"From{beats} one clip ({names}), {by}."
+    over = f"{_counted(len(ejection.values), 'beat')} in {clips}" if ejection.of_beats else clips
     return (
-        f"Mean of {len(summary.members)} clips ({names}), {by}; range {summary.lowest:.1f} to "
-        f"{summary.highest:.1f} %, standard deviation {summary.deviation:.1f} percentage points."
+        f"Mean of {over} ({names}), {by}; range {min(ejection.values):.1f} to "
+        f"{max(ejection.values):.1f} %, standard deviation {ejection.deviation:.1f} "
+        "percentage points."
     )
 
 
-def _group_words(findings: Sequence[Finding], tested_on: TestedOn) -> str:
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _group_words(findings: Sequence[Finding], tested_on: TestedOn, *, beats: bool = True) -> str:
     words = evidence_words(findings, tested_on)
     warning = outside_words(findings)
     if warning:
         words += f" {warning}"
     if any(finding.method is Method.REGRESSION for finding in findings):
         words += " Numbers were given directly by a network; nothing was traced."
-    for finding in findings:
+    without = [
+        _output_title(finding.output)
+        for finding in findings
+        if finding.kind is Kind.MEASUREMENT and (finding.low is None or finding.high is None)
+    ]
+    if without:
+        words += f" No interval is known of: {', '.join(without)}."
+    for finding in findings if beats else ():
         if len(finding.per_beat) > 1:
             each = ", ".join(_rounded(finding, value) for value in finding.per_beat)
             words += (
@@ -638,8 +705,8 @@ def _output_title(output: str) -> str:
     return TASKS[output].title if output in TASKS else output
 
 
-def _rounded(finding: Finding, value: float | None) -> str:
-    return "" if value is None else f"{value:.{OUTPUTS[finding.output].decimals}f}"
+def _rounded(finding: Finding, value: float) -> str:
+    return f"{value:.{OUTPUTS[finding.output].decimals}f}"
 
 
 def _main(finding: Finding) -> float:

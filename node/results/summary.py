@@ -13,32 +13,54 @@ from models.finding import Evidence, Finding, Method, PackRef
 from node.results.objects import ClipResult
 
 OUTPUT = "ef"
+VOLUMES = ("edv", "esv")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mean:
+    """One output over the clips that gave it, every heartbeat counted once.
+
+    ``values`` are what each beat gave, or each clip where beats were not told apart
+    (``of_beats``); ``value`` is their mean and ``deviation`` their standard deviation, None for a
+    single one. ``low`` and ``high`` are the means of the clips' 95 % intervals, None where a clip
+    has none: all clips show one heart to one model, whose error does not average out. ``members``
+    are the clips (as indices into what was given) with their findings.
+    """
+
+    output: str
+    unit: str
+    value: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+    of_beats: bool
+    members: tuple[tuple[int, Finding], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """One pack's ejection fraction, in percent, over the clips that it read.
+    """One pack's ejection fraction over the clips that it read, and the volumes beside it."""
 
-    ``deviation`` is the standard deviation over clips, None for a single one. ``members`` are
-    the clips (as indices into what was given) with their findings.
-    """
-
-    value: float
-    lowest: float
-    highest: float
-    deviation: float | None
+    ejection: Mean
+    volumes: tuple[Mean, ...]
     pack: PackRef
     method: Method
     evidence: Evidence
-    members: tuple[tuple[int, Finding], ...]
+
+    @property
+    def means(self) -> tuple[Mean, ...]:
+        """All of it, the ejection fraction first."""
+        return (self.ejection, *self.volumes)
 
 
 def summarise(clips: Sequence[ClipResult], findings: Sequence[Sequence[Finding]]) -> Summary | None:
-    """The mean over clips from the best source, or None where there is no sound one.
+    """The mean over beats and clips from the best source, or None where there is no sound one.
 
     Sources (a pack and its method) are never mixed. Evidence from patients goes before the
     simulator's, a tracing before a number without one, more clips before fewer. The clips of a
-    stress study are not averaged: rest and peak are different hearts.
+    stress study are not averaged: rest and peak are different hearts. Volumes are those of the
+    clips that the ejection fraction came from.
 
     Parameters
     ----------
@@ -53,20 +75,55 @@ def summarise(clips: Sequence[ClipResult], findings: Sequence[Sequence[Finding]]
     for index, of_clip in enumerate(findings):
         for finding in of_clip:
             if finding.output == OUTPUT and finding.value is not None:
-                key = (finding.pack, finding.method, finding.evidence)
-                sources[key].append((index, finding))
+                sources[_source(finding)].append((index, finding))
     if not sources:
         return None
-    (pack, method, evidence), members = min(sources.items(), key=lambda source: _rank(*source))
-    values = [finding.value for _, finding in members if finding.value is not None]
+    source, members = min(sources.items(), key=lambda item: _rank(*item))
+    pack, method, evidence = source
+    volumes = []
+    for output in VOLUMES:
+        beside = [
+            (index, finding)
+            for index in dict.fromkeys(index for index, _ in members)
+            for finding in findings[index]
+            if finding.output == output and finding.value is not None and _source(finding) == source
+        ]
+        if beside:
+            volumes.append(_mean(output, beside))
     return Summary(
-        value=statistics.fmean(values),
-        lowest=min(values),
-        highest=max(values),
-        deviation=statistics.stdev(values) if len(values) > 1 else None,
+        ejection=_mean(OUTPUT, members),
+        volumes=tuple(volumes),
         pack=pack,
         method=method,
         evidence=evidence,
+    )
+
+
+def _source(finding: Finding) -> tuple[PackRef, Method, Evidence]:
+    return finding.pack, finding.method, finding.evidence
+
+
+def _mean(output: str, members: Sequence[tuple[int, Finding]]) -> Mean:
+    of_beats = all(finding.per_beat for _, finding in members)
+    counts = [len(finding.per_beat) if of_beats else 1 for _, finding in members]
+    values: list[float] = []
+    for _, finding in members:
+        values += finding.per_beat if of_beats else (finding.value or 0.0,)
+
+    def weighted(numbers: Iterable[float | None]) -> float | None:
+        known = [number for number in numbers if number is not None]
+        return statistics.fmean(known, counts) if len(known) == len(counts) else None
+
+    value = weighted(finding.value for _, finding in members)
+    return Mean(
+        output=output,
+        unit=members[0][1].unit,
+        value=value if value is not None else statistics.fmean(values),
+        deviation=statistics.stdev(values) if len(values) > 1 else None,
+        low=weighted(finding.low for _, finding in members),
+        high=weighted(finding.high for _, finding in members),
+        values=tuple(values),
+        of_beats=of_beats,
         members=tuple(members),
     )
 

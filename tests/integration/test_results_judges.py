@@ -24,6 +24,7 @@ from tests.results_examples import (
     A4C,
     ECHONET,
     LV,
+    PERSON,
     SETTINGS,
     capture_of,
     network_findings,
@@ -120,7 +121,7 @@ def _reports() -> dict[str, EncodedObject]:
         ),
         "everything": study_report(
             [everything, *_every_view()[1:]],
-            settings=replace(SETTINGS, demographic_estimates=True, institution="Test Hospital"),
+            settings=replace(SETTINGS, demographic_estimates=PERSON, institution="Test Hospital"),
         ),
         "several-clips": study_report([_one_clip(), replace(_one_clip(), header=source_header(2))]),
         "words-only": study_report(_every_view()),

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from node.results import EncodedObject, check_object
 from tests.results_examples import (
+    PERSON,
     SETTINGS,
     person_findings,
     put_bytes,
@@ -96,7 +97,7 @@ def test_estimates_of_the_person_pass_without_demographic_codes() -> None:
     clip = study_clips()[0]
     made = study_report(
         [replace(clip, findings=(*clip.findings, *person_findings()))],
-        settings=replace(SETTINGS, demographic_estimates=True),
+        settings=replace(SETTINGS, demographic_estimates=PERSON),
     )
     assert check_object(made) == ()
     assert "PatientAge" not in read(made)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from pydicom.sr._cid_dict import cid_concepts
 from pydicom.sr._concepts_dict import concepts as pydicom_concepts
 
-from models.finding import Method
+from models.finding import Evidence, Method
 from models.tasks import TASKS
 from models.views import View
 from node.results import codes
@@ -44,6 +45,8 @@ def test_the_codes_outside_of_the_standards_tables_are_these() -> None:
         ("mL", "UCUM"),
         ("kg", "UCUM"),
         ("{score}", "UCUM"),
+        ("{beats}", "UCUM"),
+        ("{clips}", "UCUM"),
         ("55827005", "SCT"),
     }
 
@@ -79,6 +82,36 @@ def test_the_codes_of_a_method_are_only_for_values_that_were_so_computed() -> No
     ef = OUTPUTS["ef"]
     assert ef.name_of(Method.SINGLE_PLANE_DISCS).value == "79993-2"
     assert ef.name_of(Method.REGRESSION).value == "18043-0"
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_what_only_saw_the_simulator_has_a_name_that_says_so_and_no_public_code(
+    output: str,
+) -> None:
+    known = OUTPUTS[output]
+    names = [known.name_of(method, Evidence.SIMULATED) for method in Method]
+    found = known.finding_of(Evidence.SIMULATED)
+    assert (found is None) == (known.finding_of(Evidence.PATIENTS) is None)
+    for concept in (*names, *([found] if found is not None else [])):
+        assert concept.scheme == codes.PRIVATE_SCHEME
+        assert concept.meaning.startswith("SIMULATED ONLY: ")
+
+
+@pytest.mark.parametrize(
+    "concept",
+    [concept for concept in TABLE.values() if re.fullmatch(r"CID \d+", concept.source)],
+    ids=lambda c: f"{c.scheme}-{c.value}",
+)
+def test_a_code_stands_in_the_context_group_that_it_names(concept: Concept) -> None:
+    group = int(concept.source.removeprefix("CID "))
+    if concept.outside:
+        return
+    members = {
+        value
+        for keyword in cid_concepts[group][concept.scheme]
+        for value in pydicom_concepts[concept.scheme][keyword]
+    }
+    assert concept.value in members
 
 
 def test_no_estimate_of_the_person_bears_a_demographic_code() -> None:

@@ -14,7 +14,7 @@ from pydicom.uid import ComprehensiveSRStorage
 
 from models.finding import Evidence, Method
 from models.views import View, ViewCall
-from node.results import ClipResult, ObjectRef, ResultError, check_object
+from node.results import ClipResult, ObjectRef, ResultError, check_object, codes
 from node.results.header import PATIENT_ATTRIBUTES, STUDY_ATTRIBUTES
 from tests.results_examples import (
     A4C,
@@ -23,11 +23,13 @@ from tests.results_examples import (
     LV,
     SETTINGS,
     as_received,
+    capture_of,
     measurement,
     network_findings,
     person_findings,
     put_bytes,
     read,
+    score,
     source_header,
     study_clips,
     study_report,
@@ -91,7 +93,12 @@ def test_a_tracing_gives_numbers_by_the_method_of_discs(report: Dataset) -> None
     ] == [("79993-2", 58.2, "%"), ("79999-9", 102.4, "mL"), ("80004-5", 42.3, "mL")]
     for item in numbers:
         assert _coded(item, "Measurement Method") == ["Method of Disks, Single Plane"]
-        assert _coded(item, "Derivation") == ["Estimated"]
+    # Only the end-diastolic volume is a mean, of two beats.
+    assert [_coded(item, "Derivation") for item in numbers] == [
+        ["Estimated"],
+        ["Mean"],
+        ["Estimated"],
+    ]
     assert _coded(group, "Finding Site") == ["Left ventricle"]
 
 
@@ -122,7 +129,7 @@ def test_a_network_that_looked_outside_the_sector_is_told_beside_its_value_and_o
 
 def test_a_regression_claims_no_method(report: Dataset) -> None:
     group = _group_of(report, "Left ventricular function, series 1 image 1, by echonet")
-    assert _number(_named(group, "Left Ventricular Ejection Fraction by US")[0]) == 61.0
+    assert _number(_named(group, "SIMULATED ONLY: left ventricular ejection fraction")[0]) == 61.0
     assert _coded(group, "Measurement Method") == []
     assert "nothing was traced" in _texts(group, "Comment")[0]
 
@@ -145,11 +152,73 @@ def test_a_score_is_a_number_of_its_own_and_present_or_absent_by_its_threshold(
     report: Dataset,
 ) -> None:
     assert _coded(report, "Left ventricular hypertrophy") == ["Absent"]
-    assert _coded(report, "Markedly enlarged cardiac chamber") == ["Present"]
+    assert _coded(report, "SIMULATED ONLY: markedly enlarged left atrium") == ["Present"]
     lvh = _named(report, "Score for left ventricular hypertrophy")[0]
     assert _number(lvh) == 0.123
     assert lvh.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "{score}"
     assert "decision_threshold.lvh=0.5" in _texts(report, "Algorithm Parameters")
+
+
+def test_a_finding_tells_how_severe_it_would_be(report: Dataset) -> None:
+    (dilated,) = _named(report, "SIMULATED ONLY: markedly enlarged left atrium")
+    assert _coded(dilated, "Severity") == ["Severe"]
+    (thick,) = _named(report, "Left ventricular hypertrophy")
+    assert _coded(thick, "Severity") == []  # the model does not grade it
+
+
+def test_a_network_that_looked_outside_the_sector_calls_nothing_present_or_absent() -> None:
+    finding = score("lvh", 0.9, evidence=Evidence.PATIENTS, outside_share=0.7)
+    clip = ClipResult(header=source_header(1), view=A4C, findings=(finding,), packs=(ECHONET,))
+    encoded = study_report([clip])
+    assert check_object(encoded) == ()
+    assert _coded(read(encoded), "Left ventricular hypertrophy") == ["Indeterminate"]
+
+
+_EVERY = {
+    "ef": "%", "edv": "mL", "esv": "mL", "la_volume": "mL", "la_area": "cm2", "ra_length": "cm",
+    "age": "a", "weight": "kg", "height": "cm",
+}  # fmt: skip
+_SCORES = ("lvh", "la_dilation", "lead", "sex")
+
+
+def test_every_line_of_a_model_that_only_saw_the_simulator_says_so() -> None:
+    findings = [
+        measurement(
+            output, 50.0, unit, pack=ECHONET, evidence=Evidence.SIMULATED, method=Method.REGRESSION
+        )
+        for output, unit in _EVERY.items()
+    ] + [score(output, 0.7) for output in _SCORES]
+    clip = ClipResult(header=source_header(1), view=A4C, findings=tuple(findings), packs=(ECHONET,))
+    settings = replace(
+        SETTINGS, demographic_estimates=frozenset(("age", "sex", "weight", "height"))
+    )
+    encoded = study_report([clip], settings=settings)
+    assert check_object(encoded) == ()
+    report = read(encoded)
+    said = [
+        item
+        for group in _groups(report)
+        for item in group.ContentSequence
+        if item.ValueType == "NUM"
+        or (
+            item.ValueType == "CODE"
+            and item.ConceptNameCodeSequence[0].CodeValue != "121071"
+            and item.RelationshipType == "CONTAINS"
+        )
+    ]
+    # With the scores' three findings, and the summary's three means.
+    assert len(said) == len(_EVERY) + len(_SCORES) + 3 + 3
+    for item in said:
+        name = item.ConceptNameCodeSequence[0]
+        assert name.CodeMeaning.startswith("SIMULATED ONLY: ")
+        assert name.CodingSchemeDesignator == "99ECHOAI"
+    for group in _groups(report):
+        assert "FOR DEMONSTRATION: has only seen simulated clips" in " ".join(
+            _texts(group, "Comment")
+        )
+        assert _coded(group, "Finding Site") or _coded(group, "Finding") == [
+            "Model estimates of the person"
+        ]
 
 
 def test_a_group_names_its_algorithm_and_the_digest_of_its_weights(report: Dataset) -> None:
@@ -210,7 +279,7 @@ def test_no_group_has_more_than_five_measurements() -> None:
     groups = _groups(read(study_report([clip])))
     counts = [sum(item.ValueType == "NUM" for item in group.ContentSequence) for group in groups]
     assert max(counts) == 5
-    assert sum(counts) == 1 + 6 + 8  # the summary, the frame pack, the tracing pack twice
+    assert sum(counts) == 5 + 6 + 8  # the summary, the frame pack, the tracing pack twice
 
 
 def test_the_view_of_every_clip_is_told_in_codes_and_in_the_models_words(
@@ -270,18 +339,32 @@ def test_a_study_without_a_finding_has_a_report_of_words() -> None:
 
 def test_what_only_saw_the_simulator_stays_out_unless_it_is_let_in() -> None:
     made = read(study_report(settings=replace(SETTINGS, simulated_evidence=False)))
-    assert _named(made, "Left Ventricular Ejection Fraction by US") == []
+    assert _named(made, "SIMULATED ONLY: left ventricular ejection fraction") == []
+    assert "SIMULATED" not in str(made)
     assert "Ejection" not in _texts(made, "Clip")[0]
 
 
-def test_estimates_of_the_person_stay_out_unless_they_are_let_in() -> None:
+def test_estimates_of_the_person_stay_out_unless_they_are_let_in_by_name() -> None:
     clip = study_clips()[0]
     person = [replace(clip, findings=(*clip.findings, *person_findings()))]
+    assert _named(read(study_report(person)), "Model estimates of the person") == []
     assert _named(read(study_report(person)), "AI-estimated age") == []
-    allowed = read(study_report(person, settings=replace(SETTINGS, demographic_estimates=True)))
-    assert _number(_named(allowed, "AI-estimated age")[0]) == 61.2
-    assert _number(_named(allowed, "AI score for male sex")[0]) == 0.81
-    assert "PatientAge" not in allowed
+    allowed = study_report(
+        person, settings=replace(SETTINGS, demographic_estimates=frozenset(("age", "sex")))
+    )
+    assert check_object(allowed) == ()
+    made = read(allowed)
+    assert _number(_named(made, "AI-estimated age")[0]) == 61.2
+    assert _number(_named(made, "AI score for male sex")[0]) == 0.81
+    assert _named(made, "AI-estimated weight") == []
+    assert "PatientAge" not in made
+    codes_said = {
+        (each.CodeValue, each.CodingSchemeDesignator)
+        for item in _below(made)
+        for sequence in ("ConceptNameCodeSequence", "ConceptCodeSequence")
+        for each in item.get(sequence) or ()
+    }
+    assert not codes_said & codes.DEMOGRAPHIC_CODES
 
 
 @pytest.mark.parametrize(
@@ -347,6 +430,8 @@ def test_the_value_to_read_first_is_the_mean_over_clips() -> None:
     assert _coded(ef, "Derivation") == ["Mean"]
     assert "Mean of 3 clips" in _texts(summary, "Comment")[0]
     assert "range 50.0 to 59.0 %, standard deviation 4.6" in _texts(summary, "Comment")[0]
+    assert _number(_named(summary, "Standard deviation of the ejection fraction")[0]) == 4.6
+    assert _number(_named(summary, "Clips averaged")[0]) == 3
     assert sum(item.ValueType == "SCOORD" for item in summary.ContentSequence) == 3
 
 
@@ -356,7 +441,65 @@ def test_the_summary_comes_from_patients_evidence_before_the_simulators(
     summary = _summary(report)
     assert summary is not None
     assert _texts(summary, "Algorithm Name") == ["lv"]
-    assert _coded(summary, "Derivation") == ["Estimated"]  # one clip: no mean of anything
+    ef = _named(summary, "Left ventricular ejection fraction single plane 4C (MOD)")[0]
+    assert _coded(ef, "Derivation") == ["Estimated"]  # one clip and one beat: no mean of anything
+    assert _named(summary, "Standard deviation of the ejection fraction") == []
+
+
+def test_the_value_to_read_first_counts_every_beat_once_and_comes_with_spread_and_volumes() -> None:
+    clips = [
+        ClipResult(
+            header=source_header(number),
+            view=A4C,
+            findings=(
+                measurement("ef", 55.0, "%", low=40.0, high=70.0, per_beat=(53.0, 57.0)),
+                measurement("edv", 100.0 + number, "mL", low=80.0, high=120.0, frames=(2,)),
+                measurement("esv", 45.0, "mL", frames=(12,)),
+                # Another source's numbers stay out of the mean.
+                measurement("edv", 300.0, "mL", pack=ECHONET, method=Method.REGRESSION),
+            ),
+            capture=capture_of(source_header(number)).ref,
+            packs=(LV,),
+        )
+        for number in (1, 2)
+    ]
+    clips[1] = replace(
+        clips[1],
+        findings=(
+            measurement("ef", 61.0, "%", low=46.0, high=76.0, per_beat=(61.0,)),
+            *clips[1].findings[1:],
+        ),
+    )
+    encoded = study_report(clips)
+    assert check_object(encoded) == ()
+    summary = _summary(read(encoded))
+    assert summary is not None
+    numbers = [item for item in summary.ContentSequence if item.ValueType == "NUM"]
+    assert [(item.ConceptNameCodeSequence[0].CodeMeaning, _number(item)) for item in numbers] == [
+        ("Left ventricular ejection fraction single plane 4C (MOD)", 57.0),
+        ("Standard deviation of the ejection fraction", 4.0),
+        ("Beats averaged", 3.0),
+        ("Left ventricular end diastolic volume single plane 4C (MOD)", 101.5),
+        ("Left ventricular end systolic volume single plane 4C (MOD)", 45.0),
+    ]
+    assert _coded(numbers[0], "Derivation") == ["Mean"]
+    assert _coded(numbers[1], "Derivation") == ["Standard Deviation"]
+    low = _named(numbers[0], "Lower bound of 95 % prediction interval")[0]
+    assert _number(low) == 42.0  # the first clip's bound twice, once for each of its beats
+    assert _texts(summary, "Comment")[0].startswith("Mean of 3 beats in 2 clips")
+    assert "standard deviation 4.0 percentage points" in _texts(summary, "Comment")[0]
+    assert len(_named(summary, "Visual explanation")) == 2
+    frames = {
+        int(point.ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber)
+        for point in summary.ContentSequence
+        if point.ValueType == "SCOORD"
+    }
+    assert frames == {8, 3, 13}
+
+
+def test_a_measurement_without_an_interval_says_so(report: Dataset) -> None:
+    words = _texts(_group_of(report, LV_GROUP), "Comment")[0]
+    assert "No interval is known of: Left ventricular end-systolic volume." in words
 
 
 def test_evidence_counts_more_than_method() -> None:
