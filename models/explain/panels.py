@@ -17,11 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.explain.sheet import Painter, Shown, ShownMap, ShownTracing
+from models.explain.sheet import (
+    Curve,
+    FrameMark,
+    MarkKind,
+    Painter,
+    Shown,
+    ShownMap,
+    ShownTracing,
+)
 
 __all__ = [
     "MOST_FRAMES",
+    "Curve",
     "EncodedPicture",
+    "FrameMark",
+    "MarkKind",
     "Picture",
     "Shown",
     "ShownMap",
@@ -53,7 +64,8 @@ class Picture:
     ``frames`` are drawn when indexed, each (rows, columns, 3) RGB with even rows and columns.
     ``frame_times_ms`` is when each is shown, counted from the clip's first frame; ``source_frames``
     the zero-based frames of the clip that they show; ``poster_position`` the frame among them
-    that tells most.
+    that tells most; ``marks`` those worth looking at alone. ``curve`` is the cavity over time, and
+    ``tracing_box`` the left, top, width and height of the panel with the tracing.
     """
 
     frames: Frames = field(repr=False)
@@ -63,6 +75,9 @@ class Picture:
     source_frames: tuple[int, ...]
     title: str
     poster_position: int = 0
+    marks: tuple[FrameMark, ...] = ()
+    curve: Curve | None = None
+    tracing_box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +94,9 @@ class EncodedPicture:
     source_frames: tuple[int, ...]
     title: str
     poster_position: int = 0
+    marks: tuple[FrameMark, ...] = ()
+    curve: Curve | None = None
+    tracing_box: tuple[int, int, int, int] | None = None
 
     @property
     def raw_bytes(self) -> int:
@@ -112,6 +130,9 @@ def draw_clip(frames: NDArray[np.uint8], shown: Shown) -> Picture:
         source_frames=shown.source_frames[: len(frames)],
         title=painter.title,
         poster_position=painter.poster_position,
+        marks=painter.marks,
+        curve=painter.curve,
+        tracing_box=painter.tracing_box,
     )
 
 
@@ -125,6 +146,9 @@ def encode(picture: Picture) -> EncodedPicture:
         source_frames=picture.source_frames,
         title=picture.title,
         poster_position=picture.poster_position,
+        marks=picture.marks,
+        curve=picture.curve,
+        tracing_box=picture.tracing_box,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
@@ -90,6 +91,34 @@ class Shown:
     method: str = "SmoothGrad"
 
 
+class MarkKind(StrEnum):
+    """Why a frame of the picture is worth looking at alone (terms as in PS3.3 C.7.6.9)."""
+
+    END_DIASTOLE = "ENDDIASTOLE"  #: the cavity is largest
+    END_SYSTOLE = "ENDSYSTOLE"  #: the cavity is smallest
+    STRONGEST = "STRONGEST"  #: its own map is the strongest one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameMark:
+    """A frame worth looking at alone: its position in the picture, from 0."""
+
+    position: int
+    kind: MarkKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """The cavity over the clip: ``values`` in ``unit`` at ``times_ms`` from the first frame.
+
+    ``unit`` is "mL", or "%" of the largest area where no scale can be trusted.
+    """
+
+    times_ms: tuple[float, ...]
+    values: tuple[float, ...]
+    unit: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Box:
     left: int
@@ -130,6 +159,7 @@ class Painter:
         self._curve = _curve_of(shown.tracing)
         self.title = _title(shown)
         self.poster_position = self._telling()
+        self.marks = tuple(self._marks())
         self._sheet = self._draw_sheet()
         # A map and a tracing may stand for several frames that follow one another.
         self._overlay = lru_cache(maxsize=len(self._maps) + 1)(self._draw_overlay)
@@ -203,6 +233,43 @@ class Painter:
         if mapped:
             wanted = mapped[_nearest(wanted, mapped)]
         return _nearest(wanted, sources)
+
+    def _marks(self) -> Iterator[FrameMark]:
+        sources = self._shown.source_frames
+        tracing = self._shown.tracing
+        if tracing is not None:
+            for frames, kind in (
+                (tracing.ed_frames, MarkKind.END_DIASTOLE),
+                (tracing.es_frames, MarkKind.END_SYSTOLE),
+            ):
+                for frame in frames:
+                    yield FrameMark(position=_nearest(frame, sources), kind=kind)
+        if self._maps:
+            first = self._maps[0]
+            own = [at for at, frame in enumerate(first.frames) if frame in sources]
+            if own:
+                strongest = max(own, key=lambda at: float(first.maps[at].sum()))
+                position = _nearest(first.frames[strongest], sources)
+                yield FrameMark(position=position, kind=MarkKind.STRONGEST)
+
+    @property
+    def curve(self) -> Curve | None:
+        """The cavity over the frames that are shown, as it is drawn."""
+        shown = self._shown
+        if self._curve is None or shown.tracing is None:
+            return None
+        times = np.interp(shown.tracing.frames, shown.source_frames, shown.frame_times_ms)
+        return Curve(
+            times_ms=tuple(round(float(time), 3) for time in times),
+            values=tuple(round(float(value), 3) for value in self._curve),
+            unit="%" if shown.tracing.volumes_ml is None else "mL",
+        )
+
+    @property
+    def tracing_box(self) -> tuple[int, int, int, int] | None:
+        """Left, top, width and height of the panel with the tracing."""
+        box = self._tracing_box
+        return None if box is None else (box.left, box.top, box.width, box.height)
 
     # What never changes.
 

@@ -2,21 +2,31 @@
 
 PS3.3 A.8.5. Frames come as JPEG baseline 4:2:2 and go in as they are. Only pictures without
 identifying text come here (everything outside the sector is blanked before it is drawn), so
-Burned In Annotation is NO.
+Burned In Annotation is NO. An archive that refuses the class gets single frames of it instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import datetime
+from io import BytesIO
 from typing import Protocol
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
-from pydicom.uid import UID, JPEGBaseline8Bit, MultiFrameTrueColorSecondaryCaptureImageStorage
+from pydicom.uid import (
+    UID,
+    JPEGBaseline8Bit,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
+from models.explain.panels import Curve, FrameMark, MarkKind
 from models.finding import Finding, PackRef
 from node.results import codes
 from node.results.content import plain
@@ -24,11 +34,14 @@ from node.results.evidence import check_finding, evidence_words, withheld
 from node.results.header import add_equipment, add_times, concept_item, copy_patient_and_study
 from node.results.jpeg import read_jpeg_layout
 from node.results.objects import (
+    PRIVATE_CREATOR,
+    PRIVATE_GROUP,
     RESEARCH_WORDS,
     EncodedObject,
     ReportSettings,
     ResultError,
     content_uid,
+    derive_uid,
     encode,
     mark_as_own,
     reference,
@@ -40,6 +53,15 @@ _SAMPLES = 3
 _MAX_ST = 1024  # PS3.5 6.2
 # Frame times within this of each other are the same: carts round to whole microseconds.
 _EVEN_WITHIN_MS = 0.05
+# Elements of our private block, beside the mark of :mod:`node.results.objects`.
+_CURVE_TIMES, _CURVE_VALUES, _CURVE_UNIT, _TRACING_BOX = 0x02, 0x03, 0x04, 0x05
+_MARK_WORDS = {
+    MarkKind.END_DIASTOLE: "End diastole, the cavity is largest",
+    MarkKind.END_SYSTOLE: "End systole, the cavity is smallest",
+    MarkKind.STRONGEST: "Frame whose map is strongest",
+}
+MOST_SINGLE_FRAMES = 5
+"""So many single frames stand for a cine at most."""
 
 
 class EncodedPicture(Protocol):
@@ -68,6 +90,22 @@ class EncodedPicture(Protocol):
     @property
     def title(self) -> str:
         """What the picture shows, in words."""
+
+    @property
+    def poster_position(self) -> int:
+        """The frame of the picture that tells most."""
+
+    @property
+    def marks(self) -> Sequence[FrameMark]:
+        """The frames of the picture that are worth looking at alone."""
+
+    @property
+    def curve(self) -> Curve | None:
+        """The cavity over time, where it was traced."""
+
+    @property
+    def tracing_box(self) -> tuple[int, int, int, int] | None:
+        """Left, top, width and height of the panel with the tracing."""
 
 
 def build_capture(
@@ -129,8 +167,119 @@ def build_capture(
     _add_pixels(dataset, header, picture)
     mark_as_own(dataset, "SC")
     dataset.SOPInstanceUID = _instance_uid(dataset, shown)
+    # After the UID: they are drawn too, and what is drawn may differ in a last bit.
+    _add_frame_pointers(dataset, picture)
+    _add_drawn(dataset, picture)
     add_times(dataset, header, created_at)
     return encode(dataset, JPEGBaseline8Bit)
+
+
+def single_frames(capture: bytes, *, most: int = MOST_SINGLE_FRAMES) -> tuple[EncodedObject, ...]:
+    """The frames of a cine that tell most, as Secondary Captures of one frame each.
+
+    For archives that refuse the multi-frame class (PS3.3 A.8.1): end diastole and end systole of
+    the beat that tells most, the frame with the strongest map, then other beats, in the order of
+    the clip. Nothing is decoded or drawn again.
+
+    Parameters
+    ----------
+    capture
+        The Part-10 file that :func:`build_capture` made.
+    most
+        How many frames at most, 1 or more.
+
+    Returns
+    -------
+    tuple of EncodedObject
+        JPEG Baseline, in the cine's series. The same bytes and UIDs whenever the same cine is
+        given. Their instance numbers are a hundred times the cine's, plus 1, 2 and so on.
+
+    Raises
+    ------
+    ResultError
+        If the bytes are no multi-frame capture.
+    """
+    try:
+        cine = dcmread(BytesIO(capture))
+    except (InvalidDicomError, EOFError, ValueError) as error:
+        raise ResultError(f"a capture cannot be read back: {error}") from error
+    if cine.get("SOPClassUID") != MultiFrameTrueColorSecondaryCaptureImageStorage:
+        raise ResultError(f"{cine.get('SOPClassUID')} is no multi-frame true-colour capture")
+    chosen = _telling_frames(cine, most)
+    return tuple(_single_frame(cine, number, place) for place, number in enumerate(chosen, start=1))
+
+
+def _telling_frames(cine: Dataset, most: int) -> list[int]:
+    """The numbers, from 1, of the frames to keep."""
+    poster = int(cine.get("RepresentativeFrameNumber") or 1)
+    marks = list(zip(*_marks_of(cine), strict=True))
+
+    def nearest(kind: MarkKind) -> list[int]:
+        numbers = [number for number, of_kind in marks if of_kind == kind]
+        # Of two as near the later one: the systole that follows the diastole.
+        return sorted(numbers, key=lambda number: (abs(number - poster), number < poster))
+
+    kinds = [nearest(kind) for kind in MarkKind]
+    first = [numbers[0] for numbers in kinds if numbers]
+    others = [number for numbers in kinds for number in numbers[1:]]
+    wanted = dict.fromkeys((*first, *others)) or {poster: None}
+    return sorted(list(wanted)[: max(1, most)])
+
+
+def _marks_of(cine: Dataset) -> tuple[list[int], list[str]]:
+    numbers = [int(str(number)) for number in _values(cine, "FrameNumbersOfInterest")]
+    return numbers, [str(kind) for kind in _values(cine, "FrameOfInterestType")]
+
+
+_OF_A_CINE = (
+    "NumberOfFrames",
+    "FrameIncrementPointer",
+    "FrameTime",
+    "FrameTimeVector",
+    "CineRate",
+    "RecommendedDisplayFrameRate",
+    "RepresentativeFrameNumber",
+    "FrameNumbersOfInterest",
+    "FrameOfInterestDescription",
+    "FrameOfInterestType",
+)
+# Written anew: an element that two data sets share changes in both.
+_OF_ONE_OBJECT = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "InstanceNumber",
+    "DerivationDescription",
+    "SourceImageSequence",
+    "LossyImageCompressionRatio",
+    "PixelData",
+)
+
+
+def _single_frame(cine: Dataset, number: int, place: int) -> EncodedObject:
+    count = int(cine.NumberOfFrames)
+    frame = get_frame(cine.PixelData, number - 1, number_of_frames=count)
+    left_out = {Tag(keyword) for keyword in (*_OF_A_CINE, *_OF_ONE_OBJECT)}
+    single = Dataset()  # raw items: what was copied from the source is not decoded
+    single.update({tag: cine.get_item(tag) for tag in cine.keys() if tag not in left_out})  # noqa: SIM118
+    single.SOPClassUID = SecondaryCaptureImageStorage
+    single.SOPInstanceUID = derive_uid("single frame", str(cine.SOPInstanceUID), str(number))
+    single.InstanceNumber = int(cine.InstanceNumber) * 100 + place
+    kinds = [kind for at, kind in zip(*_marks_of(cine), strict=True) if at == number]
+    what = "; ".join(_MARK_WORDS[MarkKind(kind)] for kind in kinds) or "the frame that tells most"
+    words = f"Frame {number} of {count}: {what}. {cine.get('DerivationDescription') or ''}"
+    single.DerivationDescription = words[:_MAX_ST].strip()
+    source = deepcopy(cine.SourceImageSequence[0])
+    shown = [int(str(each)) for each in _values(source, "ReferencedFrameNumber")]
+    if len(shown) == count:
+        source.ReferencedFrameNumber = shown[number - 1]
+    single.SourceImageSequence = [source]
+    ratios = _values(cine, "LossyImageCompressionRatio")[:-1]
+    raw = int(cine.Rows) * int(cine.Columns) * _SAMPLES
+    single.LossyImageCompressionRatio = [*ratios, round(raw / len(frame), 3)]
+    single.PixelData = encapsulate([frame], has_bot=True)
+    single["PixelData"].VR = "OB"
+    single["PixelData"].is_undefined_length = True
+    return encode(single, JPEGBaseline8Bit)
 
 
 def _check_picture(picture: EncodedPicture) -> None:
@@ -193,6 +342,30 @@ def _add_cine(dataset: Dataset, picture: EncodedPicture) -> None:
     rate = max(1, round(1000.0 / frame_time))
     dataset.CineRate = rate
     dataset.RecommendedDisplayFrameRate = rate
+
+
+def _add_frame_pointers(dataset: Dataset, picture: EncodedPicture) -> None:
+    """Which frames to look at alone (PS3.3 C.7.6.9). A single frame has no others."""
+    count = len(picture.jpeg_frames)
+    if count == 1:
+        return
+    dataset.RepresentativeFrameNumber = picture.poster_position + 1
+    marks = sorted(picture.marks, key=lambda mark: (mark.position, mark.kind))
+    if marks:
+        dataset.FrameNumbersOfInterest = [mark.position + 1 for mark in marks]
+        dataset.FrameOfInterestDescription = [_MARK_WORDS[mark.kind] for mark in marks]
+        dataset.FrameOfInterestType = [mark.kind.value for mark in marks]
+
+
+def _add_drawn(dataset: Dataset, picture: EncodedPicture) -> None:
+    """The curve and the place of the tracing, so that a page can show them without a model."""
+    block = dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)
+    if picture.curve is not None:
+        block.add_new(_CURVE_TIMES, "FD", list(picture.curve.times_ms))
+        block.add_new(_CURVE_VALUES, "FD", list(picture.curve.values))
+        block.add_new(_CURVE_UNIT, "SH", picture.curve.unit)
+    if picture.tracing_box is not None:
+        block.add_new(_TRACING_BOX, "US", list(picture.tracing_box))
 
 
 def _add_pixels(dataset: Dataset, header: Dataset, picture: EncodedPicture) -> None:
