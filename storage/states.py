@@ -43,6 +43,7 @@ class DeliveryState(StrEnum):
     WAITING = "waiting"  #: to be sent when its time has come
     SENDING = "sending"  #: taken by a sender
     DELIVERED = "delivered"  #: the destination has said so
+    REPLACED = "replaced"  #: the destination does not take its class and gets others instead
     FAILED = "failed"  #: given up; the last answer says why
 
 
@@ -58,6 +59,7 @@ class ResultKind(StrEnum):
 
     SR = "sr"  #: a Structured Report
     SC = "sc"  #: a secondary capture
+    TEXT = "text"  #: a Structured Report of words: the same for a reader without an SR viewer
 
 
 class EventKind(StrEnum):
@@ -85,6 +87,7 @@ class EventKind(StrEnum):
     DELIVERED = "delivered"
     DELIVERY_AGAIN = "delivery-again"
     DELIVERY_FAILED = "delivery-failed"
+    SENT_INSTEAD = "sent-instead"
     RESULT_QUARANTINED = "result-quarantined"  #: our own object had a fault and is not sent
 
 

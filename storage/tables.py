@@ -278,6 +278,8 @@ class Result(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
     current: Mapped[bool] = mapped_column(default=True)  #: no later revision replaced it
+    stands_for: Mapped[str | None] = mapped_column(_UID)  #: SOP instance UID of another result,
+    # in whose place it goes to destinations that do not take that one's class
 
     study: Mapped[Study] = relationship(back_populates="results")
     deliveries: Mapped[list[Delivery]] = relationship(
@@ -308,6 +310,20 @@ class Delivery(Base):
         UniqueConstraint("result_id", "destination"),
         Index("ix_delivery_due", "state", "next_attempt_at"),
     )
+
+
+class RefusedClass(Base):
+    """A destination that does not take objects of a class, and when it last said so."""
+
+    __tablename__ = "refused_class"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    destination: Mapped[str] = mapped_column(String(64))
+    sop_class_uid: Mapped[str] = mapped_column(_UID)
+    refused_at: Mapped[datetime]
+    answer: Mapped[str] = mapped_column(Text)  #: the destination's own words
+
+    __table_args__ = (UniqueConstraint("destination", "sop_class_uid"),)
 
 
 class TimelineEvent(Base):

@@ -7,10 +7,16 @@ What an operator asks for in vain raises :class:`CatalogError` with one line for
 
 For the queue: ``claim_next`` -> ``record_view`` / ``record_analysis`` / ``refuse_recording`` /
 ``record_failure``. For the outbox: ``claim_due_deliveries`` -> ``record_delivered`` /
-``record_delivery_retry`` / ``record_delivery_failed``. At a start, before the first claim:
-``requeue_interrupted``, ``requeue_interrupted_deliveries``, and ``studies_in_reporting``.
+``record_delivery_retry`` / ``record_delivery_failed`` / ``send_instead`` / ``put_back_deliveries``.
+At a start, before the first claim: ``requeue_interrupted``, ``requeue_interrupted_deliveries``,
+and ``studies_in_reporting``.
 """
 
+from storage.catalog._destinations import (
+    forget_refused_classes,
+    note_refused_class,
+    refused_classes,
+)
 from storage.catalog._intake import (
     add_instance,
     begin_analysis,
@@ -43,10 +49,14 @@ from storage.catalog._operator import (
 from storage.catalog._outbox import (
     claim_due_deliveries,
     deliveries_of,
+    original_of,
+    put_back_deliveries,
     record_delivered,
     record_delivery_failed,
     record_delivery_retry,
     requeue_interrupted_deliveries,
+    send_instead,
+    sent_instead,
 )
 from storage.catalog._quarantine import (
     add_quarantined,
@@ -82,6 +92,7 @@ from storage.catalog._records import (
     QueueStatus,
     RecordingRecord,
     RefusalRecord,
+    RefusedClassRecord,
     ReportableStudy,
     ResultRecord,
     StudyDetail,
@@ -133,6 +144,7 @@ __all__ = [
     "RecordingRecord",
     "RecordingState",
     "RefusalRecord",
+    "RefusedClassRecord",
     "ReportableStudy",
     "ResultKind",
     "ResultRecord",
@@ -158,13 +170,17 @@ __all__ = [
     "find_instance",
     "find_study",
     "forget_node",
+    "forget_refused_classes",
     "get_quarantined",
     "hold",
     "ignore_study",
     "list_quarantined",
     "list_studies",
+    "note_refused_class",
     "note_released",
+    "original_of",
     "put_back",
+    "put_back_deliveries",
     "quarantine_result",
     "queue_status",
     "read_nodes",
@@ -176,6 +192,7 @@ __all__ = [
     "record_view",
     "recordings_of",
     "refuse_recording",
+    "refused_classes",
     "release",
     "remove_quarantined",
     "requeue_interrupted",
@@ -183,6 +200,8 @@ __all__ = [
     "resend",
     "results_of",
     "retry",
+    "send_instead",
+    "sent_instead",
     "studies_in_reporting",
     "studies_to_complete",
     "studies_to_report",

@@ -205,14 +205,16 @@ def resend(
     """
     now = now or utc_now()
     study = _not_held(session, study_instance_uid)
-    results = [result for result in study.results if result.current]
+    # What went in place of a result follows from that one, should it be refused again.
+    results = [row for row in study.results if row.current and row.stands_for is None]
     if not results:
         raise CatalogError(
             f"study {study_instance_uid} is {study.state} and has no results to send"
         )
     if destination is not None and destination in destinations:
         for result in results:
-            if all(delivery.destination != destination for delivery in result.deliveries):
+            wanted = result.kind is not ResultKind.TEXT  # that one is for who asked for it
+            if wanted and all(item.destination != destination for item in result.deliveries):
                 result.deliveries.append(new_delivery(destination, now))
     chosen = [
         delivery

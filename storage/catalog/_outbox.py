@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from storage.catalog._moves import CatalogError, add_event, delivery_by_id, utc_now
-from storage.catalog._records import DeliveryRecord, DueDelivery
-from storage.catalog._results import settle_deliveries
+from storage.catalog._moves import CatalogError, add_event, counted, delivery_by_id, utc_now
+from storage.catalog._records import DeliveryRecord, DueDelivery, NewResult, ResultRecord
+from storage.catalog._results import (
+    add_stand_in,
+    new_delivery,
+    requeue_delivery,
+    settle_deliveries,
+)
 from storage.catalog._rows import delivery_record, result_record
 from storage.states import DeliveryState, EventKind, StudyState
 from storage.tables import Delivery, Result, Study
@@ -113,6 +119,98 @@ def record_delivery_failed(
     settle_deliveries(session, delivery.result.study, now)
 
 
+def put_back_deliveries(
+    session: Session, delivery_ids: Sequence[int], now: datetime | None = None
+) -> None:
+    """Give back deliveries that were taken and not tried: due at once, and no attempt counted."""
+    now = now or utc_now()
+    for delivery_id in delivery_ids:
+        delivery = _being_sent(session, delivery_id)
+        delivery.state = DeliveryState.WAITING
+        delivery.attempts -= 1
+        delivery.next_attempt_at = now
+    session.flush()
+
+
+def send_instead(
+    session: Session,
+    delivery_id: int,
+    results: Sequence[NewResult],
+    reason: str,
+    now: datetime | None = None,
+) -> None:
+    """Send a destination other objects in place of one whose class it does not take.
+
+    The delivery is REPLACED, and each of ``results`` has one of its own, due at once. A result
+    whose SOP instance UID is there already stays as it was first kept; the very result that
+    another one stood for may be among them, where the destination takes it now.
+
+    Raises
+    ------
+    CatalogError
+        If the delivery is not being sent, or nothing is given in its place.
+    """
+    now = now or utc_now()
+    delivery = _being_sent(session, delivery_id)
+    if not results:
+        raise CatalogError(f"delivery {delivery_id}: there is nothing to send in its place")
+    refused = delivery.result
+    original = _original(session, refused)
+    delivery.state = DeliveryState.REPLACED
+    rows = [add_stand_in(original, new, now) for new in results]
+    for row in rows:
+        there = next((d for d in row.deliveries if d.destination == delivery.destination), None)
+        if there is None:
+            row.deliveries.append(new_delivery(delivery.destination, now))
+        elif there.state not in (DeliveryState.WAITING, DeliveryState.SENDING):
+            requeue_delivery(there, now)
+    add_event(
+        session,
+        refused.study_id,
+        EventKind.SENT_INSTEAD,
+        f"{delivery.destination} gets the {refused.kind.upper()} in another form, as "
+        f"{counted(len(rows), 'object', 'objects')}: {reason}",
+        at=now,
+        details={
+            "destination": delivery.destination,
+            "sop_instance_uid": refused.sop_instance_uid,
+            "instead": [row.sop_instance_uid for row in rows],
+        },
+    )
+    session.flush()
+
+
+def sent_instead(
+    session: Session, study_id: int, destination: str
+) -> Mapping[str, tuple[ResultRecord, ...]]:
+    """What a destination has, or is to have, in place of results of a study, by their UIDs."""
+    deliveries = session.scalars(
+        select(Delivery)
+        .join(Delivery.result)
+        .where(Result.study_id == study_id, Delivery.destination == destination)
+        .order_by(Delivery.result_id)
+    ).all()
+    replaced = {
+        delivery.result.sop_instance_uid
+        for delivery in deliveries
+        if delivery.state is DeliveryState.REPLACED
+    }
+    instead: dict[str, tuple[ResultRecord, ...]] = {}
+    for delivery in deliveries:
+        of = delivery.result.stands_for
+        if of in replaced and delivery.state is not DeliveryState.REPLACED:
+            instead[of] = (*instead.get(of, ()), result_record(delivery.result))
+    return instead
+
+
+def original_of(session: Session, result_id: int) -> ResultRecord:
+    """Return the result that one stands for; the result itself where it stands for none."""
+    result = session.get(Result, result_id)
+    if result is None:
+        raise CatalogError(f"no result with row {result_id}")
+    return result_record(_original(session, result))
+
+
 def requeue_interrupted_deliveries(session: Session, *, now: datetime | None = None) -> int:
     """Put back what was being sent when the node last stopped. Call once, before any claim.
 
@@ -147,6 +245,13 @@ def deliveries_of(session: Session, study_id: int) -> tuple[DeliveryRecord, ...]
         .order_by(Delivery.id)
     )
     return tuple(delivery_record(delivery) for delivery in deliveries)
+
+
+def _original(session: Session, result: Result) -> Result:
+    if result.stands_for is None:
+        return result
+    found = session.scalar(select(Result).where(Result.sop_instance_uid == result.stands_for))
+    return found or result
 
 
 def _being_sent(session: Session, delivery_id: int) -> Delivery:

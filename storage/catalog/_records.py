@@ -183,7 +183,10 @@ class PackRunRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewResult:
-    """A result whose bytes are in the file store and which is now to be sent."""
+    """A result whose bytes are in the file store and which is now to be sent.
+
+    ``destinations`` are the names of those that are to have it, None for every one.
+    """
 
     kind: ResultKind
     sop_class_uid: str
@@ -194,6 +197,7 @@ class NewResult:
     sha256: str
     size_bytes: int
     recording_id: int | None = None
+    destinations: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,7 +233,11 @@ class RecordingRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultRecord:
-    """A result that is kept; ``revision`` is the study's for which it was first made."""
+    """A result that is kept; ``revision`` is the study's for which it was first made.
+
+    ``stands_for`` is the SOP instance UID of the result in whose place it goes to destinations
+    that do not take that one's class.
+    """
 
     id: int
     study_id: int
@@ -245,6 +253,17 @@ class ResultRecord:
     size_bytes: int
     created_at: datetime
     current: bool
+    stands_for: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedClassRecord:
+    """A class that a destination did not take, when it said so, and in which words."""
+
+    destination: str
+    sop_class_uid: str
+    refused_at: datetime
+    answer: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

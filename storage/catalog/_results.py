@@ -159,6 +159,8 @@ def add_results(
     deliveries that it has. Results that this revision does not name are no longer current. The
     same call twice does nothing the second time. Returns the results in the order given.
 
+    What went somewhere in place of a named result stays current with it.
+
     Raises
     ------
     RevisionSupersededError
@@ -177,11 +179,17 @@ def add_results(
             "it takes no results"
         )
     named = [rows.get(new.sop_instance_uid) or _add(study, new, now) for new in results]
+    uids = {row.sop_instance_uid for row in named}
     for row in rows.values():
-        row.current = False
-    for row in named:
+        row.current = row.stands_for in uids
+        if row.current:
+            _queue(row, [item.destination for item in row.deliveries], now)
+    for row, new in zip(named, results, strict=True):
         row.current = True
-        _queue(row, destinations, now)
+        wanted = [
+            name for name in destinations if new.destinations is None or name in new.destinations
+        ]
+        _queue(row, wanted, now)
     _announce(session, study, named, destinations, now)
     session.flush()
     settle_deliveries(session, study, now)
@@ -192,7 +200,12 @@ def current_report(session: Session, study_id: int) -> ResultRecord | None:
     """Return the study's newest Structured Report, which a next one names its predecessor."""
     result = session.scalar(
         select(Result)
-        .where(Result.study_id == study_id, Result.kind == ResultKind.SR, Result.current.is_(True))
+        .where(
+            Result.study_id == study_id,
+            Result.kind == ResultKind.SR,
+            Result.current.is_(True),
+            Result.stands_for.is_(None),
+        )
         .order_by(Result.revision.desc(), Result.id.desc())
         .limit(1)
     )
@@ -282,14 +295,30 @@ def _add(study: Study, new: NewResult, now: datetime, *, current: bool = True) -
     return result
 
 
+def add_stand_in(original: Result, new: NewResult, now: datetime) -> Result:
+    """Keep a result that goes to a destination in place of another; it has that one's revision."""
+    there = next(
+        (row for row in original.study.results if row.sop_instance_uid == new.sop_instance_uid),
+        None,
+    )
+    if there is not None:
+        return there
+    result = _add(original.study, new, now, current=original.current)
+    result.revision = original.revision
+    result.recording_id = original.recording_id
+    result.stands_for = original.sop_instance_uid
+    return result
+
+
 def _queue(result: Result, destinations: Sequence[str], now: datetime) -> None:
-    there = {delivery.destination: delivery for delivery in result.deliveries}
-    for destination in destinations:
-        delivery = there.get(destination)
-        if delivery is None:
-            result.deliveries.append(new_delivery(destination, now))
-        elif delivery.state is DeliveryState.FAILED:
+    """Have a result sent where it was not yet, and again where that failed."""
+    for delivery in result.deliveries:
+        if delivery.state is DeliveryState.FAILED and delivery.destination in destinations:
             requeue_delivery(delivery, now)
+    there = {delivery.destination for delivery in result.deliveries}
+    result.deliveries.extend(
+        new_delivery(destination, now) for destination in destinations if destination not in there
+    )
 
 
 def new_delivery(destination: str, now: datetime) -> Delivery:

@@ -176,6 +176,7 @@ def result_record(result: Result) -> ResultRecord:
         size_bytes=result.size_bytes,
         created_at=result.created_at,
         current=result.current,
+        stands_for=result.stands_for,
     )
 
 

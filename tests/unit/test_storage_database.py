@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from storage import catalog
 from storage import database as database_module
-from storage.catalog import InstanceExistsError
+from storage.catalog import InstanceExistsError, ResultKind
 from storage.database import (
     Database,
     DatabaseError,
@@ -33,7 +33,16 @@ from storage.database import (
     open_database,
 )
 from storage.tables import Base, Instance, Recording, Study, TimelineEvent
-from tests.unit.storage_steps import STUDY, clip, complete, detail, receive, until_delivering
+from tests.unit.storage_steps import (
+    STUDY,
+    clip,
+    complete,
+    detail,
+    later,
+    receive,
+    result,
+    until_delivering,
+)
 
 
 def pragma(opened: Database, name: str) -> object:
@@ -203,6 +212,33 @@ def test_findings_from_before_the_share_outside_stay_both_ways(
     (after,) = detail(again).recordings[0].findings
     again.close()
     assert after == replace(before, outside_share=None)
+
+
+def test_what_was_sent_instead_is_no_result_of_an_earlier_version_both_ways(
+    database: Database, database_url: str
+) -> None:
+    until_delivering(database)
+    frame = result("frame", ResultKind.SC)
+    with database.write() as session:
+        (due,) = catalog.claim_due_deliveries(session, later(50))
+        catalog.send_instead(session, due.delivery_id, [frame], "no such class", later(50))
+        catalog.note_refused_class(session, "pacs", "1.2.3", "not supported", later(50))
+    database.close()
+    migrate(database_url, "0003")
+    with create_engine(database_url, poolclass=NullPool).connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("result")}
+        assert connection.execute(text("SELECT kind FROM result")).scalars().all() == ["sr"]
+        assert connection.execute(text("SELECT state FROM delivery")).scalars().all() == ["failed"]
+    assert "stands_for" not in columns
+    assert "refused_class" not in tables(database_url)
+    migrate(database_url)
+    again = open_database(database_url)
+    shown = detail(again)
+    with again.read() as session:
+        assert catalog.refused_classes(session) == ()
+    again.close()
+    assert [made.stands_for for made in shown.results] == [None]
+    assert [item.state for item in shown.deliveries] == [catalog.DeliveryState.FAILED]
 
 
 def test_migrating_again_keeps_every_row(database: Database, database_url: str) -> None:

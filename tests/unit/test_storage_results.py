@@ -347,3 +347,202 @@ def test_deliveries_of_the_first_revision_still_go_while_the_second_is_in_the_ma
     receive(database, clip(2, received_at=later(100)))
     assert deliver(database, at=101) == 1
     assert detail(database).study.state is StudyState.RECEIVING
+
+
+# What goes to a destination in place of a result that it does not take.
+
+SINGLE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+def take(database: Database, destination: str = "pacs", at: float = 50) -> list[str]:
+    """Take what is due to a destination; returns the UIDs, in order."""
+    with database.write() as session:
+        due = catalog.claim_due_deliveries(session, later(at), destination=destination, limit=100)
+    return [delivery.result.sop_instance_uid for delivery in due]
+
+
+def delivery_id(database: Database, uid: str, destination: str = "pacs") -> int:
+    (found,) = [
+        item.id
+        for item in detail(database).deliveries
+        if (item.sop_instance_uid, item.destination) == (uid, destination)
+    ]
+    return found
+
+
+def instead(
+    database: Database, of: catalog.NewResult, *results: catalog.NewResult, to: str = "pacs"
+) -> None:
+    with database.write() as session:
+        catalog.send_instead(
+            session,
+            delivery_id(database, of.sop_instance_uid, to),
+            results,
+            "it takes no such class",
+            later(51),
+        )
+
+
+def states(database: Database, destination: str = "pacs") -> dict[str, DeliveryState]:
+    return {
+        item.sop_instance_uid: item.state
+        for item in detail(database).deliveries
+        if item.destination == destination
+    }
+
+
+FRAMES = tuple(result(f"frame {n}", ResultKind.SC, sop_class_uid=SINGLE) for n in (1, 2))
+
+
+def until_refused(database: Database) -> None:
+    """The archive `pacs` does not take the cine and is to get two frames; `other` has all."""
+    receive(database, clip(1))
+    complete(database)
+    name_views(database)
+    analyse(database)
+    report(database, SC, SR, destinations=("pacs", "other"))
+    assert take(database) == [SC.sop_instance_uid, SR.sop_instance_uid]
+    instead(database, SC, *FRAMES)
+    with database.write() as session:
+        catalog.put_back_deliveries(
+            session, [delivery_id(database, SR.sop_instance_uid)], later(51)
+        )
+
+
+def test_what_is_sent_instead_goes_to_that_destination_only(database: Database) -> None:
+    until_refused(database)
+    assert states(database) == {
+        SC.sop_instance_uid: DeliveryState.REPLACED,
+        SR.sop_instance_uid: DeliveryState.WAITING,
+        FRAMES[0].sop_instance_uid: DeliveryState.WAITING,
+        FRAMES[1].sop_instance_uid: DeliveryState.WAITING,
+    }
+    assert set(states(database, "other")) == {SC.sop_instance_uid, SR.sop_instance_uid}
+    shown = detail(database)
+    frames = [made for made in shown.results if made.stands_for is not None]
+    assert [made.stands_for for made in frames] == [SC.sop_instance_uid] * 2
+    assert all(made.current and made.revision == 1 for made in frames)
+    assert "sent-instead" in kinds(database)
+    with database.read() as session:
+        had = catalog.sent_instead(session, shown.study.id, "pacs")
+        assert catalog.sent_instead(session, shown.study.id, "other") == {}
+        assert catalog.original_of(session, frames[0].id).sop_instance_uid == SC.sop_instance_uid
+    assert {uid: [made.sop_instance_uid for made in made_of] for uid, made_of in had.items()} == {
+        SC.sop_instance_uid: [frame.sop_instance_uid for frame in FRAMES]
+    }
+
+
+def test_what_was_put_back_is_due_at_once_with_no_attempt_counted(database: Database) -> None:
+    until_refused(database)
+    (put_back,) = [d for d in detail(database).deliveries if d.kind is ResultKind.SR][:1]
+    assert put_back.attempts == 0
+    assert take(database, at=51)[0] == SR.sop_instance_uid
+
+
+def test_a_study_is_done_when_a_destination_has_what_it_gets_instead(database: Database) -> None:
+    until_refused(database)
+    deliver(database, at=52)
+    assert states(database)[SC.sop_instance_uid] is DeliveryState.REPLACED
+    assert detail(database).study.state is StudyState.DONE
+
+
+def test_nothing_cannot_be_sent_instead(database: Database) -> None:
+    until_delivering(database)
+    take(database)
+    with pytest.raises(CatalogError, match="nothing to send in its place"):
+        instead(database, SR)
+
+
+def test_an_operator_who_sends_again_sends_the_result_itself_and_what_stands_for_it_follows(
+    database: Database,
+) -> None:
+    until_refused(database)
+    deliver(database, at=52)
+    with database.write() as session:
+        assert catalog.resend(session, STUDY, "pacs", now=later(60)) == 2
+    assert take(database, at=60) == [SC.sop_instance_uid, SR.sop_instance_uid]
+    instead(database, SC, *FRAMES)  # refused again
+    assert states(database)[FRAMES[0].sop_instance_uid] is DeliveryState.WAITING
+    assert len([made for made in detail(database).results if made.stands_for]) == 2
+
+
+def test_the_result_itself_may_come_back_in_place_of_what_stood_for_it(
+    database: Database,
+) -> None:
+    until_refused(database)
+    take(database, at=52)
+    instead(database, FRAMES[0], SC)
+    assert states(database)[SC.sop_instance_uid] is DeliveryState.WAITING
+    assert states(database)[FRAMES[0].sop_instance_uid] is DeliveryState.REPLACED
+    with database.read() as session:
+        assert catalog.sent_instead(session, detail(database).study.id, "pacs") == {}
+
+
+def test_frames_stay_current_as_long_as_their_cine_and_are_tried_again_with_it(
+    database: Database,
+) -> None:
+    until_refused(database)
+    deliver(database, at=52, fails=["pacs"])
+    receive(database, clip(2))
+    study_id = complete(database, at=70)
+    name_views(database)
+    analyse(database)
+    with database.write() as session:
+        catalog.begin_reporting(session, study_id, now=later(80))
+    second = result("report 2")
+    with database.write() as session:
+        catalog.add_results(session, study_id, 2, [SC, second], ["pacs", "other"], now=later(81))
+    shown = detail(database)
+    current = {made.sop_instance_uid for made in shown.results if made.current}
+    assert current == {
+        SC.sop_instance_uid, second.sop_instance_uid, *(f.sop_instance_uid for f in FRAMES),
+    }  # fmt: skip
+    assert states(database)[FRAMES[0].sop_instance_uid] is DeliveryState.WAITING
+    assert states(database)[SC.sop_instance_uid] is DeliveryState.REPLACED
+
+
+def test_the_newest_report_is_never_one_that_stands_for_another(database: Database) -> None:
+    until_delivering(database)
+    take(database)
+    instead(database, SR, result("older class", sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33"))
+    with database.read() as session:
+        newest = catalog.current_report(session, 1)
+    assert newest is not None
+    assert newest.sop_instance_uid == SR.sop_instance_uid
+
+
+def test_a_result_for_some_destinations_goes_to_no_other(database: Database) -> None:
+    receive(database, clip(1))
+    complete(database)
+    name_views(database)
+    analyse(database)
+    words = result("words", ResultKind.TEXT, destinations=("other",))
+    report(database, SR, words, destinations=("pacs", "other"))
+    assert set(states(database)) == {SR.sop_instance_uid}
+    assert set(states(database, "other")) == {SR.sop_instance_uid, words.sop_instance_uid}
+    deliver(database)
+    with database.write() as session:
+        catalog.resend(session, STUDY, "third", destinations=("third",), now=later(60))
+    assert set(states(database, "third")) == {SR.sop_instance_uid}
+
+
+def test_a_refused_class_is_remembered_with_its_time_until_it_is_old_or_forgotten(
+    database: Database,
+) -> None:
+    with database.write() as session:
+        catalog.note_refused_class(session, "pacs", SINGLE, "not supported", later(0))
+        catalog.note_refused_class(session, "other", SINGLE, "no", later(0))
+        catalog.note_refused_class(session, "pacs", SINGLE, "still not supported", later(10))
+    with database.read() as session:
+        (refused,) = catalog.refused_classes(session, "pacs")
+        assert (refused.sop_class_uid, refused.refused_at, refused.answer) == (
+            SINGLE, later(10), "still not supported",
+        )  # fmt: skip
+        assert catalog.refused_classes(session, "pacs", since=later(11)) == ()
+        assert len(catalog.refused_classes(session, "pacs", since=later(10))) == 1
+        assert len(catalog.refused_classes(session)) == 2
+    with database.write() as session:
+        assert catalog.forget_refused_classes(session, "pacs") == 1
+        assert catalog.forget_refused_classes(session, "pacs") == 0
+    with database.read() as session:
+        assert [each.destination for each in catalog.refused_classes(session)] == ["other"]
