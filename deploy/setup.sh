@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv with the pinned packages; with --dev also the tools for checks and tests, with --peers
-# the Debian programs that the tests try echonode against. Safe to run again: what is there is
-# left alone.
+# the Debian programs and the viewer that the tests try echonode against. Safe to run again: what is
+# there is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -103,6 +103,8 @@ install_peers() {
     have Orthanc || missing+=(orthanc)
     [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
     have DicomSRValidator || missing+=(pixelmed-apps)
+    have chromium || missing+=(chromium)
+    have chromedriver || missing+=(chromium-driver)
     [ "${#missing[@]}" = 0 ] && return
     say "installing real peers for the tests: ${missing[*]}"
     # Debian's orthanc starts a service on installation; this keeps it from doing so.
@@ -119,6 +121,13 @@ install_peers() {
     [ -z "$made" ] || as_root rm -f "$policy"
 }
 
+install_viewer() {
+    "$venv/bin/python" deploy/ohif.py || say "tests that need the viewer are skipped"
+}
+
 make_venv
 install_packages
-[ -z "$peers" ] || install_peers
+if [ -n "$peers" ]; then
+    install_peers
+    install_viewer
+fi
