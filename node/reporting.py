@@ -18,7 +18,7 @@ from models.clip import read_header
 from models.views import View, ViewCall
 from node.records import finding_from_row, pack_from_row, refusal_from_row
 from node.results import ClipResult, ObjectRef, ReportSettings, TestedOn, build_report
-from node.results.store import keep_result
+from node.results.store import keep_result, new_result
 from storage import catalog
 from storage.files import FileStore
 from storage.states import RecordingKind, RecordingState, ResultKind
@@ -91,7 +91,7 @@ class Reporter:
             tested_on=self._tested_on,
         )
         # The report points at the cines: an archive gets them first.
-        captures = tuple(_as_new(capture) for capture in material.captures.values())
+        captures = tuple(new_result(capture) for capture in material.captures.values())
         return Report(results=(*captures, keep_result(self._files, encoded, kind=ResultKind.SR)))
 
     def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
@@ -145,20 +145,6 @@ def _reference(result: catalog.ResultRecord, material: StudyMaterial) -> ObjectR
         sop_instance_uid=result.sop_instance_uid,
         series_instance_uid=result.series_instance_uid,
         study_instance_uid=material.study_instance_uid,
-    )
-
-
-def _as_new(result: catalog.ResultRecord) -> catalog.NewResult:
-    return catalog.NewResult(
-        kind=result.kind,
-        recording_id=result.recording_id,
-        sop_class_uid=result.sop_class_uid,
-        sop_instance_uid=result.sop_instance_uid,
-        series_instance_uid=result.series_instance_uid,
-        transfer_syntax_uid=result.transfer_syntax_uid,
-        file_key=result.file_key,
-        sha256=result.sha256,
-        size_bytes=result.size_bytes,
     )
 
 

@@ -183,6 +183,9 @@ class DeliverySettings(_Section):
     first_pause_s: Seconds = Field(10.0, description="pause after the first failed try")
     longest_pause_s: Seconds = Field(900.0, description="pauses double up to this")
     give_up_after_s: Seconds = Field(259_200.0, description="age at which a delivery has failed")
+    ask_again_after_s: Seconds = Field(
+        604_800.0, description="age at which a refused SOP class is asked for anew"
+    )
 
 
 class LogSettings(_Section):

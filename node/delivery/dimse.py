@@ -12,7 +12,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext, build_context
 
-from node.delivery.sending import Answer, Outgoing
+from node.delivery.sending import Answer, Outgoing, speaks_of_class
 from node.settings import DimseDestination
 
 log = structlog.get_logger(__name__)
@@ -75,13 +75,18 @@ class DimseSender:
         self, association: Association, outgoing: Outgoing, rejections: Sequence[A_ASSOCIATE_RJ]
     ) -> Answer:
         if not association.is_established:
-            return _refused(outgoing, self._why_not(association, rejections))
+            no_class = _took_no_context(association, rejections)
+            why = self._why_not(association, rejections)
+            if no_class:
+                why += f"; enable SOP class {UID(outgoing.sop_class_uid).name} at the PACS"
+            return _refused(outgoing, why, class_refused=no_class)
         accepted = _accepted_syntaxes(association, outgoing)
         if not accepted:
             return _refused(
                 outgoing,
                 f"{self._destination.name} accepts no transfer syntax for SOP class "
                 f"{UID(outgoing.sop_class_uid).name}; enable the class at the PACS",
+                class_refused=True,
             )
         try:
             if outgoing.transfer_syntax_uid in accepted:
@@ -100,7 +105,7 @@ class DimseSender:
         )
         if rejections:
             return f"{where} rejected the association: {rejections[0].reason_str}"
-        if association.acceptor.primitive is not None and not association.accepted_contexts:
+        if _took_no_context(association, rejections):
             return f"{where} accepted none of our presentation contexts"
         return f"{where} cannot be reached, or ended the association"
 
@@ -119,6 +124,12 @@ def _contexts(objects: Sequence[Outgoing]) -> list[PresentationContext]:
         wanted[outgoing.sop_class_uid, (outgoing.transfer_syntax_uid,)] = None
         wanted[outgoing.sop_class_uid, _UNCOMPRESSED] = None
     return [build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in wanted]
+
+
+def _took_no_context(association: Association, rejections: Sequence[A_ASSOCIATE_RJ]) -> bool:
+    """Whether the peer answered and would not have a single one of our classes."""
+    answered = association.acceptor.primitive is not None
+    return answered and not rejections and not association.accepted_contexts
 
 
 def _accepted_syntaxes(association: Association, outgoing: Outgoing) -> set[str]:
@@ -145,8 +156,20 @@ def _read_answer(outgoing: Outgoing, status: Dataset) -> Answer:
     accepted = code == 0 or code in _WARNINGS
     words = "stored" if code == 0 else _WARNINGS.get(code, "refused")
     text = f"0x{code:04X} {words}" + (f": {comment}" if comment else "")
-    return Answer(delivery_id=outgoing.delivery_id, accepted=accepted, status=code, text=text)
+    return Answer(
+        delivery_id=outgoing.delivery_id,
+        accepted=accepted,
+        status=code,
+        text=text,
+        class_refused=speaks_of_class(code),
+    )
 
 
-def _refused(outgoing: Outgoing, text: str) -> Answer:
-    return Answer(delivery_id=outgoing.delivery_id, accepted=False, status=None, text=text)
+def _refused(outgoing: Outgoing, text: str, *, class_refused: bool = False) -> Answer:
+    return Answer(
+        delivery_id=outgoing.delivery_id,
+        accepted=False,
+        status=None,
+        text=text,
+        class_refused=class_refused,
+    )

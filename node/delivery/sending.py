@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+_CLASS_NOT_SUPPORTED = 0x0122
+_MISMATCH = 0xA900
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outgoing:
@@ -24,13 +27,23 @@ class Answer:
     """What a destination said to one object.
 
     ``status`` is the DIMSE or HTTP status, or None where no answer came. ``text`` is for the
-    operator and names the destination's own words where it gave some.
+    operator and names the destination's own words where it gave some. ``class_refused``: it does
+    not take objects of this class, whatever is in them, so another form of it may be taken.
     """
 
     delivery_id: int
     accepted: bool
     status: int | None
     text: str
+    class_refused: bool = False
+
+
+def speaks_of_class(status: int) -> bool:
+    """Whether a status says that the class is the trouble: PS3.7 C.5.6 and PS3.4 Table B.2-1.
+
+    0122 SOP class not supported; A9xx the data set does not match its SOP class.
+    """
+    return status == _CLASS_NOT_SUPPORTED or _MISMATCH <= status <= _MISMATCH | 0xFF
 
 
 class Sender(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from node.delivery.sending import Answer, Outgoing
+from node.delivery.sending import Answer, Outgoing, speaks_of_class
 from node.settings import DicomwebDestination
 
 _FAILED_SOP_SEQUENCE = "00081198"
@@ -70,7 +70,18 @@ def _read_answer(outgoing: Outgoing, response: httpx.Response) -> Answer:
         accepted=accepted,
         status=response.status_code,
         text=f"HTTP {response.status_code} {words}{reason}",
+        class_refused=not accepted and _speaks_of_class(response, failure),
     )
+
+
+def _speaks_of_class(response: httpx.Response, failure: int | None) -> bool:
+    """By the failure reason (PS3.18 I.2.2); 409 without one is for classes first (Table 10.5.3-1).
+
+    An archive that meant something else takes the other form no more than this one, and says so.
+    """
+    if failure is None:
+        return response.status_code == httpx.codes.CONFLICT
+    return speaks_of_class(failure)
 
 
 def _outcome(response: httpx.Response, sop_instance_uid: str) -> tuple[bool, int | None]:

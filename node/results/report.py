@@ -244,14 +244,14 @@ def _add_series_and_document(
     dataset.PreliminaryFlag = "PRELIMINARY"
     dataset.PerformedProcedureCodeSequence = []
     captures = [source.result.capture for source in sources]
-    dataset.CurrentRequestedProcedureEvidenceSequence = _hierarchy(
+    dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy(
         [source.ref for source in sources] + [ref for ref in captures if ref is not None]
     )
     if predecessor is not None:
-        dataset.PredecessorDocumentsSequence = _hierarchy([predecessor])
+        dataset.PredecessorDocumentsSequence = hierarchy([predecessor])
 
 
-def _hierarchy(refs: Iterable[ObjectRef]) -> list[Dataset]:
+def hierarchy(refs: Iterable[ObjectRef]) -> list[Dataset]:
     """Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
 
     def study(ref: ObjectRef) -> str:
@@ -261,7 +261,7 @@ def _hierarchy(refs: Iterable[ObjectRef]) -> list[Dataset]:
         return ref.series_instance_uid
 
     studies = []
-    for study_uid, of_study in groupby(sorted(set(refs), key=_hierarchy_key), key=study):
+    for study_uid, of_study in groupby(sorted(set(refs), key=_order), key=study):
         study_item = Dataset()
         study_item.ReferencedSeriesSequence = []
         study_item.StudyInstanceUID = study_uid
@@ -274,7 +274,7 @@ def _hierarchy(refs: Iterable[ObjectRef]) -> list[Dataset]:
     return studies
 
 
-def _hierarchy_key(ref: ObjectRef) -> tuple[str, str, str]:
+def _order(ref: ObjectRef) -> tuple[str, str, str]:
     return (ref.study_instance_uid, ref.series_instance_uid, ref.sop_instance_uid)
 
 

@@ -70,6 +70,21 @@ def keep_result(
     )
 
 
+def new_result(result: catalog.ResultRecord) -> catalog.NewResult:
+    """A kept result as it was handed in, to be named or sent again."""
+    return catalog.NewResult(
+        kind=result.kind,
+        recording_id=result.recording_id,
+        sop_class_uid=result.sop_class_uid,
+        sop_instance_uid=result.sop_instance_uid,
+        series_instance_uid=result.series_instance_uid,
+        transfer_syntax_uid=result.transfer_syntax_uid,
+        file_key=result.file_key,
+        sha256=result.sha256,
+        size_bytes=result.size_bytes,
+    )
+
+
 def _words(kind: ResultKind, faults: Sequence[Fault]) -> str:
     said = "; ".join(str(fault) for fault in faults[:_FAULTS_SAID])
     more = len(faults) - _FAULTS_SAID

@@ -54,11 +54,14 @@ def refused_classes(
     )
 
 
-def forget_refused_classes(session: Session, destination: str) -> int:
+def forget_refused_classes(
+    session: Session, destination: str, sop_class_uid: str | None = None
+) -> int:
     """Let the next result ask the destination anew; returns how many classes were forgotten."""
-    rows = session.scalars(
-        select(RefusedClass).where(RefusedClass.destination == destination)
-    ).all()
+    query = select(RefusedClass).where(RefusedClass.destination == destination)
+    if sop_class_uid is not None:
+        query = query.where(RefusedClass.sop_class_uid == sop_class_uid)
+    rows = session.scalars(query).all()
     for row in rows:
         session.delete(row)
     session.flush()
