@@ -6,7 +6,11 @@ is inferno (Smith and van der Walt 2015), whose lightness grows evenly.
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +46,13 @@ _TABLE = _TABLE.round().astype(np.uint8)
 _STRONGEST = 0.9  # how opaque the strongest part of a map is: the tissue stays visible
 _VISIBLE_FROM, _OPAQUE_FROM = 0.12, 0.75  # of the scaled map
 
-# The font that comes with Pillow has no glyphs for these.
+# Drawn alike in every font.
 _PLAIN = str.maketrans({
-    "–": "-", "—": "-", "−": "-", "²": "2", "³": "3", "≥": ">=", "≤": "<=", "→": "->",
-    "’": "'", "‘": "'", "“": '"', "”": '"', "×": "x", "µ": "u", "\u00a0": " ", "\u202f": " ",
+    "–": "-", "—": "-", "−": "-", "’": "'", "‘": "'", "“": '"', "”": '"',
+    "\u00a0": " ", "\u202f": " ",
 })  # fmt: skip
+_OWN = frozenset("·±°…")  # what Pillow's font has besides ASCII, of what we use
+_MISSING = "\uffff"  # no character: drawn as the box that stands for a missing one
 
 
 def palette(strength: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -101,15 +107,44 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return letters
 
 
+@lru_cache(maxsize=16)
+def other_font(size: int) -> ImageFont.FreeTypeFont | None:
+    """DejaVu, which comes with matplotlib, for what Pillow's font lacks: ², ×, é, Ж, Ω."""
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        return None
+    file = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    # Its letters are larger than those of Pillow's font at the same size.
+    return ImageFont.truetype(str(file), round(size * 0.92)) if file.exists() else None
+
+
 def plain(text: str) -> str:
-    """The text in characters that the font has."""
-    kept = text.translate(_PLAIN)
-    return "".join(c if " " <= c <= "~" or c in "·±°é" else "?" for c in kept)
+    """The text in characters that can be drawn; a question mark for any other."""
+    return "".join(c if _is_own(c) or _in_other(c) else "?" for c in text.translate(_PLAIN))
+
+
+def _is_own(character: str) -> bool:
+    return " " <= character <= "~" or character in _OWN
+
+
+@lru_cache(maxsize=4096)
+def _in_other(character: str) -> bool:
+    letters = other_font(20)
+    if letters is None or not character.isprintable():
+        return False
+    return bytes(letters.getmask(character)) != bytes(letters.getmask(_MISSING))
+
+
+def _runs(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
+    """The text in parts that one font can draw."""
+    for own, part in groupby(plain(text), key=_is_own):
+        letters = font(size) if own else other_font(size)
+        yield "".join(part), letters or font(size)
 
 
 def width_of(text: str, size: int) -> float:
     """How wide the text is drawn, in pixels."""
-    return font(size).getlength(plain(text))
+    return sum(letters.getlength(part) for part, letters in _runs(text, size))
 
 
 def shortened(text: str, size: int, width: float) -> str:
@@ -142,5 +177,13 @@ def write(
     colour: Colour = TEXT,
     anchor: str = "lm",
 ) -> None:
-    """Write text; ``anchor`` as Pillow's, by default the left end of the middle line."""
-    draw.text(place, plain(text), font=font(size), fill=colour, anchor=anchor)
+    """Write text; ``anchor`` is "l", "m" or "r" and "m", the middle line, or "s", the base."""
+    left, line = place
+    left -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * width_of(text, size)
+    if anchor[1] == "m":  # one line for both fonts
+        ascent, descent = font(size).getmetrics()
+        line += (ascent - descent) / 2
+    for part, letters in _runs(text, size):
+        # At a whole pixel: letters are drawn sharper there.
+        draw.text((round(left), round(line)), part, font=letters, fill=colour, anchor="ls")
+        left += letters.getlength(part)

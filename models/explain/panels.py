@@ -10,22 +10,15 @@ one after another, so that a long clip needs no more memory than a short one.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.explain.sheet import (
-    Curve,
-    FrameMark,
-    MarkKind,
-    Painter,
-    Shown,
-    ShownMap,
-    ShownTracing,
-)
+from models.explain.sheet import Painter
+from models.explain.shown import Curve, FrameMark, MarkKind, Shown, ShownMap, ShownTracing
 
 __all__ = [
     "MOST_FRAMES",
@@ -34,18 +27,33 @@ __all__ = [
     "FrameMark",
     "MarkKind",
     "Picture",
+    "PictureSettings",
     "Shown",
     "ShownMap",
     "ShownTracing",
     "draw_clip",
     "encode",
     "poster",
+    "to_jpeg",
 ]
 
 MOST_FRAMES = 300
 """A picture shows the first frames of a clip up to this many: ten seconds at 30 a second."""
 
-_QUALITY = 90
+_SAME_MS = 0.5  # machines round frame times
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureSettings:
+    """How large a picture may become.
+
+    ``quality`` is JPEG's, 1 to 95. At 70 the words look the same as at 90 and a frame takes 60 % of
+    the room. Of a clip with more than ``frames_per_second`` not every frame is shown; those of end
+    diastole and end systole always are.
+    """
+
+    quality: int = 70
+    frames_per_second: float = 30.0
 
 
 class Frames(Protocol):
@@ -104,7 +112,9 @@ class EncodedPicture:
         return self.rows * self.columns * 3 * len(self.jpeg_frames)
 
 
-def draw_clip(frames: NDArray[np.uint8], shown: Shown) -> Picture:
+def draw_clip(
+    frames: NDArray[np.uint8], shown: Shown, settings: PictureSettings | None = None
+) -> Picture:
     """Lay out the picture of a clip.
 
     Parameters
@@ -114,6 +124,8 @@ def draw_clip(frames: NDArray[np.uint8], shown: Shown) -> Picture:
         :data:`MOST_FRAMES` are left out.
     shown
         What to draw over and beside them.
+    settings
+        Leave frames out accordingly; without them every frame is shown.
 
     Raises
     ------
@@ -121,6 +133,14 @@ def draw_clip(frames: NDArray[np.uint8], shown: Shown) -> Picture:
         If frames, times, masks or maps do not fit together.
     """
     frames = frames[:MOST_FRAMES]
+    if settings is not None and len(shown.frame_times_ms) >= len(frames):
+        kept = _thinned(shown, len(frames), settings.frames_per_second)
+        frames = frames[kept]
+        shown = replace(
+            shown,
+            frame_times_ms=tuple(shown.frame_times_ms[at] for at in kept),
+            source_frames=tuple(shown.source_frames[at] for at in kept),
+        )
     painter = Painter(frames, shown)
     return Picture(
         frames=painter,
@@ -136,10 +156,13 @@ def draw_clip(frames: NDArray[np.uint8], shown: Shown) -> Picture:
     )
 
 
-def encode(picture: Picture) -> EncodedPicture:
-    """Draw and compress every frame: JPEG baseline 4:2:2, quality 90 (PS3.5 8.2.1)."""
+def encode(picture: Picture, settings: PictureSettings | None = None) -> EncodedPicture:
+    """Draw and compress every frame: JPEG baseline 4:2:2 (PS3.5 8.2.1)."""
+    quality = (settings or PictureSettings()).quality
     return EncodedPicture(
-        jpeg_frames=tuple(_jpeg(picture.frames[at]) for at in range(len(picture.frames))),
+        jpeg_frames=tuple(
+            to_jpeg(picture.frames[at], quality) for at in range(len(picture.frames))
+        ),
         rows=picture.rows,
         columns=picture.columns,
         frame_times_ms=picture.frame_times_ms,
@@ -163,7 +186,25 @@ def poster(picture: Picture | EncodedPicture) -> bytes:
     return file.getvalue()
 
 
-def _jpeg(frame: NDArray[np.uint8]) -> bytes:
+def to_jpeg(frame: NDArray[np.uint8], quality: int) -> bytes:
+    """(rows, columns, 3) RGB as JPEG baseline 4:2:2."""
     file = io.BytesIO()
-    Image.fromarray(frame).save(file, "JPEG", quality=_QUALITY, subsampling="4:2:2")
+    # Own code tables: most of a sheet is empty, and the usual ones spend much on that.
+    Image.fromarray(frame).save(file, "JPEG", quality=quality, subsampling="4:2:2", optimize=True)
     return file.getvalue()
+
+
+def _thinned(shown: Shown, count: int, most_per_second: float) -> list[int]:
+    """Which of the first ``count`` frames to show, so that there are no more in a second."""
+    times = np.asarray(shown.frame_times_ms[:count])
+    least_ms = 1000.0 / most_per_second - _SAME_MS
+    kept: list[int] = []
+    for at, time in enumerate(times.tolist()):
+        if not kept or time - times[kept[-1]] >= least_ms:
+            kept.append(at)
+    tracing = shown.tracing
+    for frame in () if tracing is None else (*tracing.ed_frames, *tracing.es_frames):
+        if frame in shown.source_frames[:count]:
+            at = shown.source_frames.index(frame)
+            kept[int(np.argmin(np.abs(np.asarray(kept) - at)))] = at  # in the nearest's place
+    return sorted(set(kept))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from models.explain import ink, panels
 from models.explain.panels import Shown, ShownMap, ShownTracing, draw_clip, encode, poster
@@ -110,31 +110,55 @@ def test_every_sector_fits_into_panels_with_even_sides(rows: int, columns: int) 
         assert picture.frames[0].shape == (picture.rows, picture.columns, 3)
 
 
-def test_a_panel_is_at_least_384_pixels_each_way() -> None:
-    frames = _frames(1, 100, 130)
-    pixels = draw_clip(frames, _shown(frames)).frames[0]
-    white = (pixels == GREY).all(axis=-1)
-    assert np.flatnonzero(white.any(axis=1)).size >= 384
-    assert np.flatnonzero(white.any(axis=0)).size >= 384
+def test_the_sheet_fits_a_common_screen_and_the_clip_is_not_made_small() -> None:
+    frames = _frames(6, 150, 195)
+    picture = draw_clip(frames, _full(frames))
+    assert picture.columns <= 1300
+    assert picture.rows <= 1100
+    grey = (draw_clip(frames, _shown(frames)).frames[0] == GREY).all(axis=-1)
+    assert np.flatnonzero(grey.any(axis=0)).size >= 400
 
 
-def test_each_output_and_the_tracing_has_a_panel_of_its_own() -> None:
+def test_one_output_stands_beside_its_frame_and_several_stand_below() -> None:
     frames = _frames()
     alone = _panel_area(draw_clip(frames, _shown(frames)).frames[0])
-    nothing = np.zeros((1, *frames.shape[1:]), np.float32)
-    blank = [
-        ShownMap(finding=_finding(output), maps=nothing, frames=(0,)) for output in ("ef", "edv")
-    ]
-    for count in (1, 2):
-        picture = draw_clip(frames, _shown(frames, maps=tuple(blank[:count])))
-        assert _panel_area(picture.frames[0]) == (1 + count) * alone
+    outputs = ("ef", "lvh", "la_area")
+    areas = []
+    for count in (1, 2, 3):
+        maps = tuple(_map(output, frames, 0) for output in outputs[:count])
+        areas.append(_panel_area(draw_clip(frames, _shown(frames, maps=_unlike(maps))).frames[0]))
+    assert areas[0] == 2 * alone  # the frame and the overlay; the map itself is not grey
+    smaller = (305 / 412) ** 2
+    assert areas[1] == pytest.approx(alone * (1 + 2 * smaller), rel=0.02)
+    assert areas[2] == pytest.approx(alone * (1 + 3 * smaller), rel=0.02)
 
 
-def test_a_strong_place_is_coloured_and_a_weak_one_stays_grey() -> None:
+def _unlike(maps: tuple[ShownMap, ...]) -> tuple[ShownMap, ...]:
+    """Maps that differ and yet colour nothing: one pixel each."""
+    changed = []
+    for at, item in enumerate(maps):
+        values = np.zeros_like(item.maps)
+        values[0, 0, at] = 1.0
+        changed.append(replace(item, maps=values))
+    return tuple(changed)
+
+
+def test_outputs_with_the_same_map_share_one() -> None:
+    frames = _frames()
+    one = draw_clip(frames, _shown(frames, maps=(_map("ef", frames, 0),)))
+    three = draw_clip(
+        frames, _shown(frames, maps=tuple(_map(name, frames, 0) for name in ("ef", "edv", "esv")))
+    )
+    assert (one.rows, one.columns) == (three.rows, three.columns)
+    np.testing.assert_array_equal(one.frames[0][100:], three.frames[0][100:])
+    assert not np.array_equal(one.frames[0][50:100], three.frames[0][50:100])  # the others' names
+
+
+def test_a_strong_place_is_coloured_in_map_and_overlay_and_a_weak_one_stays_grey() -> None:
     frames = _frames()
     pixels = draw_clip(frames, _shown(frames, maps=(_map("ef", frames, 0),))).frames[0]
     alone = _panel_area(draw_clip(frames, _shown(frames)).frames[0])
-    assert _bright(pixels[52:]).sum() == pytest.approx(alone / 4, rel=0.15)
+    assert _bright(pixels[52:]).sum() == pytest.approx(2 * alone / 4, rel=0.15)
     assert _panel_area(pixels) == pytest.approx(alone * 1.75, rel=0.05)
 
 
@@ -163,7 +187,9 @@ def test_end_diastole_and_end_systole_are_marked_in_their_frames_only() -> None:
     picture = draw_clip(frames, _shown(frames, tracing=tracing))
     unmarked = [picture.frames[at] for at in (0, 2, 3, 5)]
     # The mark stands in the panel's right upper corner, where these frames are plain grey.
-    corner = np.s_[90:120, 900:946]
+    assert picture.tracing_box is not None
+    left, top, width, _ = picture.tracing_box
+    corner = np.s_[top + 8 : top + 38, left + width - 56 : left + width - 8]
     panel = [(frame[corner] == GREY).all() for frame in unmarked]
     assert all(panel)
     assert not (picture.frames[1][corner] == GREY).all()
@@ -312,12 +338,24 @@ def test_the_font_has_every_letter_that_is_written() -> None:
     words = " ".join(
         [RESEARCH_USE, *(task.title + task.unit for task in TASKS.values()), "10 ± 2 cm² ≥ 5 · µ"]
     )
-    letters = ink.font(14)
-    missing = letters.getmask("\uffff").getbbox(), bytes(letters.getmask("\uffff"))
-    for letter in set(ink.plain(words)) - {" "}:
-        mask = letters.getmask(letter)
-        assert (mask.getbbox(), bytes(mask)) != missing, letter
-    assert "?" not in ink.plain(words)
+    assert ink.plain(words) == words
+    own, other = ink.font(14), ink.other_font(14)
+    assert other is not None
+    for letter in set(words) - {" "}:
+        boxes = [
+            bytes(letters.getmask(letter)) == bytes(letters.getmask("\uffff"))
+            for letters in (own, other)
+        ]
+        assert not all(boxes), letter
+
+
+def test_letters_of_other_languages_are_drawn_and_unknown_ones_are_told() -> None:
+    assert ink.plain("Größe Ж Ω 1–2") == "Größe Ж Ω 1-2"
+    assert ink.plain("心エコー\n") == "?????"
+    image = Image.new("RGB", (200, 30))
+    ink.write(ImageDraw.Draw(image), (4, 15), "Ж é", size=16)
+    assert np.asarray(image).any()
+    assert ink.width_of("Ж", 16) > 5
 
 
 def test_text_is_cut_and_wrapped_to_its_room() -> None:
@@ -328,3 +366,33 @@ def test_text_is_cut_and_wrapped_to_its_room() -> None:
     lines = ink.wrapped("the region and the image size disagree " + "x" * 80, 14, 120)
     assert len(lines) > 2
     assert all(ink.width_of(line, 14) <= 120 for line in lines)
+
+
+def test_of_a_fast_clip_frames_are_left_out_but_not_those_of_the_beat() -> None:
+    frames = _frames(61)
+    tracing = replace(_tracing(frames), ed_frames=(7,), es_frames=(33,))
+    times = tuple(10.0 * at for at in range(61))
+    shown = _shown(frames, frame_times_ms=times, tracing=tracing)
+    every = draw_clip(frames, shown)
+    assert every.source_frames == tuple(range(61))
+    picture = draw_clip(frames, shown, panels.PictureSettings(frames_per_second=25))
+    assert 14 <= len(picture.frames) <= 17
+    assert {7, 33} <= set(picture.source_frames)
+    assert picture.frame_times_ms == tuple(10.0 * at for at in picture.source_frames)
+    marked = {mark.kind.name: picture.source_frames[mark.position] for mark in picture.marks}
+    assert marked == {"END_DIASTOLE": 7, "END_SYSTOLE": 33}
+    assert picture.curve == every.curve
+    assert len(draw_clip(frames, shown, panels.PictureSettings(frames_per_second=100)).frames) == 61
+
+
+def test_the_curve_is_told_beside_the_picture_in_its_unit() -> None:
+    frames = _frames()
+    curve = draw_clip(frames, _full(frames)).curve
+    assert curve is not None
+    assert curve.unit == "mL"
+    assert curve.values == tuple(np.linspace(100, 60, 6).round(3))
+    assert curve.times_ms == pytest.approx([33.3 * at for at in range(6)])
+    unscaled = draw_clip(frames, _shown(frames, tracing=replace(_tracing(frames), volumes_ml=None)))
+    assert unscaled.curve is not None
+    assert unscaled.curve.unit == "%"
+    assert max(unscaled.curve.values) == 100
