@@ -35,11 +35,14 @@ from models.readers import (
 )
 from models.tasks import TASKS
 from node.evidence import may_speak, reportable
+from node.settings import Settings
 
 MOST_MAPS = 6
 """A picture explains no more outputs than this, the first ones in the packs' order."""
 
 _TRACING_SAMPLES = 4  # noisy copies of one frame: for the share outside the sector, not for a map
+
+_AS_DRAWN = panels.PictureSettings()
 
 _WHY_NOT: Mapping[Mode, str] = {
     Mode.COLOUR: "colour Doppler covers the chambers; the models read plain two-dimensional clips",
@@ -86,6 +89,14 @@ def reason_to_skip(seen: ClipView) -> str | None:
     if not seen.view.certain:
         return "it may be an apical four-chamber view, but the view is uncertain"
     return _WHY_NOT.get(seen.mode)
+
+
+def picture_settings(settings: Settings) -> panels.PictureSettings:
+    """How large the site wants its pictures."""
+    return panels.PictureSettings(
+        quality=settings.capture.jpeg_quality,
+        frames_per_second=settings.capture.frames_per_second,
+    )
 
 
 def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
@@ -135,7 +146,13 @@ def name_view(path: str) -> ClipView:
         return ClipView(view=None, refused=str(error))
 
 
-def analyse(path: str, *, explain: bool = True, allow_simulated: bool = False) -> ClipAnalysis:
+def analyse(
+    path: str,
+    *,
+    explain: bool = True,
+    allow_simulated: bool = False,
+    drawn: panels.PictureSettings = _AS_DRAWN,
+) -> ClipAnalysis:
     """Run every tracing and regression pack on the clip in a file.
 
     Parameters
@@ -144,6 +161,8 @@ def analyse(path: str, *, explain: bool = True, allow_simulated: bool = False) -
         Draw the picture too: it takes the greater part of the time.
     allow_simulated
         The picture may show outputs that have only seen the simulator.
+    drawn
+        How large the picture may become.
     """
     packs = _loaded()
     try:
@@ -167,7 +186,9 @@ def analyse(path: str, *, explain: bool = True, allow_simulated: bool = False) -
             )
             readings = (*(reading for _, reading in traced), *(said for _, said in regressed))
             findings = tuple(finding for reading in readings for finding in reading.findings)
-            picture = panels.encode(_draw(clip, traced, regressed, maps, allow_simulated))
+            picture = panels.encode(
+                _draw(clip, traced, regressed, maps, allow_simulated, drawn), drawn
+            )
     except ClipError as error:
         return ClipAnalysis(refused=str(error))
     return ClipAnalysis(
@@ -283,6 +304,7 @@ def _draw(
     regressed: Sequence[tuple[RegressionReader, RegressionReading]],
     maps: Sequence[panels.ShownMap],
     allow_simulated: bool,
+    drawn: panels.PictureSettings,
 ) -> panels.Picture:
     """The picture of a clip, with what may be reported and nothing else."""
     said: list[tuple[Pack, Reading]] = [
@@ -312,6 +334,7 @@ def _draw(
             method=f"SmoothGrad, {smoothgrad.SAMPLES} samples, "
             f"sigma {100 * smoothgrad.SIGMA:.0f} %",
         ),
+        drawn,
     )
 
 

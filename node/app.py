@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
@@ -18,11 +19,12 @@ from typing import IO, Self
 import structlog
 
 from models.packs import Pack, PackError, load_pack, shipped_packs
+from node.analysis import analyse, picture_settings
 from node.delivery.dimse import DimseSender
 from node.delivery.outbox import Outbox
 from node.delivery.sending import Sender
 from node.delivery.stow import StowSender
-from node.dispatch import Dispatcher, DispatchSettings
+from node.dispatch import Dispatcher, DispatchSettings, Work
 from node.doors.scp import DimseDoor
 from node.executor import WorkerProcesses
 from node.intake import Intake
@@ -140,6 +142,7 @@ class Node:
                 allow_simulated_evidence=settings.analysis.allow_simulated_evidence,
             ),
             report_settings,
+            work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
         )
         self._jobs = Jobs(
             self._lifecycle, self._outbox, heartbeat=self._heartbeat, sweep=self._sweep

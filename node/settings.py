@@ -177,6 +177,15 @@ class AnalysisSettings(_Section):
     )
 
 
+class CaptureSettings(_Section):
+    """``[capture]``: the saliency cines."""
+
+    jpeg_quality: int = Field(70, ge=40, le=95, description="of each frame: size against grain")
+    frames_per_second: float = Field(
+        30.0, ge=5.0, le=1000.0, description="of a faster clip frames are left out"
+    )
+
+
 class DeliverySettings(_Section):
     """``[delivery]``: the pauses between tries, and when to give up."""
 
@@ -219,6 +228,7 @@ class Settings(BaseSettings):
     study: StudySettings = StudySettings()
     destinations: tuple[Destination, ...] = Field((), description="where results are sent")
     analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)
+    capture: CaptureSettings = CaptureSettings()
     delivery: DeliverySettings = DeliverySettings()
     log: LogSettings = LogSettings()
 

@@ -17,7 +17,14 @@ from models.clip import ClipError, read_header
 from models.finding import Finding
 from models.packs import Pack, PackError
 from models.views import View, ViewCall
-from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
+from node.analysis import (
+    ClipAnalysis,
+    ClipView,
+    analyse,
+    name_view,
+    picture_settings,
+    reason_to_skip,
+)
 from node.cli.findings import finding_json, output_title, view_json
 from node.cli.output import Problem, say
 from node.cli.picture import write_frame
@@ -164,7 +171,12 @@ class _Reader:
         answer: ClipAnalysis | None = None
         allow = self._settings.analysis.allow_simulated_evidence
         if skipped is None:
-            answer = self._executor.submit(analyse, str(path), allow_simulated=allow).result()
+            answer = self._executor.submit(
+                analyse,
+                str(path),
+                allow_simulated=allow,
+                drawn=picture_settings(self._settings),
+            ).result()
             skipped = answer.refused
         result = ClipResult(header=header, view=seen.view, not_analysed=skipped)
         findings: tuple[Finding, ...] = ()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from node.settings import (
     AnalysisSettings,
+    CaptureSettings,
     DeliverySettings,
     DicomwebDestination,
     DimseDestination,
@@ -24,6 +25,7 @@ SECTIONS = {
     "study": [StudySettings],
     "destinations": [DimseDestination, DicomwebDestination],
     "analysis": [AnalysisSettings],
+    "capture": [CaptureSettings],
     "delivery": [DeliverySettings],
     "log": [LogSettings],
 }

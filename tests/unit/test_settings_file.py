@@ -222,6 +222,7 @@ def test_what_is_shown_is_plain_and_whole() -> None:
         "study",
         "destinations",
         "analysis",
+        "capture",
         "delivery",
         "log",
     }
