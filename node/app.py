@@ -98,6 +98,7 @@ class Node:
         report_settings = ReportSettings(
             device_serial=_device_serial(settings.data_dir),
             simulated_evidence=settings.analysis.allow_simulated_evidence,
+            demographic_estimates=frozenset(settings.analysis.person_estimates),
         )
         self._executor = WorkerProcesses(
             settings.analysis.workers,
@@ -124,6 +125,7 @@ class Node:
                 for pack in packs
                 for output in pack.manifest.outputs
             },
+            text_for=[item.name for item in destinations if item.text_report],
         )
         self._lifecycle = Lifecycle(
             self._database,

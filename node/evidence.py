@@ -9,17 +9,28 @@ from models.tasks import TASKS
 
 
 def reportable(
-    findings: Iterable[Finding], *, allow_simulated: bool
+    findings: Iterable[Finding],
+    *,
+    allow_simulated: bool,
+    allow_demographics: Collection[str] = (),
 ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
     """Which findings may stand in a report: (those that may, those that may not).
 
     Outputs tested on patients may. Outputs that have only seen the simulator may where the
-    operator allows it. Age, sex, weight and height never may: a report that guesses them would
-    be taken for the patient's own data.
+    operator allows it. Age, sex, weight and height may only where the operator names them: a
+    report that guesses them could be taken for the patient's own data.
     """
     every = tuple(findings)
     reported = tuple(
-        finding for finding in every if may_speak(finding.output, finding.evidence, allow_simulated)
+        finding
+        for finding in every
+        if why_withheld(
+            finding.output,
+            finding.evidence,
+            allow_simulated=allow_simulated,
+            allow_demographics=allow_demographics,
+        )
+        is None
     )
     return reported, tuple(finding for finding in every if finding not in reported)
 

@@ -1,14 +1,14 @@
 """From a study's rows to its results: what is reported, what is not, and why.
 
-One Structured Report a study and revision; the saliency cines were made when each clip was
-analysed and are only pointed at.
+One Structured Report a study and revision, and the same as text where a destination wants it; the
+saliency cines were made when each clip was analysed and are only pointed at.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -17,7 +17,14 @@ from sqlalchemy.orm import Session
 from models.clip import read_header
 from models.views import View, ViewCall
 from node.records import finding_from_row, pack_from_row, refusal_from_row
-from node.results import ClipResult, ObjectRef, ReportSettings, TestedOn, build_report
+from node.results import (
+    ClipResult,
+    ObjectRef,
+    ReportSettings,
+    TestedOn,
+    build_report,
+    build_text_report,
+)
 from node.results.store import keep_result, new_result
 from storage import catalog
 from storage.files import FileStore
@@ -26,13 +33,17 @@ from storage.states import RecordingKind, RecordingState, ResultKind
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyMaterial:
-    """What a report is made from. ``captures`` are the saliency cines by recording."""
+    """What a report is made from. ``captures`` are the saliency cines by recording.
+
+    ``predecessor`` is the last earlier report, ``text_predecessor`` the last one of text.
+    """
 
     study_instance_uid: str
     revision: int
     recordings: tuple[catalog.RecordingRecord, ...]
     captures: Mapping[int, catalog.ResultRecord]
     predecessor: catalog.ResultRecord | None
+    text_predecessor: catalog.ResultRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +64,8 @@ class Reporter:
         Say, among other things, which outputs may stand in a report.
     tested_on
         For each output, on which data it was tested.
+    text_for
+        The destinations that also get the report as text.
     """
 
     def __init__(
@@ -61,11 +74,13 @@ class Reporter:
         settings: ReportSettings,
         *,
         tested_on: TestedOn = MappingProxyType({}),
+        text_for: Sequence[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._files = files
         self._settings = settings
         self._tested_on = tested_on
+        self._text_for = tuple(text_for)
         self._clock = clock
 
     def report(self, material: StudyMaterial) -> Report:
@@ -80,19 +95,30 @@ class Reporter:
             for recording in material.recordings
             if recording.kind is RecordingKind.ULTRASOUND
         )
+        created_at = self._clock()
         encoded = build_report(
             clips,
             revision=material.revision,
-            predecessor=None
-            if material.predecessor is None
-            else _reference(material.predecessor, material),
+            predecessor=_reference(material.predecessor, material),
             settings=self._settings,
-            created_at=self._clock(),
+            created_at=created_at,
             tested_on=self._tested_on,
         )
         # The report points at the cines: an archive gets them first.
-        captures = tuple(new_result(capture) for capture in material.captures.values())
-        return Report(results=(*captures, keep_result(self._files, encoded, kind=ResultKind.SR)))
+        results = [new_result(capture) for capture in material.captures.values()]
+        results.append(keep_result(self._files, encoded, kind=ResultKind.SR))
+        if self._text_for:
+            text = build_text_report(
+                clips,
+                revision=material.revision,
+                predecessor=_reference(material.text_predecessor, material),
+                settings=self._settings,
+                created_at=created_at,
+                tested_on=self._tested_on,
+            )
+            kept = keep_result(self._files, text, kind=ResultKind.TEXT)
+            results.append(replace(kept, destinations=self._text_for))
+        return Report(results=tuple(results))
 
     def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
         capture = material.captures.get(recording.id)
@@ -102,19 +128,26 @@ class Reporter:
             findings=tuple(finding_from_row(row) for row in recording.findings),
             refusals=tuple(refusal_from_row(row) for row in recording.refusals),
             not_analysed=None if recording.state is RecordingState.DONE else recording.reason,
-            capture=None if capture is None else _reference(capture, material),
+            capture=_reference(capture, material),
             packs=tuple(pack_from_row(row) for row in recording.packs),
         )
 
 
 def study_material(session: Session, study: catalog.ReportableStudy) -> StudyMaterial:
     """Read what a report of a study is made from."""
-    results = catalog.results_of(session, study.study_id)
-    earlier = [
+    # What went to some archive in place of a result is no result to report on.
+    results = [
         result
-        for result in results
-        if result.kind is ResultKind.SR and result.revision < study.revision
+        for result in catalog.results_of(session, study.study_id)
+        if result.stands_for is None
     ]
+
+    def last(kind: ResultKind) -> catalog.ResultRecord | None:
+        earlier = [
+            result for result in results if result.kind is kind and result.revision < study.revision
+        ]
+        return max(earlier, key=lambda result: (result.revision, result.id), default=None)
+
     return StudyMaterial(
         study_instance_uid=study.study_instance_uid,
         revision=study.revision,
@@ -125,7 +158,8 @@ def study_material(session: Session, study: catalog.ReportableStudy) -> StudyMat
             for result in results
             if result.kind is ResultKind.SC and result.recording_id is not None
         },
-        predecessor=max(earlier, key=lambda result: (result.revision, result.id), default=None),
+        predecessor=last(ResultKind.SR),
+        text_predecessor=last(ResultKind.TEXT),
     )
 
 
@@ -139,7 +173,9 @@ def _view(recording: catalog.RecordingRecord) -> ViewCall | None:
     )
 
 
-def _reference(result: catalog.ResultRecord, material: StudyMaterial) -> ObjectRef:
+def _reference(result: catalog.ResultRecord | None, material: StudyMaterial) -> ObjectRef | None:
+    if result is None:
+        return None
     return ObjectRef(
         sop_class_uid=result.sop_class_uid,
         sop_instance_uid=result.sop_instance_uid,

@@ -81,6 +81,7 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+PersonEstimate = Literal["age", "sex", "weight", "height"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 
 
@@ -131,6 +132,9 @@ class StudySettings(_Section):
         return self
 
 
+_TEXT_REPORT = "also send each report as text for people, in a series of its own"
+
+
 class DimseDestination(_Section):
     """A ``[[destinations]]`` that takes results by C-STORE."""
 
@@ -139,6 +143,7 @@ class DimseDestination(_Section):
     host: Host = Field(description="where the archive listens")
     port: int = Field(ge=1, le=65535, description="where the archive listens")
     ae_title: AETitle = Field(description="the archive's AE title")
+    text_report: bool = Field(False, description=_TEXT_REPORT)
 
 
 class DicomwebDestination(_Section):
@@ -149,6 +154,7 @@ class DicomwebDestination(_Section):
     url: Annotated[str, AfterValidator(_web_url)] = Field(
         description="the DICOMweb root, such as https://pacs.example/dicom-web"
     )
+    text_report: bool = Field(False, description=_TEXT_REPORT)
 
 
 Destination = Annotated[DimseDestination | DicomwebDestination, Field(discriminator="kind")]
@@ -169,6 +175,10 @@ class AnalysisSettings(_Section):
     )
     allow_simulated_evidence: bool = Field(
         False, description="also report outputs that have only seen the simulator"
+    )
+    person_estimates: tuple[PersonEstimate, ...] = Field(
+        (),
+        description='also report these estimates of the person: "age", "sex", "weight", "height"',
     )
     time_limit_s: Seconds = Field(600.0, description="longest time for one clip")
     max_attempts: int = Field(3, ge=1, le=100, description="tries before a clip has failed")

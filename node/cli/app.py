@@ -20,6 +20,7 @@ from node.cli import (
     dataset,
     db,
     demo,
+    destinations,
     evaluate,
     explain,
     packs,
@@ -81,6 +82,7 @@ app.command("retry")(studies.retry)
 app.command("hold")(studies.hold)
 app.command("release")(studies.release)
 app.command("resend")(studies.resend)
+app.add_typer(destinations.commands, name="destinations")
 app.add_typer(quarantine.commands, name="quarantine")
 packs_outside.register(packs.commands)
 app.add_typer(packs.commands, name="packs")

@@ -113,7 +113,10 @@ def read_files(
         return Outcome(clips=tuple(refused), results=())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("node").setLevel(logging.CRITICAL)  # the command itself says what failed
-    report_settings = ReportSettings(simulated_evidence=settings.analysis.allow_simulated_evidence)
+    report_settings = ReportSettings(
+        simulated_evidence=settings.analysis.allow_simulated_evidence,
+        demographic_estimates=frozenset(settings.analysis.person_estimates),
+    )
     count = min(settings.analysis.workers, readable)
     executor = WorkerProcesses(
         count,
@@ -182,7 +185,11 @@ class _Reader:
         findings: tuple[Finding, ...] = ()
         if answer is not None and answer.refused is None:
             result = self._result(header, seen.view, answer)
-            findings, _withheld = reportable(answer.findings, allow_simulated=allow)
+            findings, _withheld = reportable(
+                answer.findings,
+                allow_simulated=allow,
+                allow_demographics=self._settings.analysis.person_estimates,
+            )
         return ReadClip(
             file=str(path),
             sop_instance_uid=str(header.SOPInstanceUID),

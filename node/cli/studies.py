@@ -235,6 +235,7 @@ def _clips(detail: StudyDetail, settings: Settings) -> list[dict[str, Any]]:
         findings, _withheld = reportable(
             tuple(finding_from_row(row) for row in recording.findings),
             allow_simulated=settings.analysis.allow_simulated_evidence,
+            allow_demographics=settings.analysis.person_estimates,
         )
         clips.append(
             {

@@ -13,6 +13,7 @@ from node.results.objects import (
 )
 from node.results.rendering import render_report
 from node.results.report import build_report
+from node.results.text_report import build_text_report
 
 __all__ = [
     "ClipResult",
@@ -25,6 +26,7 @@ __all__ = [
     "TestedOn",
     "build_capture",
     "build_report",
+    "build_text_report",
     "check_object",
     "is_own_object",
     "render_report",

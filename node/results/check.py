@@ -17,6 +17,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     KeyObjectSelectionDocumentStorage,
@@ -38,6 +39,7 @@ RULES_OF: Mapping[str, Callable[[Dataset], Iterator[Fault]]] = MappingProxyType(
     {
         Comprehensive3DSRStorage: check_report,
         ComprehensiveSRStorage: check_report,
+        BasicTextSRStorage: check_report,
         MultiFrameTrueColorSecondaryCaptureImageStorage: check_capture,
         SecondaryCaptureImageStorage: check_capture,
         KeyObjectSelectionDocumentStorage: check_key_object,

@@ -61,6 +61,12 @@ def _own(value: str, meaning: str, why: str) -> Concept:
 
 # The report's frame: TID 1500, TID 1501, TID 1600 and what they include.
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report", "CID 7021")
+ECHO_REPORT = _loinc("42148-7", "Echocardiography Report", "CID 7000")
+SUMMARY = _loinc("55112-7", "Summary", "CID 7001")
+FINDINGS = _loinc("59776-5", "Findings", "CID 7001")
+PROCEDURES = _loinc("55111-9", "Current Procedure Descriptions", "CID 7001")
+CONCLUSION = _dcm("121077", "Conclusion", "CID 7002")
+PROCEDURE_DESCRIPTION = _dcm("121065", "Procedure Description", "CID 7002")
 LANGUAGE = _dcm("121049", "Language of Content Item and Descendants", "TID 1204")
 ENGLISH_US = Concept(
     value="en-US",

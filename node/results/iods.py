@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from pydicom.uid import (
     UID,
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     KeyObjectSelectionDocumentStorage,
@@ -228,6 +229,12 @@ IODS: Mapping[str, Iod] = MappingProxyType(
                 name="Comprehensive SR",
                 sop_class=ComprehensiveSRStorage,
                 clause="A.35.3",
+                modules=_REPORT,
+            ),
+            Iod(
+                name="Basic Text SR",
+                sop_class=BasicTextSRStorage,
+                clause="A.35.1",
                 modules=_REPORT,
             ),
             Iod(

@@ -93,6 +93,8 @@ class ReportSettings:
     sop_class_uid: str = Comprehensive3DSRStorage
     report_series_number: int = 901
     report_series_description: str = "AI Echo SR (RESEARCH)"
+    text_series_number: int = 903
+    text_series_description: str = "AI Echo report as text (RESEARCH)"
     capture_series_number: int = 902
     capture_series_description: str = "AI saliency (RESEARCH)"
     capture_modality: str = "US"

@@ -58,7 +58,7 @@ def _heading(dataset: Dataset) -> Iterator[str]:
 
 def _items(parent: Dataset, depth: int) -> Iterator[str]:
     for item in _below(parent):
-        if any(_has_name(item, concept) for concept in _NOT_LISTED):
+        if any(_has_name(item, concept) for concept in _NOT_LISTED) and not _is_sentence(item):
             continue
         if _has_name(item, codes.MEASUREMENT_GROUP):
             yield from _group(item, depth)
@@ -69,6 +69,11 @@ def _items(parent: Dataset, depth: int) -> Iterator[str]:
             yield from _items(item, depth + 1)
         else:
             yield f"{_INDENT * depth}{_line(item)}"
+
+
+def _is_sentence(item: Dataset) -> bool:
+    """A finding in words, as a text report has it, and not in codes, as a group's heading does."""
+    return _has_name(item, codes.FINDING) and item.get("ValueType") == "TEXT"
 
 
 def _group(group: Dataset, depth: int) -> Iterator[str]:

@@ -101,26 +101,69 @@ def build_report(
     ResultError
         If the clips are none, or of several studies, or a finding contradicts itself.
     """
-    sources = _sources(clips, settings)
+    sources = sources_of(clips, settings)
+    return write_document(
+        _root(sources, settings, tested_on),
+        sources,
+        Series(
+            sop_class_uid=settings.sop_class_uid,
+            kind="SR",
+            number=settings.report_series_number,
+            description=settings.report_series_description,
+        ),
+        revision=revision,
+        predecessor=predecessor,
+        settings=settings,
+        created_at=created_at,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """The series of a sort of report, and the class of its objects."""
+
+    sop_class_uid: str
+    kind: str
+    number: int
+    description: str
+
+
+def write_document(
+    root: Item,
+    sources: Sequence[Source],
+    series: Series,
+    *,
+    revision: int,
+    predecessor: ObjectRef | None,
+    settings: ReportSettings,
+    created_at: datetime,
+) -> EncodedObject:
+    """An SR document of this content: its header, its UID, its bytes. See :func:`build_report`."""
     if revision < 1:
         raise ResultError(f"revision {revision}: the first is 1")
+    header = sources[0].result.header
     dataset = Dataset()
-    copy_patient_and_study(sources[0].result.header, dataset)
-    _add_series_and_document(dataset, sources, revision, predecessor, settings)
+    copy_patient_and_study(header, dataset)
+    dataset.SOPClassUID = series.sop_class_uid
+    dataset.Modality = "SR"
+    dataset.SeriesInstanceUID = series_uid(sources[0].ref.study_instance_uid, series.kind, settings)
+    dataset.SeriesNumber = series.number
+    dataset.SeriesDescription = series.description
+    dataset.InstanceNumber = revision
+    _add_state_and_evidence(dataset, sources, predecessor)
     add_equipment(dataset, settings, _packs(sources))
     dataset.CodingSchemeIdentificationSequence = coding_scheme_items()
-    root = _root(sources, settings, tested_on)
     for element in root:
         dataset[element.tag] = element
     mark_as_own(dataset, "SR")
     dataset.SOPInstanceUID = content_uid(dataset, leave_out=())
-    add_times(dataset, sources[0].result.header, created_at)
+    add_times(dataset, header, created_at)
     return encode(dataset, ExplicitVRLittleEndian)
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A clip as the report speaks of it."""
+class Source:
+    """A clip as a report speaks of it."""
 
     result: ClipResult
     ref: ObjectRef
@@ -187,7 +230,8 @@ class _Source:
         )
 
 
-def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Source]:
+def sources_of(clips: Sequence[ClipResult], settings: ReportSettings) -> list[Source]:
+    """The clips of a report in their order, with what may be said of each."""
     if not clips:
         raise ResultError("a report needs at least one clip")
     sources = []
@@ -195,7 +239,7 @@ def _sources(clips: Sequence[ClipResult], settings: ReportSettings) -> list[_Sou
         for finding in clip.findings:
             check_finding(finding)
         sources.append(
-            _Source(
+            Source(
                 result=clip,
                 ref=reference(clip.header),
                 # What the site has switched off is no news to a reader: it is left out in silence.
@@ -218,27 +262,17 @@ def _refusal_lines(refusals: Sequence[Refusal]) -> Iterator[str]:
     for refusal in refusals:
         titles.setdefault((refusal.pack, refusal.reason), []).append(_output_title(refusal.output))
     for (pack, reason), names in titles.items():
-        yield f"{', '.join(names)} by {_pack_words(pack)}: {reason}"
+        yield f"{', '.join(names)} by {pack_words(pack)}: {reason}"
 
 
 # The header.
 
 
-def _add_series_and_document(
-    dataset: Dataset,
-    sources: Sequence[_Source],
-    revision: int,
-    predecessor: ObjectRef | None,
-    settings: ReportSettings,
+def _add_state_and_evidence(
+    dataset: Dataset, sources: Sequence[Source], predecessor: ObjectRef | None
 ) -> None:
-    study = sources[0].ref.study_instance_uid
-    dataset.SOPClassUID = settings.sop_class_uid
-    dataset.Modality = "SR"
-    dataset.SeriesInstanceUID = series_uid(study, "SR", settings)
-    dataset.SeriesNumber = settings.report_series_number
-    dataset.SeriesDescription = settings.report_series_description
+    """What a report says of itself and of what it rests on (PS3.3 C.17.2)."""
     dataset.ReferencedPerformedProcedureStepSequence = []
-    dataset.InstanceNumber = revision
     dataset.CompletionFlag = "COMPLETE"
     dataset.VerificationFlag = "UNVERIFIED"
     dataset.PreliminaryFlag = "PRELIMINARY"
@@ -285,7 +319,7 @@ def _sop_item(ref: ObjectRef) -> Dataset:
     return item
 
 
-def _packs(sources: Iterable[_Source]) -> list[PackRef]:
+def _packs(sources: Iterable[Source]) -> list[PackRef]:
     """Every pack that took part, by name."""
     packs = {
         pack
@@ -302,7 +336,7 @@ def _packs(sources: Iterable[_Source]) -> list[PackRef]:
 # The tree.
 
 
-def _root(sources: Sequence[_Source], settings: ReportSettings, tested_on: TestedOn) -> Item:
+def _root(sources: Sequence[Source], settings: ReportSettings, tested_on: TestedOn) -> Item:
     groups: list[Item] = []
     summary = summarise(
         [source.result for source in sources], [source.findings for source in sources]
@@ -313,7 +347,7 @@ def _root(sources: Sequence[_Source], settings: ReportSettings, tested_on: Teste
         groups.extend(_clip_groups(source, tested_on))
     parts = [
         content.code(codes.LANGUAGE, codes.ENGLISH_US, HAS_CONCEPT_MOD),
-        *_observer(settings),
+        *observer_items(settings),
         content.code(codes.PROCEDURE_REPORTED, codes.TRANSTHORACIC_ECHO, HAS_CONCEPT_MOD),
         content.container(
             codes.IMAGE_LIBRARY,
@@ -335,7 +369,7 @@ def _root(sources: Sequence[_Source], settings: ReportSettings, tested_on: Teste
                     f"{RESEARCH_WORDS}. Results of echonode "
                     f"{settings.software_version}, not verified by a physician.",
                 ),
-                *(content.text(codes.CLIP, _clip_words(source)) for source in sources),
+                *(content.text(codes.CLIP, clip_words(source)) for source in sources),
             ],
         )
     )
@@ -344,7 +378,7 @@ def _root(sources: Sequence[_Source], settings: ReportSettings, tested_on: Teste
     )
 
 
-def _observer(settings: ReportSettings) -> list[Item]:
+def observer_items(settings: ReportSettings) -> list[Item]:
     """TID 1002 and TID 1004: a device observed."""
     return [
         content.code(codes.OBSERVER_TYPE, codes.DEVICE, HAS_OBS_CONTEXT),
@@ -356,7 +390,7 @@ def _observer(settings: ReportSettings) -> list[Item]:
     ]
 
 
-def _library_entry(source: _Source) -> Item:
+def _library_entry(source: Source) -> Item:
     """TID 1601 and TID 1602: the clip, and which view of the heart it shows."""
     return source.image(
         codes.SOURCE_OF_MEASUREMENT,
@@ -385,7 +419,7 @@ def _view_items(view: ViewCall | None) -> list[Item]:
     return items
 
 
-def _clip_groups(source: _Source, tested_on: TestedOn) -> Iterator[Item]:
+def _clip_groups(source: Source, tested_on: TestedOn) -> Iterator[Item]:
     """The measurement groups of a clip: by pack, by subject, at most five measurements each."""
     packs = list(dict.fromkeys(finding.pack for finding in source.findings))
     for pack in packs:
@@ -404,7 +438,7 @@ def _clip_groups(source: _Source, tested_on: TestedOn) -> Iterator[Item]:
 
 
 def _group(
-    source: _Source,
+    source: Source,
     pack: PackRef,
     subject: Subject,
     findings: Sequence[Finding],
@@ -435,7 +469,7 @@ def _group(
     )
 
 
-def _summary_group(summary: Summary, sources: Sequence[_Source], tested_on: TestedOn) -> Item:
+def _summary_group(summary: Summary, sources: Sequence[Source], tested_on: TestedOn) -> Item:
     """TID 1501: the ejection fraction of the study, with the clips that it came from.
 
     Five numbers, the one to read first on top: the fraction, how far its beats lie apart, how
@@ -558,11 +592,11 @@ def _measurement(finding: Finding) -> Item:
     output = OUTPUTS[finding.output]
     name = output.name_of(finding.method, finding.evidence)
     if finding.kind is Kind.SCORE:
-        return content.number(name, _main(finding), codes.SCORE, output.decimals)
+        return content.number(name, main_number(finding), codes.SCORE, output.decimals)
     derivation = codes.MEAN if len(finding.per_beat) > 1 else codes.ESTIMATED
     return content.number(
         name,
-        _main(finding),
+        main_number(finding),
         UNITS[finding.unit],
         output.decimals,
         [
@@ -607,20 +641,29 @@ def _intervals(findings: Iterable[Finding]) -> list[Item]:
     ]
 
 
-def _evaluations(findings: Iterable[Finding]) -> list[Item]:
-    """A score against its threshold, as a qualitative finding with its severity.
+def verdict(finding: Finding) -> Concept | None:
+    """Present, absent or, where the network looked outside the sector, neither of them.
 
-    Where the network looked outside the sector, neither present nor absent may be said.
+    None for what is no qualitative finding.
     """
+    if OUTPUTS[finding.output].qualitative is None:
+        return None
+    if finding.score is None or finding.threshold is None:
+        return None
+    if finding.looked_outside:
+        return codes.INDETERMINATE
+    return codes.PRESENT if finding.score >= finding.threshold else codes.ABSENT
+
+
+def _evaluations(findings: Iterable[Finding]) -> list[Item]:
+    """A score against its threshold, as a qualitative finding with its severity."""
     items = []
     for finding in findings:
         output = OUTPUTS[finding.output]
         concept = output.finding_of(finding.evidence)
-        if concept is None or finding.score is None or finding.threshold is None:
+        value = verdict(finding)
+        if concept is None or value is None:
             continue
-        value = codes.PRESENT if finding.score >= finding.threshold else codes.ABSENT
-        if finding.looked_outside:
-            value = codes.INDETERMINATE
         below = []
         if output.severity is not None:
             below.append(content.code(codes.SEVERITY, output.severity, HAS_CONCEPT_MOD))
@@ -631,13 +674,13 @@ def _evaluations(findings: Iterable[Finding]) -> list[Item]:
 # Words.
 
 
-def _clip_words(source: _Source) -> str:
+def clip_words(source: Source) -> str:
     """A line about a clip: its view, who read it, what was not given and why."""
     words = f"{source.title[0].upper()}{source.title[1:]}: {_view_words(source.result.view)}."
     if source.result.not_analysed is not None:
         words += f" Not analysed: {source.result.not_analysed.rstrip('.')}."
     elif source.result.packs:
-        words += f" Read by {', '.join(_pack_words(pack) for pack in source.result.packs)}."
+        words += f" Read by {', '.join(pack_words(pack) for pack in source.result.packs)}."
     warning = outside_words(source.findings)
     if warning:
         words += f" {warning}"
@@ -653,15 +696,15 @@ def _view_words(view: ViewCall | None) -> str:
     return f"{sure}{VIEWS[view.view].title} ({view.view.value}, score {view.score:.2f})"
 
 
-def _summary_words(summary: Summary, sources: Sequence[_Source]) -> str:
+def _summary_words(summary: Summary, sources: Sequence[Source]) -> str:
     ejection = summary.ejection
     names = ", ".join(sources[index].title for index, _ in ejection.members)
-    by = f"{summary.method} by {_pack_words(summary.pack)}"
-    clips = _counted(len(ejection.members), "clip")
+    by = f"{summary.method} by {pack_words(summary.pack)}"
+    clips = counted(len(ejection.members), "clip")
     if ejection.deviation is None:
         beats = " one beat in" if ejection.of_beats else ""
         return f"From{beats} one clip ({names}), {by}."
-    over = f"{_counted(len(ejection.values), 'beat')} in {clips}" if ejection.of_beats else clips
+    over = f"{counted(len(ejection.values), 'beat')} in {clips}" if ejection.of_beats else clips
     return (
         f"Mean of {over} ({names}), {by}; range {min(ejection.values):.1f} to "
         f"{max(ejection.values):.1f} %, standard deviation {ejection.deviation:.1f} "
@@ -669,7 +712,8 @@ def _summary_words(summary: Summary, sources: Sequence[_Source]) -> str:
     )
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 clip", "2 clips"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -697,7 +741,8 @@ def _group_words(findings: Sequence[Finding], tested_on: TestedOn, *, beats: boo
     return words
 
 
-def _pack_words(pack: PackRef) -> str:
+def pack_words(pack: PackRef) -> str:
+    """A pack as readers know it."""
     return f"{pack.name} {pack.version}"
 
 
@@ -709,7 +754,8 @@ def _rounded(finding: Finding, value: float) -> str:
     return f"{value:.{OUTPUTS[finding.output].decimals}f}"
 
 
-def _main(finding: Finding) -> float:
+def main_number(finding: Finding) -> float:
+    """The value, or the score of what has none."""
     number = finding.score if finding.kind is Kind.SCORE else finding.value
     if number is None:  # held by check_finding
         raise ResultError(f"finding {finding.output!r}: a {finding.kind} without its number")

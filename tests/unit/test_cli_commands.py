@@ -34,6 +34,9 @@ COMMANDS = (
     "hold",
     "release",
     "resend",
+    "destinations",
+    "destinations list",
+    "destinations forget",
     "quarantine",
     "quarantine list",
     "quarantine show",
@@ -433,3 +436,31 @@ def test_commands_of_operators_never_load_tensorflow(site: Path, rows: Database)
     )
 
     assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_what_a_destination_refuses_is_shown_and_forgotten_on_an_operators_word(
+    echonode: Shell, rows: Database
+) -> None:
+    at = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    with rows.write() as session:
+        catalog.note_refused_class(
+            session, "pacs", "1.2.840.10008.5.1.4.1.1.88.34", "not supported", at
+        )
+        catalog.note_refused_class(session, "gone", "1.2.3", "no", at)
+    (shown,) = echonode.json("destinations")
+    assert (shown["name"], shown["where"], shown["text_report"]) == (
+        "pacs", "PACS at 127.0.0.1:104", False,
+    )  # fmt: skip
+    (refused,) = shown["refuses"]
+    assert refused["name"] == "Comprehensive 3D SR Storage"
+    assert refused["answer"] == "not supported"
+    assert refused["asked_again_at"] == "2026-01-09T03:04:00+00:00"
+    assert echonode("destinations", "list") == ExitCode.OK
+    assert "Comprehensive 3D SR" in echonode.out
+    assert echonode.json("destinations", "forget", "pacs") == {
+        "destination": "pacs", "forgotten": 1,
+    }  # fmt: skip
+    assert echonode.json("destinations", "list")[0]["refuses"] == []
+    assert echonode.json("destinations", "forget", "gone")["forgotten"] == 1
+    assert echonode("destinations", "forget", "nowhere") == ExitCode.NOT_FOUND
+    assert "there are: pacs" in echonode.err

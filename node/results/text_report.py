@@ -1,0 +1,208 @@
+"""The same report for people: a short text in a Structured Report, beside the one for machines.
+
+For archives whose viewers show the codes of a measurement report badly or not at all. TID 2000
+in Basic Text SR: a summary, the findings of each clip, and what was done with every clip. It has
+a series of its own, since viewers show one report of a series only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from pydicom.uid import BasicTextSRStorage
+
+from models.finding import Evidence, Finding, Kind
+from models.tasks import TASKS
+from node.results import codes, content
+from node.results.codes import OUTPUTS, Concept
+from node.results.content import HAS_CONCEPT_MOD, Item
+from node.results.evidence import NOTHING_KNOWN, TestedOn, evidence_words, outside_words
+from node.results.objects import (
+    RESEARCH_WORDS,
+    ClipResult,
+    EncodedObject,
+    ObjectRef,
+    ReportSettings,
+)
+from node.results.report import (
+    Series,
+    Source,
+    clip_words,
+    counted,
+    main_number,
+    observer_items,
+    pack_words,
+    sources_of,
+    verdict,
+    write_document,
+)
+from node.results.summary import Mean, Summary, summarise
+
+_UNIT_WORDS = {"a": "years", "cm2": "square cm", "{score}": ""}
+_VERDICTS = {codes.PRESENT: "present", codes.ABSENT: "absent", codes.INDETERMINATE: "uncertain"}
+
+
+def build_text_report(
+    clips: Sequence[ClipResult],
+    *,
+    revision: int,
+    predecessor: ObjectRef | None,
+    settings: ReportSettings,
+    created_at: datetime,
+    tested_on: TestedOn = NOTHING_KNOWN,
+) -> EncodedObject:
+    """The report of a study as text.
+
+    Parameters, result and errors are those of :func:`node.results.report.build_report`;
+    ``predecessor`` is an earlier text report.
+    """
+    sources = sources_of(clips, settings)
+    return write_document(
+        _root(sources, settings, tested_on),
+        sources,
+        Series(
+            sop_class_uid=BasicTextSRStorage,
+            kind="TEXT",
+            number=settings.text_series_number,
+            description=settings.text_series_description,
+        ),
+        revision=revision,
+        predecessor=predecessor,
+        settings=settings,
+        created_at=created_at,
+    )
+
+
+def _root(sources: Sequence[Source], settings: ReportSettings, tested_on: TestedOn) -> Item:
+    findings = [finding for source in sources for finding in source.findings]
+    summary = summarise(
+        [source.result for source in sources], [source.findings for source in sources]
+    )
+    said = [line for source in sources for line in _findings_of(source)]
+    parts = [
+        _chapter(
+            codes.SUMMARY,
+            codes.CONCLUSION,
+            [
+                _research_words(settings),
+                *_conclusion(summary, sources, findings),
+            ],
+        )
+    ]
+    if said:
+        parts.append(_chapter(codes.FINDINGS, codes.FINDING, said))
+    read = sum(bool(source.result.packs) and not source.result.not_analysed for source in sources)
+    clips = counted(len(sources), "clip")
+    done = [
+        f"Transthoracic echocardiography, {clips}; {read} of them read by models.",
+        *(clip_words(source) for source in sources),
+    ]
+    if findings:
+        done.append(f"Evidence. {evidence_words(findings, tested_on)}")
+    parts.append(_chapter(codes.PROCEDURES, codes.PROCEDURE_DESCRIPTION, done))
+    return content.container(
+        codes.ECHO_REPORT,
+        [
+            content.code(codes.LANGUAGE, codes.ENGLISH_US, HAS_CONCEPT_MOD),
+            *observer_items(settings),
+            *parts,
+        ],
+        relationship=None,
+        template="2000",
+    )
+
+
+def _research_words(settings: ReportSettings) -> str:
+    return (
+        f"{RESEARCH_WORDS}. Made by software (echonode {settings.software_version}), "
+        "not verified by a physician."
+    )
+
+
+def _chapter(heading: Concept, name: Concept, texts: Sequence[str]) -> Item:
+    return content.container(heading, [content.text(name, text) for text in texts])
+
+
+def _conclusion(
+    summary: Summary | None, sources: Sequence[Source], findings: Sequence[Finding]
+) -> Iterator[str]:
+    if summary is None:
+        yield "No ejection fraction is given of this study."
+    else:
+        ejection = summary.ejection
+        where = ", ".join(sources[index].title for index, _ in ejection.members)
+        lines = [_mean_words(ejection)]
+        clips = counted(len(ejection.members), "clip")
+        if ejection.deviation is not None:
+            over = f"{counted(len(ejection.values), 'beat')} in " if ejection.of_beats else ""
+            lines.append(
+                f"mean of {over}{clips}, standard deviation {ejection.deviation:.1f} points"
+            )
+        else:
+            lines.append("from one beat" if ejection.of_beats else f"from {clips}")
+        prefix = "" if summary.evidence is Evidence.PATIENTS else "SIMULATED ONLY: "
+        volumes = "".join(f" {_mean_words(mean)}." for mean in summary.volumes)
+        yield (
+            f"{prefix}{', '.join(lines)}.{volumes} "
+            f"By {summary.method} ({where}; {pack_words(summary.pack)})."
+        )
+    warning = outside_words(findings)
+    if warning:
+        yield warning
+
+
+def _mean_words(mean: Mean) -> str:
+    return _value_words(mean.output, mean.value, mean.unit, mean.low, mean.high)
+
+
+def _value_words(
+    output: str, value: float, unit: str, low: float | None, high: float | None
+) -> str:
+    decimals = OUTPUTS[output].decimals
+    unit = _UNIT_WORDS.get(unit, unit)
+    words = f"{TASKS[output].title} {value:.{decimals}f} {unit}".rstrip()
+    if low is not None and high is not None:
+        words += f" (95 % interval {low:.{decimals}f} to {high:.{decimals}f} {unit})"
+    return words
+
+
+def _findings_of(source: Source) -> Iterator[str]:
+    """A sentence or two for each pack and part of the heart."""
+    groups: dict[tuple[object, object], list[Finding]] = {}
+    for output, known in OUTPUTS.items():
+        for finding in source.findings:
+            if finding.output == output:
+                groups.setdefault((finding.pack, known.subject), []).append(finding)
+    packs = list(dict.fromkeys(finding.pack for finding in source.findings))
+    for pack in packs:
+        for (of_pack, _), findings in groups.items():
+            if of_pack != pack:
+                continue
+            frames = dict.fromkeys(item.frames[0] + 1 for item in findings if item.frames)
+            where = f", frame {', '.join(map(str, frames))}" if frames else ""
+            said = "; ".join(_finding_words(finding) for finding in findings)
+            yield f"{said}. From {source.title}{where}, by {pack_words(pack)}."
+
+
+def _finding_words(finding: Finding) -> str:
+    prefix = "" if finding.evidence is Evidence.PATIENTS else "SIMULATED ONLY: "
+    if finding.kind is Kind.SCORE:
+        return prefix + _score_words(finding)
+    words = _value_words(
+        finding.output, main_number(finding), finding.unit, finding.low, finding.high
+    )
+    beats = len(finding.per_beat)
+    mean = f", mean of {beats} beats" if beats > 1 else ""
+    return f"{prefix}{words}{mean}, by {finding.method}"
+
+
+def _score_words(finding: Finding) -> str:
+    score = f"score {main_number(finding):.{OUTPUTS[finding.output].decimals}f}"
+    said = verdict(finding)
+    if said is None:
+        return f"{TASKS[finding.output].title}: {score}"
+    return (
+        f"{TASKS[finding.output].title}: {_VERDICTS[said]} "
+        f"({score}, threshold {finding.threshold:.3g})"
+    )
