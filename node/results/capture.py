@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from typing import Protocol
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, get_frame
-from pydicom.errors import InvalidDicomError
+from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
@@ -26,9 +24,18 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from models.explain.panels import Curve, FrameMark, MarkKind
+from models.explain.shown import Curve, FrameMark, MarkKind
 from models.finding import Finding, PackRef
 from node.results import codes
+from node.results.cine import (
+    CURVE_TIMES,
+    CURVE_UNIT,
+    CURVE_VALUES,
+    TRACING_BOX,
+    Cine,
+    read_cine,
+    values_of,
+)
 from node.results.content import plain
 from node.results.evidence import check_finding, evidence_words, withheld
 from node.results.header import add_equipment, add_times, concept_item, copy_patient_and_study
@@ -53,8 +60,6 @@ _SAMPLES = 3
 _MAX_ST = 1024  # PS3.5 6.2
 # Frame times within this of each other are the same: carts round to whole microseconds.
 _EVEN_WITHIN_MS = 0.05
-# Elements of our private block, beside the mark of :mod:`node.results.objects`.
-_CURVE_TIMES, _CURVE_VALUES, _CURVE_UNIT, _TRACING_BOX = 0x02, 0x03, 0x04, 0x05
 _MARK_WORDS = {
     MarkKind.END_DIASTOLE: "End diastole, the cavity is largest",
     MarkKind.END_SYSTOLE: "End systole, the cavity is smallest",
@@ -142,29 +147,25 @@ def build_capture(
         or a finding contradicts itself.
     """
     _check_picture(picture)
-    source = reference(header)
     for finding in findings:
         check_finding(finding)
     shown = [finding for finding in findings if withheld(finding, settings) is None]
-    dataset = Dataset()
-    copy_patient_and_study(header, dataset)
-    dataset.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
-    dataset.Modality = settings.capture_modality
-    dataset.SeriesInstanceUID = series_uid(source.study_instance_uid, "SC", settings)
-    dataset.SeriesNumber = settings.capture_series_number
-    dataset.SeriesDescription = settings.capture_series_description
-    dataset.BodyPartExamined = "HEART"  # PS3.3 C.7.3.1: else Laterality would be asked for
-    dataset.PatientOrientation = None
-    dataset.ConversionType = "WSD"
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.BurnedInAnnotation = "NO"
-    dataset.RecognizableVisualFeatures = "NO"
+    dataset = started(
+        header,
+        MultiFrameTrueColorSecondaryCaptureImageStorage,
+        CaptureSeries(
+            kind="SC",
+            number=settings.capture_series_number,
+            description=settings.capture_series_description,
+        ),
+        settings,
+    )
     dataset.InstanceNumber = instance_number
     dataset.DerivationDescription = _derivation(picture, shown, packs)
-    dataset.SourceImageSequence = [_source_image(header, picture)]
+    dataset.SourceImageSequence = [source_image(header, picture.source_frames)]
     add_equipment(dataset, settings, packs)
     _add_cine(dataset, picture)
-    _add_pixels(dataset, header, picture)
+    add_pixels(dataset, [header], picture.jpeg_frames, picture.rows, picture.columns)
     mark_as_own(dataset, "SC")
     dataset.SOPInstanceUID = _instance_uid(dataset, shown)
     # After the UID: they are drawn too, and what is drawn may differ in a last bit.
@@ -199,36 +200,18 @@ def single_frames(capture: bytes, *, most: int = MOST_SINGLE_FRAMES) -> tuple[En
     ResultError
         If the bytes are no multi-frame capture.
     """
-    try:
-        cine = dcmread(BytesIO(capture))
-    except (InvalidDicomError, EOFError, ValueError) as error:
-        raise ResultError(f"a capture cannot be read back: {error}") from error
-    if cine.get("SOPClassUID") != MultiFrameTrueColorSecondaryCaptureImageStorage:
-        raise ResultError(f"{cine.get('SOPClassUID')} is no multi-frame true-colour capture")
+    cine = read_cine(capture)
     chosen = _telling_frames(cine, most)
     return tuple(_single_frame(cine, number, place) for place, number in enumerate(chosen, start=1))
 
 
-def _telling_frames(cine: Dataset, most: int) -> list[int]:
+def _telling_frames(cine: Cine, most: int) -> list[int]:
     """The numbers, from 1, of the frames to keep."""
-    poster = int(cine.get("RepresentativeFrameNumber") or 1)
-    marks = list(zip(*_marks_of(cine), strict=True))
-
-    def nearest(kind: MarkKind) -> list[int]:
-        numbers = [number for number, of_kind in marks if of_kind == kind]
-        # Of two as near the later one: the systole that follows the diastole.
-        return sorted(numbers, key=lambda number: (abs(number - poster), number < poster))
-
-    kinds = [nearest(kind) for kind in MarkKind]
+    kinds = [cine.nearest(kind) for kind in MarkKind]
     first = [numbers[0] for numbers in kinds if numbers]
     others = [number for numbers in kinds for number in numbers[1:]]
-    wanted = dict.fromkeys((*first, *others)) or {poster: None}
+    wanted = dict.fromkeys((*first, *others)) or {cine.poster: None}
     return sorted(list(wanted)[: max(1, most)])
-
-
-def _marks_of(cine: Dataset) -> tuple[list[int], list[str]]:
-    numbers = [int(str(number)) for number in _values(cine, "FrameNumbersOfInterest")]
-    return numbers, [str(kind) for kind in _values(cine, "FrameOfInterestType")]
 
 
 _OF_A_CINE = (
@@ -255,31 +238,58 @@ _OF_ONE_OBJECT = (
 )
 
 
-def _single_frame(cine: Dataset, number: int, place: int) -> EncodedObject:
-    count = int(cine.NumberOfFrames)
-    frame = get_frame(cine.PixelData, number - 1, number_of_frames=count)
+def _single_frame(cine: Cine, number: int, place: int) -> EncodedObject:
+    whole = cine.dataset
+    frame = cine.frame(number)
     left_out = {Tag(keyword) for keyword in (*_OF_A_CINE, *_OF_ONE_OBJECT)}
     single = Dataset()  # raw items: what was copied from the source is not decoded
-    single.update({tag: cine.get_item(tag) for tag in cine.keys() if tag not in left_out})  # noqa: SIM118
+    single.update({tag: whole.get_item(tag) for tag in whole.keys() if tag not in left_out})  # noqa: SIM118
     single.SOPClassUID = SecondaryCaptureImageStorage
-    single.SOPInstanceUID = derive_uid("single frame", str(cine.SOPInstanceUID), str(number))
-    single.InstanceNumber = int(cine.InstanceNumber) * 100 + place
-    kinds = [kind for at, kind in zip(*_marks_of(cine), strict=True) if at == number]
-    what = "; ".join(_MARK_WORDS[MarkKind(kind)] for kind in kinds) or "the frame that tells most"
-    words = f"Frame {number} of {count}: {what}. {cine.get('DerivationDescription') or ''}"
+    single.SOPInstanceUID = derive_uid("single frame", str(whole.SOPInstanceUID), str(number))
+    single.InstanceNumber = int(whole.InstanceNumber) * 100 + place
+    kinds = [mark.kind for mark in cine.marks if mark.number == number]
+    what = "; ".join(_MARK_WORDS[kind] for kind in kinds) or "the frame that tells most"
+    words = f"Frame {number} of {cine.count}: {what}. {whole.get('DerivationDescription') or ''}"
     single.DerivationDescription = words[:_MAX_ST].strip()
-    source = deepcopy(cine.SourceImageSequence[0])
-    shown = [int(str(each)) for each in _values(source, "ReferencedFrameNumber")]
-    if len(shown) == count:
-        source.ReferencedFrameNumber = shown[number - 1]
+    source = deepcopy(whole.SourceImageSequence[0])
+    if cine.source_frames:
+        source.ReferencedFrameNumber = cine.source_frames[number - 1]
     single.SourceImageSequence = [source]
-    ratios = _values(cine, "LossyImageCompressionRatio")[:-1]
-    raw = int(cine.Rows) * int(cine.Columns) * _SAMPLES
+    ratios = values_of(whole, "LossyImageCompressionRatio")[:-1]
+    raw = int(whole.Rows) * int(whole.Columns) * _SAMPLES
     single.LossyImageCompressionRatio = [*ratios, round(raw / len(frame), 3)]
-    single.PixelData = encapsulate([frame], has_bot=True)
-    single["PixelData"].VR = "OB"
-    single["PixelData"].is_undefined_length = True
+    _put_frames(single, [frame])
     return encode(single, JPEGBaseline8Bit)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptureSeries:
+    """The series of a sort of capture; ``kind`` is what its UID is made of."""
+
+    kind: str
+    number: int
+    description: str
+
+
+def started(
+    header: Dataset, sop_class_uid: UID, series: CaptureSeries, settings: ReportSettings
+) -> Dataset:
+    """What every capture of a study says of patient, study, series and how it came about."""
+    dataset = Dataset()
+    copy_patient_and_study(header, dataset)
+    dataset.SOPClassUID = sop_class_uid
+    dataset.Modality = settings.capture_modality
+    study = reference(header).study_instance_uid
+    dataset.SeriesInstanceUID = series_uid(study, series.kind, settings)
+    dataset.SeriesNumber = series.number
+    dataset.SeriesDescription = series.description
+    dataset.BodyPartExamined = "HEART"  # PS3.3 C.7.3.1: else Laterality would be asked for
+    dataset.PatientOrientation = None
+    dataset.ConversionType = "WSD"
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.BurnedInAnnotation = "NO"
+    dataset.RecognizableVisualFeatures = "NO"
+    return dataset
 
 
 def _check_picture(picture: EncodedPicture) -> None:
@@ -315,13 +325,16 @@ def _derivation(
     return plain(words)[:_MAX_ST].strip()
 
 
-def _source_image(header: Dataset, picture: EncodedPicture) -> Dataset:
-    """Image SOP Instance Reference Macro (PS3.3 C.7.6.12) with its purpose."""
+def source_image(header: Dataset, frames: Sequence[int] = ()) -> Dataset:
+    """Image SOP Instance Reference Macro (PS3.3 C.7.6.12) with its purpose.
+
+    ``frames`` are zero-based; none stand for all of the clip.
+    """
     item = Dataset()
     item.ReferencedSOPClassUID = str(header.SOPClassUID)
     item.ReferencedSOPInstanceUID = str(header.SOPInstanceUID)
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        item.ReferencedFrameNumber = [frame + 1 for frame in sorted(set(picture.source_frames))]
+    if frames and int(header.get("NumberOfFrames") or 1) > 1:
+        item.ReferencedFrameNumber = [frame + 1 for frame in sorted(set(frames))]
     item.PurposeOfReferenceCodeSequence = [concept_item(codes.SOURCE_IMAGE)]
     return item
 
@@ -361,56 +374,63 @@ def _add_drawn(dataset: Dataset, picture: EncodedPicture) -> None:
     """The curve and the place of the tracing, so that a page can show them without a model."""
     block = dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)
     if picture.curve is not None:
-        block.add_new(_CURVE_TIMES, "FD", list(picture.curve.times_ms))
-        block.add_new(_CURVE_VALUES, "FD", list(picture.curve.values))
-        block.add_new(_CURVE_UNIT, "SH", picture.curve.unit)
+        block.add_new(CURVE_TIMES, "FD", list(picture.curve.times_ms))
+        block.add_new(CURVE_VALUES, "FD", list(picture.curve.values))
+        block.add_new(CURVE_UNIT, "SH", picture.curve.unit)
     if picture.tracing_box is not None:
-        block.add_new(_TRACING_BOX, "US", list(picture.tracing_box))
+        block.add_new(TRACING_BOX, "US", list(picture.tracing_box))
 
 
-def _add_pixels(dataset: Dataset, header: Dataset, picture: EncodedPicture) -> None:
+def add_pixels(
+    dataset: Dataset, headers: Sequence[Dataset], frames: Sequence[bytes], rows: int, columns: int
+) -> None:
+    """JPEG baseline 4:2:2 frames, labelled as what they are, and what was lost on the way."""
     dataset.SamplesPerPixel = _SAMPLES
     dataset.PhotometricInterpretation = "YBR_FULL_422"
     dataset.PlanarConfiguration = 0
-    dataset.Rows = picture.rows
-    dataset.Columns = picture.columns
+    dataset.Rows = rows
+    dataset.Columns = columns
     dataset.BitsAllocated = 8
     dataset.BitsStored = 8
     dataset.HighBit = 7
     dataset.PixelRepresentation = 0
-    size = sum(len(frame) for frame in picture.jpeg_frames)
-    raw = picture.rows * picture.columns * _SAMPLES * len(picture.jpeg_frames)
-    ratios, methods = _source_compression(header)
+    raw = rows * columns * _SAMPLES * len(frames)
+    ratios, methods = _source_compression(headers)
     dataset.LossyImageCompression = "01"
-    dataset.LossyImageCompressionRatio = [*ratios, round(raw / size, 3)]
+    dataset.LossyImageCompressionRatio = [
+        *ratios,
+        round(raw / sum(len(frame) for frame in frames), 3),
+    ]
     dataset.LossyImageCompressionMethod = [*methods, _JPEG_METHOD]
-    dataset.PixelData = encapsulate(list(picture.jpeg_frames), has_bot=True)
+    _put_frames(dataset, frames)
+
+
+def _put_frames(dataset: Dataset, frames: Sequence[bytes]) -> None:
+    dataset.PixelData = encapsulate(list(frames), has_bot=True)
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
 
 
-def _source_compression(header: Dataset) -> tuple[list[float], list[str]]:
-    """What was lost before us: one ratio for each method, or nothing where they do not match."""
-    if str(header.get("LossyImageCompression") or "") != "01":
-        return [], []
-    ratios = _values(header, "LossyImageCompressionRatio")
-    methods = _values(header, "LossyImageCompressionMethod")
-    try:
-        numbers = [round(float(str(ratio)), 3) for ratio in ratios]
-    except ValueError:
-        return [], []
-    if len(numbers) != len(methods):
-        return [], []
-    return numbers, [str(method) for method in methods]
+def _source_compression(headers: Sequence[Dataset]) -> tuple[list[float], list[str]]:
+    """What was lost before us: one ratio for each method, or nothing where they do not match.
 
-
-def _values(header: Dataset, keyword: str) -> list[object]:
-    value = header.get(keyword)
-    if value is None or value == "":
-        return []
-    if isinstance(value, str | float | int):
-        return [value]
-    return list(value)
+    Of several sources the one that lost most.
+    """
+    found: list[tuple[list[float], list[str]]] = []
+    for header in headers:
+        if str(header.get("LossyImageCompression") or "") != "01":
+            continue
+        try:
+            ratios = [
+                round(float(str(ratio)), 3)
+                for ratio in values_of(header, "LossyImageCompressionRatio")
+            ]
+        except ValueError:
+            continue
+        methods = [str(method) for method in values_of(header, "LossyImageCompressionMethod")]
+        if len(ratios) == len(methods):
+            found.append((ratios, methods))
+    return max(found, key=lambda each: max(each[0], default=0.0), default=([], []))
 
 
 def _instance_uid(dataset: Dataset, findings: Sequence[Finding]) -> UID:
