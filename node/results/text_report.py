@@ -182,7 +182,11 @@ def _findings_of(source: Source) -> Iterator[str]:
             frames = dict.fromkeys(item.frames[0] + 1 for item in findings if item.frames)
             where = f", frame {', '.join(map(str, frames))}" if frames else ""
             said = "; ".join(_finding_words(finding) for finding in findings)
-            yield f"{said}. From {source.title}{where}, by {pack_words(pack)}."
+            methods = dict.fromkeys(
+                finding.method.value for finding in findings if finding.kind is Kind.MEASUREMENT
+            )
+            by = f" by {' and '.join(methods)}" if methods else ""
+            yield f"{said}. Read{by} from {source.title}{where}, by {pack_words(pack)}."
 
 
 def _finding_words(finding: Finding) -> str:
@@ -194,7 +198,7 @@ def _finding_words(finding: Finding) -> str:
     )
     beats = len(finding.per_beat)
     mean = f", mean of {beats} beats" if beats > 1 else ""
-    return f"{prefix}{words}{mean}, by {finding.method}"
+    return f"{prefix}{words}{mean}"
 
 
 def _score_words(finding: Finding) -> str:

@@ -117,12 +117,14 @@ def test_a_mean_tells_of_what_and_how_far_apart() -> None:
 def test_findings_tell_value_interval_method_frame_and_pack(report: Dataset) -> None:
     traced, atrium, direct, dilated, lead = _texts(report, "Findings")
     assert traced.startswith(
-        "Left ventricular ejection fraction 58.2 % (95 % interval 50.1 to 66.2 %), "
-        "by single-plane discs; Left ventricular end-diastolic volume 102.4 mL"
+        "Left ventricular ejection fraction 58.2 % (95 % interval 50.1 to 66.2 %); "
+        "Left ventricular end-diastolic volume 102.4 mL"
     )
-    assert ", mean of 2 beats, by single-plane discs" in traced
-    assert traced.endswith("From series 1 image 1, frame 8, 3, 13, by lv 0.1.0.")
-    assert atrium.startswith("Largest left-atrial area 17.3 square cm, by tracing area")
+    assert "to 115.0 mL), mean of 2 beats; " in traced
+    assert traced.endswith(
+        "Read by single-plane discs from series 1 image 1, frame 8, 3, 13, by lv 0.1.0."
+    )
+    assert atrium.startswith("Largest left-atrial area 17.3 square cm. Read by tracing area from")
     assert direct.startswith("SIMULATED ONLY: Left ventricular ejection fraction 61.0 %")
     assert "Left ventricular hypertrophy: absent (score 0.123, threshold 0.5)" in direct
     assert dilated.startswith("SIMULATED ONLY: Severe left-atrial dilation: present (score 0.710")
