@@ -217,15 +217,19 @@ class Source:
             children=children,
         )
 
-    def coordinate(self, frame: int) -> Item:
-        """The middle of a frame: the whole picture was the source, but viewers need a point."""
+    def coordinate(self, frame: int, group: int) -> Item:
+        """A point on a frame: the whole picture was the source, but viewers need a point.
+
+        They write a group's lines to the right of it. So it lies at the left, where long lines
+        are not cut, and each group's at a height of its own, so that none covers another.
+        """
         header = self.result.header
         if not header.get("Rows") or not header.get("Columns"):
             raise ResultError(f"{self.title}: the header has no Rows or Columns")
         return content.point(
             codes.SOURCE_OF_MEASUREMENT,
-            int(header.Columns) / 2,
-            int(header.Rows) / 2,
+            int(header.Columns) / 8,
+            int(header.Rows) * (1 + 2 * (group % 5)) / 12,
             self.image(codes.SOURCE_OF_MEASUREMENT, SELECTED_FROM, frame=frame),
         )
 
@@ -422,6 +426,7 @@ def _view_items(view: ViewCall | None) -> list[Item]:
 def _clip_groups(source: Source, tested_on: TestedOn) -> Iterator[Item]:
     """The measurement groups of a clip: by pack, by subject, at most five measurements each."""
     packs = list(dict.fromkeys(finding.pack for finding in source.findings))
+    number = 0  # that of the study's summary
     for pack in packs:
         for subject in dict.fromkeys(output.subject for output in OUTPUTS.values()):
             findings = [
@@ -434,7 +439,10 @@ def _clip_groups(source: Source, tested_on: TestedOn) -> Iterator[Item]:
             ]
             for start in range(0, len(findings), MAX_MEASUREMENTS):
                 part = findings[start : start + MAX_MEASUREMENTS]
-                yield _group(source, pack, subject, part, start // MAX_MEASUREMENTS, tested_on)
+                number += 1
+                yield _group(
+                    source, pack, subject, part, start // MAX_MEASUREMENTS, number, tested_on
+                )
 
 
 def _group(
@@ -443,6 +451,7 @@ def _group(
     subject: Subject,
     findings: Sequence[Finding],
     part: int,
+    number: int,
     tested_on: TestedOn,
 ) -> Item:
     """TID 1501: what one pack says of one part of the heart in one clip."""
@@ -463,7 +472,7 @@ def _group(
             *_evaluations(findings),
             *_intervals(findings),
             *([_explanation(capture)] if capture is not None else []),
-            *(source.coordinate(frame) for frame in frames),
+            *(source.coordinate(frame, number) for frame in frames),
             content.text(codes.COMMENT, _group_words(findings, tested_on)),
         ],
     )
@@ -500,7 +509,7 @@ def _summary_group(summary: Summary, sources: Sequence[Source], tested_on: Teste
         for mean in summary.means
         for index, finding in mean.members
     )
-    items += [sources[index].coordinate(frame) for index, frame in points]
+    items += [sources[index].coordinate(frame, 0) for index, frame in points]
     items.append(content.text(codes.COMMENT, _summary_words(summary, sources)))
     items.append(content.text(codes.COMMENT, _group_words(firsts[:1], tested_on, beats=False)))
     warning = outside_words(firsts[1:])
