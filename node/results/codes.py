@@ -291,17 +291,18 @@ MODE_M = _sct("399155008", "M mode", "CID 12224")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """What a measurement group is about: its finding, and where."""
+    """What a measurement group is about: its finding, and where. ``short`` is for a label."""
 
+    short: str
     finding: Concept
     site: Concept | None
 
 
-LEFT_VENTRICLE_SUBJECT = Subject(finding=LV_FUNCTION, site=LEFT_VENTRICLE)
-LEFT_ATRIUM_SUBJECT = Subject(finding=LA_SIZE, site=LEFT_ATRIUM)
-RIGHT_ATRIUM_SUBJECT = Subject(finding=RA_SIZE, site=RIGHT_ATRIUM)
-LEAD_SUBJECT = Subject(finding=LEAD_SEARCH, site=HEART)
-PERSON_SUBJECT = Subject(finding=PERSON_ESTIMATES, site=None)
+LEFT_VENTRICLE_SUBJECT = Subject(short="LV function", finding=LV_FUNCTION, site=LEFT_VENTRICLE)
+LEFT_ATRIUM_SUBJECT = Subject(short="LA size", finding=LA_SIZE, site=LEFT_ATRIUM)
+RIGHT_ATRIUM_SUBJECT = Subject(short="RA size", finding=RA_SIZE, site=RIGHT_ATRIUM)
+LEAD_SUBJECT = Subject(short="Lead", finding=LEAD_SEARCH, site=HEART)
+PERSON_SUBJECT = Subject(short="Person", finding=PERSON_ESTIMATES, site=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

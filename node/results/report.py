@@ -189,6 +189,14 @@ class Source:
         return f"series {series:.0f} image {instance:.0f}"
 
     @cached_property
+    def short(self) -> str:
+        """The title as viewers abbreviate it; readers of SR hide a label beyond 30 characters."""
+        series, instance, _ = self.order
+        known = [f"S{series:.0f}"] if not math.isinf(series) else []
+        known += [f"I{instance:.0f}"] if not math.isinf(instance) else []
+        return " ".join(known) or "clip"
+
+    @cached_property
     def frame_count(self) -> int:
         count = _number(self.result.header, "NumberOfFrames")
         return 1 if math.isinf(count) else max(int(count), 1)
@@ -462,7 +470,7 @@ def _group(
         codes.MEASUREMENT_GROUP,
         [
             *_group_head(
-                f"{subject.finding.meaning}, {source.title}, by {pack.name}",
+                f"{subject.short} {source.short}, {pack.name}",
                 derive_uid("tracking", *identity),
                 subject,
                 pack,
@@ -488,7 +496,7 @@ def _summary_group(summary: Summary, sources: Sequence[Source], tested_on: Teste
     firsts = [finding for _, finding in ejection.members]
     items = [
         *_group_head(
-            f"Study summary: {TASKS['ef'].title}, by {summary.pack.name}",
+            f"Study summary, {summary.pack.name}",
             derive_uid("tracking", sources[0].ref.study_instance_uid, "summary", "ef"),
             OUTPUTS["ef"].subject,
             summary.pack,

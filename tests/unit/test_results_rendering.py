@@ -14,7 +14,7 @@ def test_a_report_reads_in_the_order_in_which_a_reader_wants_it() -> None:
     assert lines[0] == "Imaging Measurement Report - AI Echo SR (RESEARCH)"
     assert lines[1].startswith("Revision 2, 2026-03-0")
     assert lines[2] == f"Takes the place of {first.ref.sop_instance_uid}"
-    summary = lines.index("  Study summary: Left ventricular ejection fraction, by lv 0.1.0")
+    summary = lines.index("  Study summary, lv 0.1.0")
     assert lines[summary + 1] == (
         "    Left ventricular ejection fraction single plane 4C (MOD): 58.2 % "
         "(95 % interval 50.1 to 66.2) [Method of Disks, Single Plane, Estimated]"

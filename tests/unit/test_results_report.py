@@ -74,7 +74,7 @@ def report() -> Dataset:
     return read(study_report())
 
 
-LV_GROUP = "Left ventricular function, series 1 image 1, by lv"
+LV_GROUP = "LV function S1 I1, lv"
 
 
 # What it says.
@@ -128,7 +128,7 @@ def test_a_network_that_looked_outside_the_sector_is_told_beside_its_value_and_o
 
 
 def test_a_regression_claims_no_method(report: Dataset) -> None:
-    group = _group_of(report, "Left ventricular function, series 1 image 1, by echonet")
+    group = _group_of(report, "LV function S1 I1, echonet")
     assert _number(_named(group, "SIMULATED ONLY: left ventricular ejection fraction")[0]) == 61.0
     assert _coded(group, "Measurement Method") == []
     assert "nothing was traced" in _texts(group, "Comment")[0]
@@ -236,7 +236,7 @@ def test_every_group_says_for_research_and_on_which_evidence(report: Dataset) ->
         )
     traced = " ".join(_texts(_group_of(report, LV_GROUP), "Comment"))
     assert "tested on patients that training never saw (CAMUS, 50 patients of the test" in traced
-    simulated = _group_of(report, "Left ventricular function, series 1 image 1, by echonet")
+    simulated = _group_of(report, "LV function S1 I1, echonet")
     assert "FOR DEMONSTRATION: has only seen simulated clips" in _texts(simulated, "Comment")[0]
 
 
