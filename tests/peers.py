@@ -12,11 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -26,6 +28,7 @@ _PACKAGES = {
     "storescu": "dcmtk",
     "storescp": "dcmtk",
     "dsrdump": "dcmtk",
+    "dsr2html": "dcmtk",
     "dcmconv": "dcmtk",
     "dcmcrle": "dcmtk",
     "dcmdjpeg": "dcmtk",
@@ -33,15 +36,28 @@ _PACKAGES = {
     "dcentvfy": "dicom3tools",
     "Orthanc": "orthanc",
     "java": "pixelmed-apps",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 
 
 def require(program: str) -> str:
     """The path of a peer's program; without it the test fails in CI and skips elsewhere."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
-    if path is not None:
-        return path
-    reason = f"{program} is not installed (Debian package {_PACKAGES[program]})"
+    if path is None:
+        _missing(f"{program} is not installed (Debian package {_PACKAGES[program]})")
+    return path
+
+
+def require_ohif() -> Path:
+    """The folder of the OHIF viewer; without it the test fails in CI and skips elsewhere."""
+    folder = next((Path(sys.prefix) / "share").glob("ohif-*"), None)
+    if folder is None:
+        _missing("the OHIF viewer is not installed (deploy/setup.sh --dev --peers)")
+    return folder
+
+
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
