@@ -30,6 +30,7 @@ from node.intake import Arrival, Intake
 from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
+from node.results.store import new_result
 from node.settings import StudySettings
 from storage import catalog
 from storage.database import Database, DatabaseError
@@ -77,16 +78,16 @@ def found(*findings: Finding) -> ClipAnalysis:
 class House:
     """The parts of a node that move a study, without doors and without models."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path, *, text_for: tuple[str, ...] = ()) -> None:
         self.database = database
         self.folder = folder
         self.files = FileStore(folder / "store")
         self.now = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
         self.intake = Intake(database, self.files, clock=lambda: self.now)
         settings = ReportSettings(device_serial="test")
-        reporter = Reporter(self.files, settings, clock=lambda: self.now)
+        reporter = Reporter(self.files, settings, text_for=text_for, clock=lambda: self.now)
         self.lifecycle = Lifecycle(
-            database, StudySettings(), reporter, ["pacs"], clock=lambda: self.now
+            database, StudySettings(), reporter, ["pacs", *text_for], clock=lambda: self.now
         )
         self.report_settings = settings
 
@@ -380,6 +381,63 @@ def test_a_late_image_opens_a_revision_whose_report_names_the_first(house: House
     assert len(reports) == 2
     assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.sop_instance_uid
     assert second.SeriesInstanceUID == first.series_instance_uid
+
+
+def test_a_destination_that_asks_for_it_gets_the_report_as_text_too_and_its_revisions(
+    database: Database, tmp_path: Path
+) -> None:
+    house = House(database, tmp_path, text_for=("ward",))
+    uid = generate_uid()
+    for value in (55.0, 48.0):
+        house.receive(uid)
+        house.complete()
+        answer = found(ef(value))
+        house.run(
+            uid,
+            view=lambda _path: a4c(),
+            analyse=lambda _path, *, answer=answer, **_options: answer,  # type: ignore[misc]
+        )
+        house.lifecycle.report_ready()
+
+    detail = house.detail(uid)
+    texts = [item for item in detail.results if item.kind is ResultKind.TEXT]
+    first, second = (dcmread(house.files.path(item.file_key)) for item in texts)
+    named = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
+    assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert "ejection fraction 48.0 %" in second.to_json()
+    sent = {(item.kind, item.destination) for item in detail.deliveries}
+    assert (ResultKind.TEXT, "ward") in sent
+    assert (ResultKind.TEXT, "pacs") not in sent
+    assert {(ResultKind.SR, "pacs"), (ResultKind.SR, "ward")} <= sent
+
+
+def test_what_an_archive_got_instead_is_neither_cine_nor_predecessor_of_a_next_report(
+    house: House,
+) -> None:
+    uid = generate_uid()
+    house.receive(uid)
+    house.complete()
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+    house.lifecycle.report_ready()
+    made = house.detail(uid).results
+    (cine,) = [item.sop_instance_uid for item in made if item.recording_id is not None]
+    (first,) = [item.sop_instance_uid for item in made if item.kind is ResultKind.SR]
+    with house.database.write() as session:
+        for due in catalog.claim_due_deliveries(session, house.now, limit=9):
+            other = replace(new_result(due.result), sop_instance_uid=generate_uid())
+            catalog.send_instead(session, due.delivery_id, [other], "a test", house.now)
+
+    house.receive(uid)
+    house.complete()
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found(ef(48.0)))
+    house.lifecycle.report_ready()
+
+    newest = [item for item in house.detail(uid).results if item.kind is ResultKind.SR][-1]
+    second = dcmread(house.files.path(newest.file_key))
+    named = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
+    (before,) = named.ReferencedSOPSequence
+    assert before.ReferencedSOPInstanceUID == first
+    assert cine in second.to_json()
 
 
 def test_a_report_that_cannot_be_made_fails_its_study_and_no_other(
