@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,6 +171,11 @@ class CamusDataset:
             "of the part that is seen. Severe dilation is not known: body size is not."
         ),
     )
+
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """What counts as an output's truth here, where its name alone does not say."""
+        return {"lvh": f"the finding is a wall of {THICK_WALL_MM:g} mm or more on the tracing"}
 
     @cached_property
     def fingerprint(self) -> str:

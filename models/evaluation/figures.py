@@ -137,8 +137,8 @@ class OneView:
     view: View
     clips: int
     sensitivity: Estimate
-    ppv: float
-    auc: float
+    ppv: Estimate
+    auc: Estimate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +152,27 @@ class Confidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ViewRows:
+    """Clips of known view that the network looked at, one a row.
+
+    ``means`` is (clips, classes): the mean chances of each clip's frames, by the picture alone;
+    ``label`` the place of the truth among the classes. ``certain_from`` is the pack's threshold.
+    """
+
+    patient: NDArray[np.str_]
+    label: NDArray[np.int64]
+    means: Numbers
+    certain_from: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Views:
-    """Views of clips. ``accuracy`` is of the calls as the node makes them, header first."""
+    """Views of clips. ``accuracy`` is of the calls as the node makes them, header first.
+
+    ``a4c_right`` is the share of four-chamber clips among those that were called so with
+    certainty, which the node goes on to measure; ``a4c_found`` how many of the four-chamber clips
+    are among them.
+    """
 
     evidence: Evidence
     counts: Counts
@@ -165,6 +184,8 @@ class Views:
     top_two_of_frames: Estimate
     certain: Estimate
     accuracy_when_certain: Estimate
+    a4c_right: Estimate
+    a4c_found: Estimate
     mean_auc: Estimate
     by_view: tuple[OneView, ...]
     confidence_right: Confidence
@@ -174,6 +195,7 @@ class Views:
     by_frames: tuple[ByFrames, ...]
     confusion: tuple[tuple[int, ...], ...]
     worst: tuple[str, ...]
+    rows: ViewRows = field(metadata=_HIDDEN, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,7 +298,12 @@ def score(output: OutputSpec, answers: Sequence[Answer], *, draws: int) -> Score
 
 
 def views(
-    classes: Sequence[View], evidence: Evidence, answers: Sequence[Answer], *, draws: int
+    classes: Sequence[View],
+    evidence: Evidence,
+    answers: Sequence[Answer],
+    *,
+    draws: int,
+    certain_from: float = 0.0,
 ) -> Views | None:
     """The figures of a view pack; None where no case has a view that the pack knows."""
     known = [one for one in answers if one.case.view in classes]
@@ -300,6 +327,18 @@ def views(
 
     def rate(flags: Flags, whose: NDArray[np.str_] = patient) -> Estimate:
         return metrics.share(flags, groups=whose, draws=draws)
+
+    def ranking(index: int) -> Estimate:
+        return metrics.bootstrap(
+            metrics.auc,
+            label[seen] == index,
+            means[:, index],
+            groups=patient[seen],
+            draws=min(draws, _FEWER_DRAWS),
+        )
+
+    a4c = label == place.get(View.A4C, -1)
+    said_a4c = certain & (called == place.get(View.A4C, -1))
 
     wrong = [
         f"{one.case.name}: {_view(one).value} called {call.view.value} ({call.score:.2f})"
@@ -325,14 +364,16 @@ def views(
         top_two_of_frames=rate(metrics.top_k(frames, frame_label, 2), frame_patient),
         certain=rate(certain),
         accuracy_when_certain=rate(right[certain], patient[certain]),
+        a4c_right=rate(a4c[said_a4c], patient[said_a4c]),
+        a4c_found=rate(said_a4c[a4c], patient[a4c]),
         mean_auc=_mean_auc(means, label[seen], patient[seen], draws=draws),
         by_view=tuple(
             OneView(
                 view=view,
                 clips=int((label == index).sum()),
                 sensitivity=rate(right[label == index], patient[label == index]),
-                ppv=metrics.positive_predictive_value(label == index, called == index),
-                auc=metrics.auc(label[seen] == index, means[:, index]),
+                ppv=rate(right[called == index], patient[called == index]),
+                auc=ranking(index),
             )
             for index, view in enumerate(classes)
             if (label == index).any()
@@ -346,6 +387,9 @@ def views(
         by_frames=_votes(chances, label[seen], patient[seen], draws=draws),
         confusion=tuple(tuple(int(count) for count in row) for row in table),
         worst=tuple(wrong[:WORST]),
+        rows=ViewRows(
+            patient=patient[seen], label=label[seen], means=means, certain_from=certain_from
+        ),
     )
 
 

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 CANNOT = "cannot be measured"
 
 _UNITS = {"%": "points", "a": "years", "cm2": "cm²"}
+_PICTURES = (
+    ("views", "Views"),
+    ("ranking", "ROC"),
+    ("votes", "Votes"),
+    ("structures", "Tracings"),
+)
 _SPLITS = {
     "train": "These clips were trained on: this is no test.",
     "held": "Choices were made on these clips: this is no test.",
@@ -52,7 +58,7 @@ def section(report: Report, pictures: Mapping[str, str]) -> list[str]:
         lines += ["", *_views(report.views, simulated=_simulated(report))]
     for one in report.outputs:
         lines += ["", *_output(one, pictures.get(one.output))]
-    for key, words in (("views", "Views"), ("votes", "Votes"), ("structures", "Tracings")):
+    for key, words in _PICTURES:
         if key in pictures:
             lines += ["", f"![{words}]({pictures[key]})"]
     lines += [*_left_out(report), "", "### Mind", ""]
@@ -262,6 +268,8 @@ def _views(found: Views, *, simulated: bool) -> list[str]:
         ("among the two likeliest, single image", percent(found.top_two_of_frames, 1)),
         ("called certain", percent(found.certain, 1)),
         ("right when called certain", percent(found.accuracy_when_certain, 1)),
+        ("a4c, of those called a4c and certain", percent(found.a4c_right, 1)),
+        ("called a4c and certain, of those that are", percent(found.a4c_found, 1)),
         ("AUC, mean over the views", estimate(found.mean_auc, 3)),
         ("calibration error", estimate(found.calibration_error, 3)),
         ("score when right, median and quartiles", _spread(found.confidence_right)),
@@ -272,8 +280,8 @@ def _views(found: Views, *, simulated: bool) -> list[str]:
             one.view.value,
             str(one.clips),
             percent(one.sensitivity),
-            number(one.ppv),
-            number(one.auc, 3),
+            percent(one.ppv),
+            estimate(one.auc, 3),
             _mistaken(found, one.view.value),
         )
         for one in found.by_view

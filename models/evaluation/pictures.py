@@ -24,6 +24,7 @@ from models.evaluation.metrics import Bin, Numbers
 from models.evaluation.page import unit_words
 from models.evaluation.report import Report
 from models.finding import Evidence
+from models.views import View
 
 _INK, _QUIET, _GRID = "#222222", "#6b7280", "#e5e7eb"
 _BLUE, _PALE, _RED = "#2563a8", "#c7dbf0", "#b3402e"
@@ -57,7 +58,7 @@ Panel = Callable[[Axes], None]
 def write_pictures(folder: Path, report: Report, slug: str) -> dict[str, str]:
     """Write the sheets ``evaluation-SLUG-OUTPUT.png``; file names by output.
 
-    "views", "votes" and "structures" name those that belong to no single output.
+    "views", "ranking", "votes" and "structures" name those that belong to no single output.
     """
     written = {}
     with rc_context(_STYLE):
@@ -78,6 +79,10 @@ def _sheets(report: Report) -> list[tuple[str, Figure]]:
         sheets.append(("structures", _structures(report)))
     if report.views:
         sheets.append(("views", _confusion(report.views, report)))
+        if report.views.mean_auc.measured:
+            sheets.append(
+                ("ranking", _sheet("Views, each against the rest", report, _ranking(report.views)))
+            )
         sheets.append(("votes", _sheet("Views", report, _vote_panels(report.views))))
     return sheets
 
@@ -140,6 +145,18 @@ def _score_panels(one: Score) -> list[Panel]:
     )
     if one.by_frames:
         panels.append(lambda axes: _frames(axes, one.by_frames, "AUC", ("chance", 0.5)))
+    return panels
+
+
+def _ranking(one: Views) -> list[Panel]:
+    """ROC curves, the corner that matters larger, and what the threshold does to A4C labels."""
+    panels: list[Panel] = [
+        lambda axes: _rocs(axes, one, corner=False),
+        lambda axes: _rocs(axes, one, corner=True),
+        lambda axes: _aucs(axes, one),
+    ]
+    if _is_a4c(one).any():
+        panels.append(lambda axes: _a4c_by_threshold(axes, one))
     return panels
 
 
@@ -391,6 +408,81 @@ def _confusion(one: Views, report: Report) -> Figure:
     axes.tick_params(length=0)
     _title(figure, "views of clips, counts", report)
     return figure
+
+
+def _is_a4c(one: Views) -> NDArray[np.bool_]:
+    a4c = one.classes.index(View.A4C) if View.A4C in one.classes else -1
+    return np.asarray(one.rows.label == a4c)
+
+
+def _rocs(axes: Axes, one: Views, *, corner: bool) -> None:
+    rows = one.rows
+    # A4C last, over the others: the node measures what is called so.
+    views = sorted((each.view for each in one.by_view), key=lambda view: view is View.A4C)
+    for view in views:
+        place = one.classes.index(view)
+        truth, score = rows.label == place, rows.means[:, place]
+        if truth.all() or not truth.any():
+            continue
+        false, true, _ = metrics.roc_curve(truth, score)
+        if view is not View.A4C:
+            axes.plot(false, true, color=_QUIET, lw=0.8, alpha=0.6)
+            continue
+        grid = np.linspace(0, 1, 501)
+        low, high = _band(truth, score, rows.patient, grid)
+        axes.fill_between(grid, low, high, color=_PALE, alpha=0.6, lw=0, label="a4c, 95 % interval")
+        axes.plot(false, true, color=_BLUE, lw=1.8, label="a4c")
+    axes.plot([], [], color=_QUIET, lw=0.8, label="other views")
+    if corner:
+        axes.set(title="The corner", xlim=(-0.004, 0.2), ylim=(0.8, 1.004))
+    else:
+        axes.plot([0, 1], [0, 1], color=_QUIET, lw=0.8, ls=":")
+        mean = one.mean_auc
+        axes.set(
+            title=f"ROC by picture: mean AUC {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+        )
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right")
+
+
+def _aucs(axes: Axes, one: Views) -> None:
+    each = [view for view in one.by_view if view.auc.measured]
+    place = np.arange(len(each))[::-1]
+    low, high = [view.auc.low for view in each], [view.auc.high for view in each]
+    colours = [_BLUE if view.view is View.A4C else _QUIET for view in each]
+    axes.hlines(place, low, high, color=colours, lw=2)
+    axes.scatter([view.auc.value for view in each], place, color=colours, s=20, zorder=3)
+    axes.set_yticks(place, [view.view.value for view in each], fontsize=8)
+    axes.set(title="AUC by view, 95 % intervals", xlabel="AUC, against the rest")
+    axes.set_xlim(right=1.002)
+    axes.grid(visible=False, axis="y")
+
+
+def _a4c_by_threshold(axes: Axes, one: Views) -> None:
+    rows = one.rows
+    called, score = rows.means.argmax(axis=1), rows.means.max(axis=1)
+    is_a4c = _is_a4c(one)
+    said = called == one.classes.index(View.A4C)
+    limits = np.linspace(0.3, 0.99, 70)
+    taken = [said & (score >= limit) for limit in limits]
+    right = [is_a4c[some].mean() if some.any() else np.nan for some in taken]
+    found = [some[is_a4c].mean() for some in taken]
+    axes.plot(limits, right, color=_BLUE, lw=1.6, label="are a4c, of those called so")
+    axes.plot(limits, found, color=_INK, lw=1.2, ls="--", label="called so, of the a4c clips")
+    if rows.certain_from:
+        axes.axvline(
+            rows.certain_from, color=_RED, lw=1, label=f"certain from {rows.certain_from:.2f}"
+        )
+    axes.set(
+        title="A4C labels by the score they need",
+        xlabel="lowest score, by picture alone",
+        ylabel="share of clips",
+        ylim=(-0.02, 1.03),
+    )
+    axes.legend(loc="lower left")
 
 
 def _structures(report: Report) -> Figure:

@@ -17,7 +17,7 @@ from models.data.dataset import Case
 from models.evaluation.overlap import FrameOverlap, overlap
 from models.finding import Finding, Refusal
 from models.packs import Join, Pack, PackKind
-from models.readers import RegressionReader, TracingReader
+from models.readers import RegressionReader, TracingReader, TracingReading
 from models.readers.regression import joined
 from models.views import View, ViewCall, ViewReader
 
@@ -35,8 +35,9 @@ class Said:
 class Answer:
     """What a pack said of one case.
 
-    ``by_frames`` holds, for each output of a regression, the clip's value from the first 1, 2, …
-    frames (k,), and from so many frames drawn at random (draws, k). ``chances`` is (frames,
+    ``by_frames`` holds, for each output of a regression and for volumes and fraction of a tracing,
+    the clip's value from the first 1, 2, … frames (k,), and from so many frames drawn at random
+    (draws, k). ``chances`` is (frames,
     classes) for a view pack. ``problem`` says why a clip could not be read at all.
     """
 
@@ -56,6 +57,8 @@ Reads = Callable[[Case, Clip], Answer]
 
 RANDOM_DRAWS = 10
 """Choices of k frames at random, of each clip."""
+
+_APART_MS, _MOST_FRAMES = 100.0, 20
 
 
 def read_cases(
@@ -121,10 +124,37 @@ def _reads_tracings(reader: TracingReader) -> Reads:
             case=case,
             said=_said(reading.findings),
             refused=_refused(reading.refusals),
+            by_frames=traced_by_frames(reading, clip),
             traced=traced,
         )
 
     return read
+
+
+def traced_by_frames(
+    reading: TracingReading, clip: Clip
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The ventricle from so few of the traced frames: their largest and smallest volume.
+
+    Frames are taken as :class:`models.readers.RegressionReader` takes them, 100 ms apart from the
+    first on, so that both kinds of pack stand beside each other.
+    """
+    curve = reading.volumes
+    if curve is None:
+        return {}
+    there = {index: place for place, index in enumerate(reading.frame_indices)}
+    places = [there[i] for i in clip.time_axis.sample(_APART_MS, _MOST_FRAMES) if i in there]
+    volumes = np.asarray(curve, np.float64)[list(dict.fromkeys(places))]
+    rng = np.random.default_rng(0)
+    mixed = [volumes, *(rng.permutation(volumes) for _ in range(RANDOM_DRAWS))]
+    largest, smallest = (
+        np.array([run.accumulate(each) for each in mixed]) for run in (np.maximum, np.minimum)
+    )
+    each = {"ef": 100.0 * (1.0 - smallest / np.maximum(largest, 1e-9))}
+    if reading.volumes_ml is not None:
+        each |= {"edv": largest, "esv": smallest}
+    said = {finding.output for finding in reading.findings}
+    return {name: (values[0], values[1:]) for name, values in each.items() if name in said}
 
 
 def _as_traced(mask: NDArray[np.uint8], labels: NDArray[np.uint8], clip: Clip) -> NDArray[np.uint8]:

@@ -152,7 +152,13 @@ def report_of(
             untested.append(Untested(output=output.name, reason=_why(output.name, answers)))
     views = None
     if manifest.kind is PackKind.VIEW:
-        views = figures.views(view_classes(pack), dataset.evidence, answers, draws=draws)
+        views = figures.views(
+            view_classes(pack),
+            dataset.evidence,
+            answers,
+            draws=draws,
+            certain_from=manifest.certain_from or 0.0,
+        )
         if views is None:
             untested.append(Untested(output="view", reason="the data set does not say the view"))
     return Report(
@@ -231,13 +237,56 @@ def add_section(
     held = json.loads((folder / "evaluation.json").read_text())
     held.setdefault("sections", {})[name] = dict(data)
     (folder / "evaluation.json").write_text(json.dumps(held, indent=1) + "\n")
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    begin, end = _marks(name)
     page = (folder / "evaluation.md").read_text()
     if begin in page:
         before, rest = page.split(begin, maxsplit=1)
         page = before + rest.split(end, maxsplit=1)[1].lstrip("\n")
     part = "\n".join([begin, "", f"## {title}", "", *lines, "", end, ""])
     (folder / "evaluation.md").write_text(page.rstrip("\n") + "\n\n" + part)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sections:
+    """The sections of a report, to put them back: those of weights with this checksum."""
+
+    weights_sha256: str
+    data: Mapping[str, Any]
+    parts: Mapping[str, str]  #: Markdown, marks and heading included
+
+
+def sections_of(folder: Path) -> Sections:
+    """What :func:`add_section` put into a folder's report; nothing where there is no report."""
+    try:
+        held = json.loads((folder / "evaluation.json").read_text())
+        page = (folder / "evaluation.md").read_text()
+    except (OSError, ValueError):
+        return Sections(weights_sha256="", data={}, parts={})
+    data: dict[str, Any] = held.get("sections", {})
+    parts = {}
+    for name in data:
+        begin, end = _marks(name)
+        if begin in page and end in page:
+            parts[name] = begin + page.split(begin, maxsplit=1)[1].split(end, maxsplit=1)[0] + end
+    return Sections(weights_sha256=held.get("weights_sha256", ""), data=data, parts=parts)
+
+
+def restore_sections(folder: Path, sections: Sections) -> None:
+    """Put sections back that a new report of the same weights does not have itself."""
+    held = json.loads((folder / "evaluation.json").read_text())
+    if held["weights_sha256"] != sections.weights_sha256:
+        return
+    page = (folder / "evaluation.md").read_text()
+    for name, part in sections.parts.items():
+        if name not in held.get("sections", {}):
+            held.setdefault("sections", {})[name] = sections.data[name]
+            page = page.rstrip("\n") + "\n\n" + part + "\n"
+    (folder / "evaluation.json").write_text(json.dumps(held, indent=1) + "\n")
+    (folder / "evaluation.md").write_text(page)
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def as_json(reports: Sequence[Report]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def table(folders: Sequence[Path] | None = None) -> str:
     for folder in shipped_packs() if folders is None else folders:
         held = _held(folder)
         reports: list[dict[str, Any]] = held.get("reports", [])
-        rows += _rows(reports)
+        rows += _rows(reports, _not_shown(held))
         if not reports and "stand_ins" in held:
             rows += _views_alone(folder.name, held)
         sets |= {one["dataset"]["name"]: one["dataset"]["title"] for one in reports}
@@ -118,7 +118,13 @@ def _held(folder: Path) -> dict[str, Any]:
     return held
 
 
-def _rows(reports: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+def _not_shown(held: Mapping[str, Any]) -> Mapping[str, str]:
+    """By output, the caution of those that were not shown to be better than knowing nothing."""
+    both: Mapping[str, Any] = held.get("sections", {}).get("both_splits", {})
+    return {output: one["caution"] for output, one in both.items() if one["caution"]}
+
+
+def _rows(reports: Sequence[Mapping[str, Any]], not_shown: Mapping[str, str]) -> Iterator[Row]:
     """Each output by the first report that measured it: the most telling; views by each."""
     said: set[str] = set()
     for report in reports:
@@ -126,6 +132,8 @@ def _rows(reports: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
             if one["output"] not in said:
                 said.add(one["output"])
                 words = _measurement(one) if "mae" in one else _score(one)
+                if one["output"] in not_shown:
+                    words += f". **{_capital(not_shown[one['output']])}**"
                 yield Row(
                     output=TASKS[one["output"]].title if one["output"] in TASKS else one["output"],
                     pack=report["pack"],
@@ -190,6 +198,10 @@ def _views_alone(pack: str, held: Mapping[str, Any]) -> Iterator[Row]:
         measured=f"{_percent(_three(patients['accuracy']))} right",
         paper="",
     )
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _three(share: Mapping[str, float] | Sequence[float]) -> Sequence[float]:

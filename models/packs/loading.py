@@ -64,6 +64,19 @@ class Pack:
         return fitted(self.folder, self.manifest, _build(self.folder, self.manifest))
 
 
+def answering_as(pack: Pack, network: keras.Model) -> Pack:
+    """The pack with this network in memory instead of its weights on disk: to compare the two.
+
+    Raises
+    ------
+    PackError
+        If the network is not what the manifest says.
+    """
+    other = Pack(folder=pack.folder, manifest=pack.manifest)
+    other.__dict__["network"] = fitted(pack.folder, pack.manifest, network)
+    return other
+
+
 def load_pack(folder: Path) -> Pack:
     """Read and check a pack. Imports no TensorFlow.
 

@@ -3,8 +3,10 @@
     python -m models.training.packing --pack models/packs/lv --data DIR
 
 The width of intervals and the thresholds of scores come from the split "held", which no weight
-saw; the figures from the split "valid", which is read once, at the very end. The command renews
-the evidence of a pack that is there, without training.
+saw; the figures from the split "valid", which is read once, at the very end. An output is shown to
+be better than knowing nothing only where both splits show it; where one does not, its caution says
+so with the figures of both. The command renews the evidence of a pack that is there, without
+training.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +22,28 @@ import keras
 import numpy as np
 from safetensors import safe_open
 
-from models.data.dataset import Dataset, open_dataset
-from models.evaluation import metrics
+from models.data.dataset import Case, Dataset, DatasetError, open_dataset
+from models.evaluation import figures, metrics
 from models.evaluation.figures import Measurement, Score
-from models.evaluation.metrics import Estimate, error_quantiles
-from models.evaluation.page import unit_words
+from models.evaluation.metrics import error_quantiles
 from models.evaluation.reading import Answer, read_cases
-from models.evaluation.report import Report, evaluate_pack, slugs, write_report
+from models.evaluation.report import (
+    Report,
+    add_section,
+    evaluate_pack,
+    restore_sections,
+    sections_of,
+    slugs,
+    write_report,
+)
 from models.finding import Evidence, Kind
-from models.packs import Pack, load_pack, write_pack
+from models.packs import OutputSpec, Pack, load_pack, write_pack
+from models.training import both_splits, stored
+from models.training.both_splits import Both, compact, told_of
 from models.training.recipe import strictest_licence
 
 log = logging.getLogger(__name__)
 
-NOT_BETTER = "not shown to be better than saying the patients' mean"
-NOT_BETTER_SCORE = "not shown to be better than chance"
 NOT_TESTED = "not tested"
 
 
@@ -58,10 +68,14 @@ def pack_with_evidence(
     + specificity on "held" (Youden), which does not go with how common the finding is there. An
     output whose truth no data set has says that it was not tested.
 
+    The stored weights are held against the network in memory (:mod:`models.training.stored`).
+
     Parameters
     ----------
     manifest
         That of :func:`models.packs.write_pack`; outputs may leave out what is worked out here.
+    network
+        As it was trained, float32.
     dataset
         One, or several, the most telling first: each gets its own part of the report.
     card
@@ -75,32 +89,22 @@ def pack_with_evidence(
     Raises
     ------
     models.packs.PackError
-        If the manifest does not fit the network.
+        If the manifest does not fit the network, or the stored weights answer otherwise than the
+        network by more than is allowed.
     """
     datasets = tuple(dataset) if isinstance(dataset, Sequence) else (dataset,)
-    outputs = [_untold(output) for output in manifest.get("outputs", ())]
-    whole = {**manifest, "licence": manifest.get("licence", strictest_licence(datasets))}
-    pack = write_pack(out, {**whole, "outputs": outputs}, network, half=half)
-    for chooser in (datasets if intervals is None else (intervals, *datasets)) if outputs else ():
-        wanting = [output for output in outputs if not _chosen(output)]
-        if not wanting:
-            break
-        log.info("intervals and thresholds from %s", chooser.name)
-        answers = read_cases(pack, chooser.cases("held"))
-        for output in wanting:
-            output.update(_choices(output, answers))
-    pack = write_pack(out, {**whole, "outputs": outputs}, network, half=half)
-    reports = []
-    for one in datasets:
-        log.info("figures from %s", one.name)
-        reports.append(evaluate_pack(pack, one, draws=draws))
-    for output in outputs:
-        output.update(_told(output["name"], reports))
-    write_pack(out, {**whole, "outputs": outputs}, network, half=half)
-    write_report(out, reports, plots=plots)
-    (out / "LICENSE").write_text(licence_text(whole["licence"], datasets))
-    (out / "MODEL_CARD.md").write_text(card)
-    return load_pack(out)
+    return _packed(
+        out,
+        manifest,
+        network,
+        datasets=datasets,
+        card=card,
+        intervals=intervals,
+        half=half,
+        draws=draws,
+        plots=plots,
+        trained=network,
+    )
 
 
 def renew_evidence(
@@ -108,27 +112,167 @@ def renew_evidence(
     datasets: Sequence[Dataset],
     *,
     intervals: Dataset | None = None,
+    trained: keras.Model | None = None,
     draws: int = metrics.DRAWS,
+    plots: bool = True,
 ) -> Pack:
     """Work out the evidence of a pack anew, with the weights and the card that it has.
+
+    Sections that others put into its report stay, for the weights are the same; so does what was
+    once measured of the stored weights, unless ``trained``, the float32 network that they were
+    written from, is at hand to measure it again.
 
     Raises
     ------
     models.packs.PackError
-        If it is no valid pack.
+        If it is no valid pack; or as :func:`pack_with_evidence`.
     """
     pack = load_pack(folder)
-    manifest = pack.manifest.model_dump(exclude={"weights_sha256"})
-    card = (folder / "MODEL_CARD.md").read_text()
-    return pack_with_evidence(
+    kept = sections_of(folder)
+    packed = _packed(
         folder,
-        manifest,
+        pack.manifest.model_dump(exclude={"weights_sha256"}),
         pack.network,
-        dataset=datasets,
-        card=card,
+        datasets=tuple(datasets),
+        card=(folder / "MODEL_CARD.md").read_text(),
         intervals=intervals,
         half=_is_half(folder / pack.manifest.weights),
         draws=draws,
+        plots=plots,
+        trained=trained,
+    )
+    restore_sections(folder, kept)
+    return packed
+
+
+def _packed(
+    out: Path,
+    manifest: Mapping[str, Any],
+    network: keras.Model,
+    *,
+    datasets: Sequence[Dataset],
+    card: str,
+    intervals: Dataset | None,
+    half: bool,
+    draws: int,
+    plots: bool,
+    trained: keras.Model | None,
+) -> Pack:
+    outputs = [_untold(output) for output in manifest.get("outputs", ())]
+    whole = {**manifest, "licence": manifest.get("licence", strictest_licence(datasets))}
+    pack = write_pack(out, {**whole, "outputs": outputs}, network, half=half)
+    agreed = None if trained is None else _agreed(pack, trained, datasets, half=half)
+    held = _HeldAnswers(pack)
+    for chooser in (datasets if intervals is None else (intervals, *datasets)) if outputs else ():
+        wanting = [output for output in outputs if not _chosen(output)]
+        if not wanting:
+            break
+        answers = held.of(chooser)
+        for output in wanting:
+            output.update(_choices(output, answers))
+    pack = write_pack(out, {**whole, "outputs": outputs}, network, half=half)
+    reports = []
+    for one in datasets:
+        log.info("figures from %s", one.name)
+        reports.append(evaluate_pack(pack, one, draws=draws))
+    told = {}
+    for spec, output in zip(pack.manifest.outputs, outputs, strict=True):
+        found = _both_splits(spec.name, reports, datasets)
+        if found is not None:
+            report, test, where = found
+            told[spec.name] = Both(
+                test=test,
+                held=_figures(spec, held.of(where), draws=draws),
+                simulated=_simulated(report),
+            )
+            definition = getattr(where, "definitions", {}).get(spec.name, "")
+            output.update(_told(told[spec.name], report, reports, definition))
+    write_pack(out, {**whole, "outputs": outputs}, network, half=half)
+    evidence = {output["name"]: Evidence(output["evidence"]) for output in outputs}
+    write_report(out, [_with_evidence(report, evidence) for report in reports], plots=plots)
+    if told:
+        add_section(
+            out,
+            both_splits.NAME,
+            title=both_splits.TITLE,
+            lines=both_splits.both_lines(told),
+            data={name: both.as_figures() for name, both in told.items()},
+        )
+    if agreed is not None:
+        add_section(
+            out,
+            stored.NAME,
+            title=stored.TITLE,
+            lines=agreed.lines(),
+            data=agreed.as_figures(),
+        )
+    (out / "LICENSE").write_text(licence_text(whole["licence"], datasets))
+    (out / "MODEL_CARD.md").write_text(card)
+    return load_pack(out)
+
+
+class _HeldAnswers:
+    """What a pack says of each data set's split "held", read once."""
+
+    def __init__(self, pack: Pack) -> None:
+        self._pack = pack
+        self._read: dict[int, Sequence[Answer]] = {}
+
+    def of(self, dataset: Dataset) -> Sequence[Answer]:
+        if id(dataset) not in self._read:
+            log.info('split "held" of %s', dataset.name)
+            self._read[id(dataset)] = read_cases(self._pack, _cases(dataset, "held"))
+        return self._read[id(dataset)]
+
+
+def _cases(dataset: Dataset, split: str) -> Sequence[Case]:
+    try:
+        return dataset.cases(split)
+    except DatasetError:
+        return ()
+
+
+def _agreed(
+    pack: Pack, trained: keras.Model, datasets: Sequence[Dataset], *, half: bool
+) -> stored.Stored:
+    """On the first data set's held clips; on those of the test, where it has none."""
+    split = "held" if _cases(datasets[0], "held") else "valid"
+    return stored.compare_stored(
+        pack,
+        trained,
+        _cases(datasets[0], split),
+        split=split,
+        as_type="float16" if half else "float32",
+    )
+
+
+def _both_splits(
+    name: str, reports: Sequence[Report], datasets: Sequence[Dataset]
+) -> tuple[Report, Measurement | Score, Dataset] | None:
+    """The first report that measured an output, its figures, and whose they are."""
+    for report, dataset in zip(reports, datasets, strict=True):
+        for one in report.outputs:
+            if one.output == name:
+                return report, one, dataset
+    return None
+
+
+def _figures(
+    spec: OutputSpec, answers: Sequence[Answer], *, draws: int
+) -> Measurement | Score | None:
+    if spec.kind is Kind.SCORE:
+        return figures.score(spec, answers, draws=draws)
+    return figures.measurement(spec, answers, draws=draws)
+
+
+def _with_evidence(report: Report, evidence: Mapping[str, Evidence]) -> Report:
+    """The report with the evidence that came of it: when it was made nothing was tested yet."""
+    return replace(
+        report,
+        measurements=tuple(
+            replace(one, evidence=evidence[one.output]) for one in report.measurements
+        ),
+        scores=tuple(replace(one, evidence=evidence[one.output]) for one in report.scores),
     )
 
 
@@ -152,54 +296,6 @@ def licence_text(licence: str, datasets: Sequence[Dataset]) -> str:
         lines += ["", f"    {title}", f"    {terms}", *([f"    {citation}"] if citation else [])]
     own = "The software of echonode around them has its own licence (Apache-2.0)."
     return "\n".join([*lines, "", own, ""])
-
-
-def told_of(found: Measurement | Score, whom: str) -> str:
-    """On whom an output was tested and how that went, for the reader of a DICOM report."""
-    if isinstance(found, Measurement):
-        return _told_of_measurement(found, whom)
-    return _told_of_score(found, whom)
-
-
-def _told_of_measurement(found: Measurement, whom: str) -> str:
-    unit = unit_words(found.unit)
-    warning = caution_of(found)
-    words = (
-        f"{whom}: mean absolute error {_figure(found.mae)} {unit} against "
-        f"{_short(found.mae_of_predicting_the_mean)} of always saying the mean, "
-        f"R2 {_figure(found.r2, 2)}"
-    )
-    return f"{words}: {warning.upper()}" if warning else words
-
-
-def _told_of_score(found: Score, whom: str) -> str:
-    warning = caution_of(found)
-    words = (
-        f"{whom}, {found.positives} of {found.counts.examinations} with the finding: "
-        f"AUC {_figure(found.auc, 2)}, F1 {_figure(found.f1, 2)} against "
-        f"{found.f1_of_always_yes:.2f} of always saying yes, sensitivity "
-        f"{_figure(found.sensitivity, 2)}, specificity {_figure(found.specificity, 2)}"
-    )
-    return f"{words}: {warning.upper()}" if warning else words
-
-
-def caution_of(found: Measurement | Score) -> str:
-    """What stands beside every value of an output that failed its test; empty where it did not."""
-    if isinstance(found, Measurement):
-        return "" if found.r2.low > 0 else NOT_BETTER
-    return "" if found.auc.low > 0.5 else NOT_BETTER_SCORE
-
-
-def _figure(one: Estimate, digits: int | None = None) -> str:
-    if not one.measured:
-        return "cannot be measured"
-    if digits is None:
-        digits = 1 if one.value >= 1 else 2
-    return f"{one.value:.{digits}f} ({one.low:.{digits}f} to {one.high:.{digits}f})"
-
-
-def _short(value: float) -> str:
-    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def _untold(output: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,63 +329,34 @@ def _choices(output: Mapping[str, Any], answers: Sequence[Answer]) -> dict[str, 
     return {"low_error": round(low, 2), "high_error": round(high, 2)}
 
 
-def _told(name: str, reports: Sequence[Report]) -> dict[str, Any]:
+def _told(
+    both: Both, told_by: Report, reports: Sequence[Report], definition: str
+) -> dict[str, Any]:
     """What an output's manifest says of its test."""
-    told: dict[str, Any] = {}
     every: dict[str, Any] = {}
     for report, slug in zip(reports, slugs(reports), strict=True):
-        whom = _whom(report)
         for one in report.outputs:
-            if one.output != name:
-                continue
-            every[slug] = _compact(one)
-            told = told or {
-                "evidence": report.dataset.evidence,
-                "tested_on": told_of(one, whom.format(patients=one.counts.patients)),
-                "caution": caution_of(one),
-            }
-    return {**told, "figures": every} if told else {}
-
-
-def _whom(report: Report) -> str:
-    if report.dataset.evidence is Evidence.SIMULATED:
-        return f"SIMULATED ONLY: {report.dataset.title}, {{patients}} simulated patients"
-    return f"{report.dataset.title}, validation split, {{patients}} patients"
-
-
-def _compact(one: Measurement | Score) -> dict[str, Any]:
-    """The figures that a manifest carries; the rest stands in ``evaluation.json``."""
-    refused = sum(one.counts.refused.values())
-    if isinstance(one, Measurement):
-        return {
-            "patients": one.counts.patients,
-            "mae": _three(one.mae),
-            "mae_of_predicting_the_mean": round(one.mae_of_predicting_the_mean, 3),
-            "r2": _three(one.r2),
-            "bias": _three(one.bias),
-            "limits_of_agreement": [
-                round(one.lower_limit.value, 2),
-                round(one.upper_limit.value, 2),
-            ],
-            "interval_coverage": _three(one.interval.coverage) if one.interval else None,
-            "refused": refused,
-        }
+            if one.output == both.test.output:
+                every[slug] = compact(one)
+                if report is told_by and both.held is not None:
+                    every[f"{slug}-held"] = compact(both.held)
+    whom = _whom(told_by).format(patients=both.test.counts.patients)
     return {
-        "patients": one.counts.patients,
-        "positives": one.positives,
-        "auc": _three(one.auc),
-        "f1": _three(one.f1),
-        "f1_of_always_yes": round(one.f1_of_always_yes, 3),
-        "sensitivity": _three(one.sensitivity),
-        "specificity": _three(one.specificity),
-        "refused": refused,
+        "evidence": told_by.dataset.evidence,
+        "tested_on": told_of(both, whom, definition),
+        "caution": both.caution,
+        "figures": every,
     }
 
 
-def _three(one: Estimate) -> list[float] | None:
-    if not one.measured:
-        return None
-    return [round(number, 3) for number in (one.value, one.low, one.high)]
+def _simulated(report: Report) -> bool:
+    return report.dataset.evidence is Evidence.SIMULATED
+
+
+def _whom(report: Report) -> str:
+    if _simulated(report):
+        return f"SIMULATED ONLY: {report.dataset.title}, {{patients}} simulated patients"
+    return f"{report.dataset.title}, validation split, {{patients}} patients"
 
 
 def main() -> None:
@@ -301,7 +368,17 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     chooser = None if options.intervals is None else open_dataset(options.intervals)
-    renew_evidence(options.pack, [open_dataset(one) for one in options.data], intervals=chooser)
+    renew_evidence(options.pack, [_opened(one) for one in options.data], intervals=chooser)
+
+
+def _opened(where: str) -> Dataset:
+    """A data set; or the clips of a views training, by the file that it keeps them in."""
+    if not where.endswith(".npz"):
+        return open_dataset(where)
+    from models.training.view_evidence import ViewClips
+    from models.training.view_set import ViewSet
+
+    return ViewClips(data=ViewSet.load(Path(where)))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ and patients that no weight saw, tests on others, and writes the pack with its e
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -23,21 +21,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.camus import CITATION, Patient
+from models.data.camus import CITATION, CamusDataset
 from models.networks import build_network
-from models.packs import load_pack, write_pack
+from models.packs import load_pack
 from models.packs.manifest import InputSpec, Manifest
-from models.preprocess import VERSION, fit_grey, normalise
+from models.preprocess import VERSION, normalise
 from models.training import loop
 from models.training.augment import Geometry, move
-from models.training.view_evidence import (
-    Answers,
-    Verdict,
-    evaluation_page,
-    model_card,
-    name_files,
-    test_figures,
-)
+from models.training.packing import pack_with_evidence
+from models.training.view_evidence import ViewClips, add_view_sections, model_card
 from models.training.view_set import (
     CLASSES,
     ViewSet,
@@ -45,9 +37,8 @@ from models.training.view_set import (
     first_of_clip,
     make_set,
     plan,
-    split_patients,
 )
-from models.views import FRAMES, View, ViewReader, softmax
+from models.views import FRAMES, View, softmax
 
 log = logging.getLogger(__name__)
 
@@ -307,32 +298,15 @@ def _write(settings: Settings, network: keras.Model, chosen: dict[str, Any], dat
             f"{' --earlier FILE' if settings.earlier else ''}"
         ),
     }
-    pack = write_pack(settings.out, manifest, network)
-    test = data.part("test")
-    full = _logits(network, test.grey)
-    stored = _logits(pack.network, test.grey)  # the float16 weights that ship
-    answers = Answers(
-        chances=softmax(stored, temperature=temperature),
-        label=test.label,
-        clip=test.clip,
-        lent=test.lent,
-        mode=test.mode,
+    card = model_card(Manifest.model_validate({**manifest, "weights_sha256": "0" * 64}))
+    pack = pack_with_evidence(
+        settings.out,
+        manifest,
+        network,
+        dataset=(ViewClips(data=data), CamusDataset(folder=settings.camus)),
+        card=card,
     )
-    patients = split_patients(settings.camus, settings.seed)["test"]
-    verdict = Verdict(
-        simulated=answers,
-        patients=_on_patients(pack.network, patients, temperature),
-        files=name_files(ViewReader(pack), settings.files),
-        threshold=pack.manifest.certain_from or 0.0,
-        temperature=temperature,
-        same_answers=float((full.argmax(1) == stored.argmax(1)).mean()),
-        data_sha256=hashlib.sha256(data.grey.tobytes()).hexdigest(),
-    )
-    figures = test_figures(verdict, seed=settings.seed)
-    (settings.out / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (settings.out / "evaluation.md").write_text(evaluation_page(pack.manifest, figures))
-    (settings.out / "MODEL_CARD.md").write_text(model_card(pack.manifest))
-    (settings.out / "LICENSE").write_text(_licence(pack.manifest))
+    add_view_sections(pack, data, files=settings.files)
     log.info("written: %s", settings.out)
 
 
@@ -487,28 +461,6 @@ def _logits(network: keras.Model, grey: NDArray[np.uint8]) -> NDArray[np.float32
         for begin in range(0, len(grey), 256)
     ]
     return np.asarray(np.concatenate(parts), np.float32)
-
-
-def _on_patients(
-    network: keras.Model, patients: tuple[Patient, ...], temperature: float
-) -> NDArray[np.float64]:
-    """(patients, classes): mean over the two frames of each, as CAMUS has them."""
-    out = []
-    for patient in patients:
-        frames = [fit_grey(frame.grey[np.newaxis], SPEC)[0] for frame in (patient.ed, patient.es)]
-        logits = _logits(network, np.concatenate(frames))
-        out.append(softmax(logits, temperature=temperature).mean(axis=0))
-    return np.stack(out)
-
-
-def _licence(manifest: Manifest) -> str:
-    return (
-        "The weights in this folder were trained on data that include the CAMUS data set and are\n"
-        "shared under its terms: Creative Commons Attribution-NonCommercial-ShareAlike 4.0\n"
-        "International (CC BY-NC-SA 4.0), https://creativecommons.org/licenses/by-nc-sa/4.0/,\n"
-        "for non-commercial scientific research only. Not for diagnosis.\n\n"
-        f"Cite:\n{manifest.citations[0]}.\n"
-    )
 
 
 def main() -> None:

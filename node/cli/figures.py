@@ -21,14 +21,17 @@ Part = Mapping[str, Any]
 
 
 def print_evaluation(evaluation: Part) -> None:
-    """Every report of ``evaluation.json``, of the present schema."""
+    """Every report of ``evaluation.json``, of the present schema, and what must be said of it."""
     for report in evaluation["reports"]:
         print_report(report)
+    for line in _cautions(evaluation):
+        print_text(line)
 
 
 def can_be_printed(evaluation: Any) -> bool:
     """Whether this has the form of ``evaluation.json``: a pack from outside may hold anything."""
     try:
+        list(_cautions(evaluation))
         for report in evaluation["reports"]:
             list(_tables(report, simulated=report["dataset"]["evidence"] == "simulated"))
             list(_lines(report))
@@ -164,6 +167,8 @@ def _views(
         ("among the two likeliest", "top_two"),
         ("called certain", "certain"),
         ("right when called certain", "accuracy_when_certain"),
+        ("a4c, of those called a4c and certain", "a4c_right"),
+        ("called a4c and certain, of those that are", "a4c_found"),
     )
     title = f"Views, tested on {'SIMULATED clips' if simulated else 'patients'}"
     rows: list[Sequence[object]] = [(words, _percent(views[key])) for words, key in named]
@@ -178,8 +183,16 @@ def _views(
             for name, count in zip(names, row, strict=True)
             if count and name != one["view"]
         ]
-        each.append((one["view"], one["clips"], _percent(one["sensitivity"]), ", ".join(taken)))
-    yield "By view", ("view", "clips", "right", "taken for"), each
+        each.append(
+            (
+                one["view"],
+                one["clips"],
+                _percent(one["sensitivity"]),
+                _number(one["auc"][0], 3),
+                ", ".join(taken),
+            )
+        )
+    yield "By view", ("view", "clips", "right", "AUC", "taken for"), each
 
 
 def _by_frames(
@@ -214,6 +227,13 @@ def _lines(report: Part) -> Iterator[str]:
         yield f"not tested here: {one['output']}: {one['reason']}"
     for caveat in report["dataset"]["caveats"]:
         yield f"mind: {caveat}"
+
+
+def _cautions(evaluation: Part) -> Iterator[str]:
+    """Which outputs were not shown to be better than knowing nothing, and of what stays unknown."""
+    for output, both in evaluation.get("sections", {}).get("both_splits", {}).items():
+        if both["caution"]:
+            yield f"MIND: {output} was {both['caution']}"
 
 
 def _tested(one: Part, *, simulated: bool) -> str:

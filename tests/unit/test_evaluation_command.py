@@ -13,7 +13,7 @@ from models.data.dataset import Dataset
 from models.evaluation.report import Report, report_of
 from models.packs import Pack, load_pack, shipped_packs
 from node.cli import main
-from node.cli.figures import can_be_printed, print_report
+from node.cli.figures import can_be_printed, print_evaluation, print_report
 from node.cli.output import ExitCode
 
 _SIMULATED = "simulated:clips=2,views=a4c+psla,frames=2"
@@ -38,6 +38,7 @@ def test_it_prints_tables_and_writes_the_report(
     assert "SIMULATED clips" in printed
     assert "2 simulated patients: NOT tested on patients" in printed
     assert {path.name for path in out.iterdir()} == {
+        "evaluation-simulated-ranking.png",
         "evaluation-simulated-views.png",
         "evaluation-simulated-votes.png",
         "evaluation.json",
@@ -107,7 +108,8 @@ def test_a_pack_shows_its_own_evaluation(
 
     words = ["packs", "show", folder.name, "--report"]
     assert main(["--config", str(settings), *words]) == ExitCode.OK
-    assert capsys.readouterr().out.strip() == (folder / "evaluation.md").read_text().strip()
+    page = (folder / "evaluation.md").read_text().strip()
+    assert capsys.readouterr().out.strip().startswith(page)
 
     words = ["packs", "show", folder.name, "--json"]
     assert main(["--config", str(settings), *words]) == ExitCode.OK
@@ -129,6 +131,17 @@ def test_what_a_pack_from_outside_holds_instead_of_a_report_is_not_printed_as_on
     held: Any,
 ) -> None:
     assert not can_be_printed(held)
+
+
+def test_an_output_that_one_split_does_not_bear_out_is_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = "not shown to be better than chance: AUC 0.57 on 48 patients held out of training"
+    both = {"lvh": {"caution": words}, "ef": {"caution": ""}}
+    print_evaluation({"reports": [], "sections": {"both_splits": both}})
+
+    assert capsys.readouterr().out == f"MIND: lvh was {words}\n"
+    assert not can_be_printed({"reports": [], "sections": {"both_splits": {"lvh": 3}}})
 
 
 def test_an_untested_output_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.clip import Clip
 from models.data.dataset import Case
 from models.evaluation import figures
 from models.evaluation.overlap import overlap, surface_distances
-from models.evaluation.reading import Answer, Said
+from models.evaluation.reading import Answer, Said, traced_by_frames
 from models.evaluation.report import (
     DatasetWords,
     Report,
@@ -23,9 +24,10 @@ from models.evaluation.report import (
     add_section,
     write_report,
 )
-from models.finding import Evidence
+from models.finding import Evidence, Finding, Kind, Method, PackRef
 from models.packs import PackKind
 from models.packs.manifest import OutputSpec
+from models.readers import TracingReading
 from models.views import View, ViewCall
 
 _EF = OutputSpec(name="ef", kind="measurement", unit="%", evidence="patients", tested_on="")
@@ -180,7 +182,9 @@ def test_views_are_counted_by_clip_and_by_frame() -> None:
     assert found.confidence_wrong.median == pytest.approx(0.8)
     assert found.worst == ("b: a2c called a4c (0.80)",)
     (a4c,) = [one for one in found.by_view if one.view is View.A4C]
-    assert (a4c.clips, a4c.sensitivity.value, a4c.ppv) == (1, 1.0, 0.5)
+    assert (a4c.clips, a4c.sensitivity.value, a4c.ppv.value) == (1, 1.0, 0.5)
+    assert (found.a4c_right.value, found.a4c_found.value) == (0.5, 1.0)
+    assert a4c.auc.value == pytest.approx(0.5)  # b is taken for A4C more than a is
 
 
 def test_views_of_one_class_have_no_auc_and_every_label_right() -> None:
@@ -198,6 +202,43 @@ def test_votes_of_more_frames_are_the_mean_of_the_first_ones() -> None:
     found = figures.views(_CLASSES, Evidence.PATIENTS, answers, draws=20)
     assert found is not None
     assert [one.first.value for one in found.by_frames] == [0.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_tracing_of_few_frames_gives_their_largest_and_smallest_volume() -> None:
+    clip = Clip.from_frames(np.full((9, 40, 40), 90, np.uint8), frame_time_ms=50.0)
+    volumes = np.array([80.0, 1, 100, 1, 60, 1, 50, 1, 70])  # every other frame is 100 ms on
+    pack = PackRef(name="lv", version="1", weights_sha256="")
+    findings = tuple(
+        Finding(
+            output=name,
+            value=50.0,
+            unit="",
+            kind=Kind.MEASUREMENT,
+            evidence=Evidence.PATIENTS,
+            method=Method.SINGLE_PLANE_DISCS,
+            pack=pack,
+            frames=(0,),
+        )
+        for name in ("ef", "edv", "la_area")
+    )
+    reading = TracingReading(
+        findings=findings,
+        refusals=(),
+        masks=np.zeros((9, 40, 40), np.uint8),
+        frame_indices=tuple(range(9)),
+        times_ms=np.arange(9) * 50.0,
+        volumes_ml=volumes,
+        volumes=volumes,
+        areas=volumes,
+        ed_frames=(2,),
+        es_frames=(6,),
+    )
+    found = traced_by_frames(reading, clip)
+    assert set(found) == {"ef", "edv"}
+    assert found["edv"][0].tolist() == [80, 100, 100, 100, 100]
+    assert found["ef"][0] == pytest.approx([0, 20, 40, 50, 50])
+    assert np.all(found["ef"][1][:, -1] == 50)
+    assert traced_by_frames(replace(reading, volumes=None), clip) == {}
 
 
 def test_outlines_a_known_way_apart() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ import pytest
 from models import networks
 from models.clip import Clip, ClipError, Sector
 from models.data.dataset import Case
-from models.evaluation.report import evaluate_pack, write_report
+from models.evaluation import figures
+from models.evaluation.figures import Score
+from models.evaluation.reading import Answer, Said
+from models.evaluation.report import add_section, evaluate_pack, write_report
 from models.finding import Evidence
-from models.packs import InputSpec, OutputSpec, Pack, PackKind
-from models.training.packing import NOT_BETTER, NOT_TESTED, pack_with_evidence, renew_evidence
+from models.packs import InputSpec, OutputSpec, Pack, PackError, PackKind, write_pack
+from models.training.both_splits import NOT_BETTER, NOT_BETTER_SCORE, Both, told_of
+from models.training.packing import NOT_TESTED, pack_with_evidence, renew_evidence
+from models.training.stored import compare_stored
 
 _SPEC = InputSpec(rows=75, columns=75, std=0.5, frames=6, interval_ms=100.0)
 _SETTINGS = {"outputs": 3}
@@ -178,7 +183,9 @@ def test_a_planted_bad_pack_gets_a_bad_report(tmp_path: Path, trained: keras.Mod
         tmp_path / "bad", wrong, trained, dataset=Greys(), card="", draws=100, plots=False
     )
     ef = _outputs(pack)["ef"]
-    assert ef.caution == NOT_BETTER
+    assert ef.caution.startswith(f"{NOT_BETTER}: R2 -")
+    assert "on 12 patients held out of training" in ef.caution
+    assert "on 10 patients of the test" in ef.caution
     assert NOT_BETTER.upper() in ef.tested_on
     figures = ef.figures["greys"]
     assert figures["r2"][0] < 0
@@ -195,7 +202,7 @@ def test_what_was_only_simulated_says_so(tmp_path: Path, trained: keras.Model) -
     assert ef.tested_on.startswith("SIMULATED ONLY: Simulated greys")
     page = (pack.folder / "evaluation.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith(("| Left", "| Pacemaker"))]
-    assert len(rows) == 4
+    assert len(rows) == 6
     assert all("SIMULATED" in row for row in rows)
     assert "nothing here was tested on patients" in page
 
@@ -217,9 +224,105 @@ def test_each_output_is_told_by_the_first_data_set_that_knows_it(
     )
     outputs = _outputs(pack)
     assert outputs["ef"].evidence is Evidence.PATIENTS
-    assert set(outputs["ef"].figures) == {"greys", "sim", "sim-2"}
+    assert set(outputs["ef"].figures) == {"greys", "greys-held", "sim", "sim-2"}
     assert outputs["lead"].evidence is Evidence.SIMULATED
     assert outputs["lead"].threshold is not None
+
+
+def _no_clip() -> Clip:
+    raise AssertionError("figures need no clip")
+
+
+def _lead_scores(seed: int, *, better: float) -> Score:
+    """The figures of a score on forty patients, fifteen of them with a lead."""
+    rng = np.random.default_rng(seed)
+    spec = OutputSpec(
+        name="lead", kind="score", unit="{score}", evidence="patients", tested_on="", threshold=0.5
+    )
+    answers = [
+        Answer(
+            case=Case(
+                patient=str(k), name=str(k), clip=lambda: _clip(1, broken=True), truths=truth
+            ),
+            said={"lead": Said(value=float(rng.random() + better * truth["lead"]) / (1 + better))},
+        )
+        for k, truth in enumerate([{"lead": float(k < 15)} for k in range(40)])
+    ]
+    found = figures.score(spec, answers, draws=200)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("held", "test", "cautioned"), [(1.0, 1.0, False), (0.0, 1.0, True), (1.0, 0.0, True)]
+)
+def test_one_split_that_shows_nothing_is_enough_for_a_caution_with_the_figures_of_both(
+    held: float, test: float, cautioned: bool
+) -> None:
+    two = _lead_scores(4, better=held), _lead_scores(5, better=test)
+    both = Both(held=two[0], test=two[1], simulated=False)
+
+    assert (both.caution != "") == cautioned
+    told = told_of(both, "Somewhere", "a lead is a wire")
+    assert (NOT_BETTER_SCORE.upper() in told) == cautioned
+    assert "; a lead is a wire" in told
+    if cautioned:
+        for one, where in zip(two, ("held out of training", "of the test"), strict=True):
+            words = f"AUC {one.auc.value:.2f} ({one.auc.low:.2f} to {one.auc.high:.2f})"
+            assert f"{words} on 40 patients {where}" in both.caution
+    alone = Both(held=None, test=two[1], simulated=True)
+    assert (alone.caution != "") == (test == 0.0)
+    assert "held out" not in alone.caution
+
+
+def test_a_measurement_whose_error_is_not_below_the_mean_s_is_cautioned(told: Pack) -> None:
+    report = evaluate_pack(told, Greys(), draws=20)
+    good = report.measurements[0]
+    poor = replace(good, mae_of_predicting_the_mean=good.mae.value)
+
+    assert Both(held=good, test=good, simulated=False).caution == ""
+    caution = Both(held=poor, test=good, simulated=False).caution
+    assert caution.startswith(NOT_BETTER)
+    assert f"error {good.mae.value:.1f} points against {good.mae.value:.1f}" in caution
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_weights_that_do_not_fit_into_float16_are_refused(tmp_path: Path) -> None:
+    swollen = networks.build_network("grey", _SPEC, _SETTINGS)
+    swollen.get_layer("numbers").set_weights([np.full((1, 3), 1e6), np.zeros(3)])
+    manifest = _manifest(scale=5e-5)  # the same fraction from numbers that are too large
+    with pytest.raises(PackError, match=r"float16 ends at 65504; pack it with half"):
+        pack_with_evidence(
+            tmp_path / "swollen", manifest, swollen, dataset=Greys(), card="", draws=20, plots=False
+        )
+
+
+def test_the_stored_pack_is_held_against_the_network_in_memory(
+    tmp_path: Path, trained: keras.Model
+) -> None:
+    pack = write_pack(tmp_path / "whole", _manifest(), trained, half=False)
+    cases = Greys().cases("held")[:2]
+    same = compare_stored(pack, trained, cases, split="held", as_type="float32")
+    assert [one.largest for one in same.outputs] == [0.0, 0.0, 0.0]
+    other = networks.build_network("grey", _SPEC, _SETTINGS)
+    other.get_layer("numbers").set_weights([np.full((1, 3), 1.02), np.zeros(3)])
+    with pytest.raises(PackError, match=r"says ef otherwise .* points, where 0\.48 are allowed"):
+        compare_stored(pack, other, cases, split="held", as_type="float32")
+    with pytest.raises(PackError, match="no clip to compare"):
+        compare_stored(pack, trained, (), split="held", as_type="float32")
+
+
+def test_what_float16_changes_stands_in_the_report(told: Pack) -> None:
+    held = json.loads((told.folder / "evaluation.json").read_text())["sections"]["stored"]
+    assert held["stored_as"] == "float16"
+    assert held["clips"] == _SIZES["held"]
+    assert held["raw"]["inputs"] == 4 * _SIZES["held"]
+    ef = held["outputs"]["ef"]
+    assert ef["unit"] == "%"
+    assert 0.0 <= ef["largest_difference"] < ef["allowed"] == 0.475
+    page = (told.folder / "evaluation.md").read_text()
+    assert "| ef, points |" in page
+    assert "## Better than knowing nothing?" in page
 
 
 def test_a_broken_clip_is_counted_with_its_reason(told: Pack, tmp_path: Path) -> None:
@@ -258,9 +361,15 @@ def test_by_number_of_frames_needs_clips_of_several(told: Pack) -> None:
 
 
 def test_renewed_evidence_of_the_same_pack_is_the_same(told: Pack) -> None:
+    add_section(told.folder, "checks", title="Checks", lines=["another's"], data={"value": 3})
     before = {path.name: path.read_bytes() for path in told.folder.glob("*")}
     manifest = json.loads(before["manifest.json"])
     renew_evidence(told.folder, [Greys()], draws=100)
     after = {path.name: path.read_bytes() for path in told.folder.glob("*")}
     assert json.loads(after["manifest.json"]) == manifest
+    one, two = (json.loads(each.pop("evaluation.json")) for each in (before, after))
+    assert one == two
+    assert {"stored", "both_splits", "checks"} == set(two["sections"])
+    pages = [each.pop("evaluation.md").decode().splitlines() for each in (before, after)]
+    assert sorted(pages[0]) == sorted(pages[1])  # sections may change places
     assert after == before

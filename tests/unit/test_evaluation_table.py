@@ -92,6 +92,17 @@ def test_the_first_report_that_measured_an_output_tells_it(tmp_path: Path) -> No
     assert "MAE 6.3" in rows[0]
 
 
+def test_an_output_not_shown_to_be_better_than_nothing_says_so_in_its_row(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, _report(scores=[_lead()], measurements=[_ef(6.3)]))
+    held = json.loads((folder / "evaluation.json").read_text())
+    words = "not shown to be better than chance: AUC 0.57 on 48 patients held out of training"
+    held["sections"] = {"both_splits": {"lead": {"caution": words}, "ef": {"caution": ""}}}
+    (folder / "evaluation.json").write_text(json.dumps(held))
+    rows = {line.split(" | ")[0]: line for line in table([folder]).splitlines()}
+    assert f". **N{words[1:]}** |" in rows["| Pacemaker or defibrillator lead"]
+    assert "**" not in rows["| Left ventricular ejection fraction"]
+
+
 def test_a_pack_without_such_a_report_has_no_row(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"two_real_frames": {}}')
     assert table([tmp_path]) == table([tmp_path / "nothing"])

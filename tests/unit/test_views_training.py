@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from models import packs
-from models.data.camus import TracedFrame
-from models.packs import InputSpec
+from models.data import camus
+from models.data.camus import CamusDataset, TracedFrame
+from models.data.dataset import DatasetError
+from models.evaluation.table import table
+from models.packs import InputSpec, Pack
 from models.simulator import simulate
+from models.training.recipe import Trial
 from models.training.view_patients import LENT_VIEWS, Donor, patient_clip
 from models.training.view_set import (
+    CLASSES,
     ViewSet,
     clip_means,
     first_of_clip,
@@ -20,9 +30,9 @@ from models.training.view_set import (
     served,
     split_patients,
 )
-from models.views import View
+from models.views import View, softmax
+from node.cli.figures import can_be_printed
 
-PACK = Path(packs.__file__).parent / "views"
 SPEC = InputSpec(rows=60, columns=80, mean=0.2, std=0.2)
 SIZE = (240, 320)
 
@@ -111,7 +121,12 @@ def test_a_set_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     assert read.with_more(made).clip.tolist() == [0, 0, 1, 2, 2, 3]
 
 
-def test_camus_validation_patients_are_for_the_test_alone(shared_data: Path) -> None:
+def test_camus_validation_patients_are_for_the_test_alone(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = np.zeros((1, 1), np.uint8)
+    frame = TracedFrame(grey=nothing, labels=nothing, row_mm=1.0, column_mm=1.0)
+    monkeypatch.setattr(camus, "_frame", lambda *_: frame)  # names are enough, and quick to read
     parts = split_patients(shared_data / "camus_a4c", seed=1)
     names = {split: {patient.name for patient in part} for split, part in parts.items()}
 
@@ -205,61 +220,199 @@ class TestChoices:
         assert not np.array_equal(one[1][0], other[2][0])
 
 
+def _noise(seed: int, *, lent: tuple[bool, ...], modes: tuple[str, ...]) -> ViewSet:
+    """Two frames of each of some clips of A4C and parasternal views, all of the test."""
+    count = len(lent)
+    a4c, psla = CLASSES.index(View.A4C), CLASSES.index(View.PSLA)
+    return ViewSet(
+        grey=np.random.default_rng(seed).integers(1, 255, (2 * count, 60, 80)).astype(np.uint8),
+        label=np.repeat([a4c if clip % 2 else psla for clip in range(count)], 2),
+        clip=np.repeat(np.arange(count), 2) + 7,
+        lent=np.repeat(lent, 2),
+        split=np.array(["test"] * 2 * count),
+        mode=np.repeat(modes, 2),
+    )
+
+
 class TestEvidence:
-    """The figures of a page: what the reader would have said."""
+    """The clips of a training as a data set, and what only this pack's report has."""
 
-    def test_a_declared_still_goes_before_the_picture(self) -> None:
-        from models.training.view_evidence import with_header
-        from models.training.view_set import CLASSES
+    def test_a_kept_clip_is_read_as_the_one_that_it_was_made_of(self) -> None:
+        from models.preprocess import fit_grey
+        from models.training.view_evidence import ViewClips
 
-        means = np.full((3, len(CLASSES)), 1 / len(CLASSES))
-        read = with_header(means, ["cw", "2d", "unknown"])
+        data = _noise(1, lent=(False, False, True), modes=("2d", "cw", "unknown"))
+        psla, a4c = ViewClips(data=data).cases("valid")
 
-        assert read[0, CLASSES.index(View.CW)] == 1
-        assert read[1, CLASSES.index(View.CW)] == 0
-        assert read[1].sum() == pytest.approx(1)
-        assert np.array_equal(read[2], means[2])
+        assert (psla.view, a4c.view) == (View.PSLA, View.A4C)
+        assert len({psla.patient, a4c.patient}) == 2
+        assert np.array_equal(fit_grey(psla.clip().frames(), SPEC)[0], data.grey[:2])
+        assert [one.clip().mode for one in (psla, a4c)] == ["2d", "cw"]
+        (lent,) = ViewClips(data=data, lent=True).cases("valid")
+        assert np.array_equal(lent.clip().frames(), data.grey[4:])
+        assert ViewClips(data=data).cases("held") == ()
+        with pytest.raises(DatasetError, match="no split 'test'"):
+            ViewClips(data=data).cases("test")
 
-    def test_the_page_tells_of_certain_four_chamber_calls_and_of_files(self) -> None:
-        from models.packs import load_pack
-        from models.training.view_evidence import (
-            Answers,
-            NamedFile,
-            Verdict,
-            evaluation_page,
-            test_figures,
+    def test_its_fingerprint_goes_with_frames_and_labels(self) -> None:
+        from models.training.view_evidence import ViewClips
+
+        data = _noise(1, lent=(False, False), modes=("2d", "2d"))
+        other = replace(data, label=data.label[::-1])
+        prints = {ViewClips(data=one).fingerprint for one in (data, other)}
+
+        assert len(prints) == 2
+        assert ViewClips(data=data).fingerprint in prints
+
+    def test_stand_ins_called_a4c_are_counted_apart_from_a4c_in_disguise(self) -> None:
+        from models.data.dataset import Case
+        from models.evaluation.reading import Answer
+        from models.training.view_evidence import stand_in_figures
+        from models.views import ViewCall
+
+        def answer(truth: View, called: View, *, certain: bool) -> Answer:
+            case = Case(patient="", name="", clip=lambda: _never(), view=truth)
+            return Answer(case=case, call=ViewCall(view=called, score=0.8, certain=certain))
+
+        found = stand_in_figures(
+            [
+                answer(View.A2C, View.A4C, certain=True),
+                answer(View.A2C, View.A4C, certain=False),
+                answer(View.A2C, View.A2C, certain=True),
+                answer(View.PSLA, View.OTHER, certain=True),
+                answer(View.A4C, View.A4C, certain=True),
+            ]
         )
-        from models.training.view_set import CLASSES
 
-        a4c = CLASSES.index(View.A4C)
-        label = np.array([a4c] * 10 + [0] * 10 + [a4c] * 4 + [0] * 4)
-        given = np.where(np.arange(28) % 5 == 0, 1, label)  # 2 of 10 A4C clips are missed
-        given[10] = a4c  # and one other clip is taken for A4C
-        chances = np.eye(len(CLASSES))[given]
-        answers = Answers(
-            chances=chances,
-            label=label,
-            clip=np.arange(28),
-            lent=np.arange(28) >= 20,
-            mode=np.array(["2d"] * 28),
+        assert (found["bent"]["clips"], found["bent"]["called_a4c"]) == (4, 2)
+        assert found["bent"]["certain_and_called_a4c"] == 1
+        assert found["bent"]["called_as_meant"][0] == 0.25
+        assert found["disguised_a4c"]["called_a4c_share"][0] == 1.0
+
+
+def _never() -> Any:
+    raise AssertionError("no clip is read for this")
+
+
+@pytest.mark.filterwarnings("ignore:Even though the .tf.config.experimental_run_functions_eag")
+class TestPacking:
+    """From a training's folder to a pack with its report, by the road of every pack."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def packed(cls, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pack, Trial, Path]:
+        """A training of two steps on noise, packed; its CAMUS has two patients of the test."""
+        import tensorflow as tf
+
+        from models.training import views, views_recipe
+
+        root = tmp_path_factory.mktemp("views")
+        camus, work = root / "camus", root / "work"
+        _write_camus(camus)
+        work.mkdir()
+        every = [
+            replace(
+                _noise(seed, lent=(False,) * 6 + (True,) * 2, modes=("2d",) * 4 + ("unknown",) * 4),
+                split=np.array([split] * 16),
+            )
+            for seed, split in enumerate(("train", "held", "test"))
+        ]
+        every[0].with_more(every[1]).with_more(every[2]).save(work / "data.npz")
+        trial = Trial(
+            seed=1,
+            work=work,
+            epochs=2,
+            settings={"steps": 1, "batch": 4, "widths": [2, 2, 2]},
+            command="echonode train views",
         )
-        named = NamedFile(name="liver", shows="a liver", said="other", score=0.9, certain=True)
-        verdict = Verdict(
-            simulated=answers,
-            patients=np.eye(len(CLASSES))[[a4c, a4c, 0]],
-            files=(named,),
-            threshold=0.7,
-            temperature=1.0,
-            same_answers=1.0,
-            data_sha256="",
-        )
+        datasets = [CamusDataset(folder=camus)]
+        tf.config.run_functions_eagerly(run_eagerly=True)  # two steps: not worth compiling
+        try:
+            views_recipe.RECIPE.fit(datasets, trial)
+        finally:
+            tf.config.run_functions_eagerly(run_eagerly=False)
+        assert sorted(path.name for path in work.glob("state*")) == [
+            "state-learn.npz",
+            "state-settle.npz",
+        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(views, "pack_with_evidence", partial(views.pack_with_evidence, draws=20))
+            return views_recipe.RECIPE.pack(datasets, trial, root / "pack"), trial, camus
 
-        figures = test_figures(verdict, seed=0)
-        page = evaluation_page(load_pack(PACK).manifest, figures)
+    def test_it_has_the_report_of_every_pack_and_sections_of_its_own(
+        self, packed: tuple[Pack, Trial, Path]
+    ) -> None:
+        pack = packed[0]
+        held = json.loads((pack.folder / "evaluation.json").read_text())
+        page = (pack.folder / "evaluation.md").read_text()
 
-        read = figures["simulated"]["as_read"]
-        assert read["a4c_certain_recall"]["value"] == pytest.approx(0.8)
-        assert read["a4c_certain_precision"]["value"] == pytest.approx(8 / 9, abs=1e-4)
-        assert read["confusion"][a4c][a4c] == 8
-        assert figures["patients"]["certain_and_called_another"] == 1
-        assert "| liver | a liver | other | 0.90 | yes |" in page
+        assert pack.manifest.training_command == "echonode train views"
+        simulated, patients = held["reports"]
+        assert simulated["dataset"]["evidence"] == "simulated"
+        assert simulated["dataset"]["clips"] == 6
+        assert (patients["dataset"]["name"], patients["dataset"]["patients"]) == ("camus-a4c", 2)
+        assert {one["view"] for one in simulated["views"]["by_view"]} == {"a4c", "psla"}
+        assert {one["view"] for one in patients["views"]["by_view"]} == {"a4c"}
+        assert set(held["sections"]) == {"stored", "stand_ins", "files", "limits"}
+        assert held["sections"]["stand_ins"]["bent"]["clips"] == 1
+        assert held["sections"]["stand_ins"]["disguised_a4c"]["clips"] == 1
+        assert "view" in held["sections"]["stored"]["outputs"]
+        assert "| ybr_color | A4C 30 frames |" in page
+        for picture in pack.folder.glob("*.png"):
+            assert f"({picture.name})" in page
+        assert {path.name for path in pack.folder.glob("evaluation-simulated-views-*.png")} == {
+            "evaluation-simulated-views-ranking.png",
+            "evaluation-simulated-views-views.png",
+            "evaluation-simulated-views-votes.png",
+        }
+        assert can_be_printed(held)
+
+    def test_the_answers_of_the_pack_are_those_of_the_network_by_hand(
+        self, packed: tuple[Pack, Trial, Path]
+    ) -> None:
+        from models.preprocess import normalise
+
+        pack, trial, _ = packed
+        data = ViewSet.load(trial.work / "data.npz").part("test", lent=False)
+        logits = np.asarray(pack.network(normalise(data.grey, pack.manifest.input)))
+        means = clip_means(softmax(logits, temperature=pack.manifest.temperature), data.clip)
+        right = means.argmax(axis=1) == first_of_clip(data.label, data.clip)
+        report = json.loads((pack.folder / "evaluation.json").read_text())["reports"][0]
+
+        assert report["views"]["accuracy_by_picture"][0] == pytest.approx(right.mean())
+
+    def test_renewing_its_evidence_keeps_the_sections_and_the_readme_s_table_reads_it(
+        self, packed: tuple[Pack, Trial, Path], tmp_path: Path
+    ) -> None:
+        from models.training.packing import renew_evidence
+
+        pack, _, camus = packed
+        folder = tmp_path / "views"
+        shutil.copytree(pack.folder, folder)
+        before = json.loads((folder / "evaluation.json").read_text())["sections"]
+        renew_evidence(folder, [CamusDataset(folder=camus)], draws=20, plots=False)
+
+        held = json.loads((folder / "evaluation.json").read_text())
+        assert held["sections"] == before
+        assert "ybr_color" in (folder / "evaluation.md").read_text()
+        assert [one["dataset"]["name"] for one in held["reports"]] == ["camus-a4c"]
+        rows = [line for line in table([pack.folder]).splitlines() if line.startswith("| View")]
+        assert len(rows) == 4
+        assert "2 classes" in rows[0]
+        assert "all a4c" in rows[3]
+
+
+def _write_camus(folder: Path) -> None:
+    """Two patients of the split for tests: frames of noise, tracings that measure nothing."""
+    folder.mkdir()
+    frames = np.random.default_rng(3).integers(1, 255, (40, 50)).astype(np.uint8)
+    index = ["patient\tphase\tmm_per_px_y\tmm_per_px_x"]
+    volumes = ["patient\tsplit\tedv_ml\tesv_ml\tef_percent\tla_area_max_cm2"]
+    for name in ("p1", "p2"):
+        volumes.append(f"{name}\tvalid\t100\t50\t50\t15")
+        for phase in ("ED", "ES"):
+            index.append(f"{name}\t{phase}\t0.5\t0.5")
+            Image.fromarray(frames).save(folder / f"{name}_4CH_{phase}.png")
+            Image.fromarray(np.zeros_like(frames)).save(folder / f"{name}_4CH_{phase}_gt.png")
+    (folder / "index.tsv").write_text("\n".join(index) + "\n")
+    (folder / "volumes.tsv").write_text("\n".join(volumes) + "\n")
