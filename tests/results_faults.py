@@ -1,15 +1,19 @@
 """Faults to put into results, one at a time: what a broken change of ours might do.
 
-Each names the rule of the gate that must notice it, and the public judges that do as well.
+Each names the rule of the gate that must notice it, and the public judges that do as well:
+dciodvfy and dsrdump exactly, PixelMed (seconds for a file) where the list says what it writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.tag import Tag
 
 from node.results import codes
 from node.results.codes import Concept
@@ -18,12 +22,17 @@ from tests.results_examples import jpeg, put_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """A fault. ``judges``: the public ones that notice it too."""
+    """A fault. ``judges``: the public ones that notice it too. ``pixelmed``: what it says then.
+
+    ``comprehensive``: the fault is one in a Comprehensive SR, which knows less.
+    """
 
     name: str
     do: Callable[[Dataset], None]
     rule: str
     judges: frozenset[str] = frozenset()
+    pixelmed: str = ""
+    comprehensive: bool = False
 
 
 def child(item: Dataset, concept: Concept) -> Dataset:
@@ -38,6 +47,14 @@ def child(item: Dataset, concept: Concept) -> Dataset:
 def groups(report: Dataset) -> list[Dataset]:
     """The measurement groups of a report."""
     return list(child(report, codes.IMAGING_MEASUREMENTS).ContentSequence)
+
+
+def codes_item(concept: Concept) -> Dataset:
+    """A code sequence item."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = concept.value, concept.scheme
+    item.CodeMeaning = concept.meaning
+    return item
 
 
 def first_number(report: Dataset) -> Dataset:
@@ -63,7 +80,9 @@ def _evidence_incomplete(report: Dataset) -> None:
 
 
 def _no_units(report: Dataset) -> None:
-    del first_number(report).MeasuredValueSequence[0].MeasurementUnitsCodeSequence
+    # Of the second number: PixelMed gets several faults in one file, each in a place of its own.
+    numbers = [item for item in groups(report)[0].ContentSequence if item.ValueType == "NUM"]
+    del numbers[1].MeasuredValueSequence[0].MeasurementUnitsCodeSequence
 
 
 def _wrong_relationship(report: Dataset) -> None:
@@ -146,6 +165,33 @@ def _demographic(report: Dataset) -> None:
     name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = "121033", "DCM", "Subject Age"
 
 
+def _no_meaning(report: Dataset) -> None:
+    del first_number(report).ConceptNameCodeSequence[0].CodeMeaning
+
+
+def _two_names(report: Dataset) -> None:
+    first_number(report).ConceptNameCodeSequence.append(codes_item(codes.LVEF))
+
+
+def _evidence_without_series(report: Dataset) -> None:
+    del report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0][
+        "SeriesInstanceUID"
+    ]
+
+
+def _evidence_of_another_study(report: Dataset) -> None:
+    report.CurrentRequestedProcedureEvidenceSequence[0].StudyInstanceUID = "1.2.3"
+
+
+def _unnamed_alphabet(report: Dataset) -> None:
+    report.pop("SpecificCharacterSet", None)
+    put_bytes(child(groups(report)[0], codes.COMMENT), "TextValue", "Maße in µm".encode())
+
+
+def _unknown_template(report: Dataset) -> None:
+    report.ContentTemplateSequence[0].TemplateIdentifier = "5200"
+
+
 def _six_measurements(report: Dataset) -> None:
     group = groups(report)[0]
     group.ContentSequence.extend([first_number(report)] * 5)
@@ -180,7 +226,39 @@ def _long_number(report: Dataset) -> None:
     put_bytes(first_number(report).MeasuredValueSequence[0], "NumericValue", b"58.123456789012345")
 
 
+def _delete(keyword: str) -> Callable[[Dataset], None]:
+    def do(dataset: Dataset) -> None:
+        delattr(dataset, keyword)
+
+    return do
+
+
+def _set(keyword: str, value: object) -> Callable[[Dataset], None]:
+    def do(dataset: Dataset) -> None:
+        setattr(dataset, keyword, value)
+
+    return do
+
+
+def _put(keyword: str, value: bytes) -> Callable[[Dataset], None]:
+    def do(dataset: Dataset) -> None:
+        put_bytes(dataset, keyword, value)
+
+    return do
+
+
+def _put_as(keyword: str, vr: str, value: bytes) -> Callable[[Dataset], None]:
+    """The value under another value representation."""
+
+    def do(dataset: Dataset) -> None:
+        tag = Tag(keyword)
+        dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+    return do
+
+
 _DCIODVFY = frozenset(("dciodvfy",))
+_BOTH = frozenset(("dciodvfy", "dsrdump"))
 
 REPORT_DAMAGES = (
     Damage(
@@ -192,24 +270,30 @@ REPORT_DAMAGES = (
     ),
     Damage(
         name="number without units", do=_no_units, rule="units",
-        judges=frozenset(("dciodvfy", "dsrdump")),
+        judges=_BOTH,
     ),
     Damage(
         name="wrong relationship", do=_wrong_relationship, rule="relationship",
         judges=frozenset(("pixelmed", "dsrdump")),
+        pixelmed="illegal relationship HAS PROPERTIES",
     ),
     Damage(name="completion flag removed", do=_no_completion, rule="flags", judges=_DCIODVFY),
     Damage(name="coordinates in space", do=_point_in_space, rule="relationship"),
     Damage(
+        name="coordinates in space in a Comprehensive SR", do=_point_in_space, rule="relationship",
+        judges=_BOTH, comprehensive=True,
+    ),
+    Damage(
         name="coordinates without an image", do=_point_without_image, rule="coordinates",
         judges=frozenset(("dciodvfy", "pixelmed")),
+        pixelmed="[Row 10c] SCOORD */[Row 10d] IMAGE",
     ),
     Damage(name="code value too long", do=_long_code_value, rule="length", judges=_DCIODVFY),
     Damage(name="code meaning too long", do=_long_meaning, rule="length", judges=_DCIODVFY),
-    Damage(name="wrong modality", do=_wrong_modality, rule="flags", judges=_DCIODVFY),
+    Damage(name="wrong modality", do=_wrong_modality, rule="flags", judges=_BOTH),
     Damage(name="bad UID", do=_bad_uid, rule="form", judges=_DCIODVFY),
     Damage(name="bad date", do=_bad_date, rule="form", judges=_DCIODVFY),
-    Damage(name="number too long", do=_long_number, rule="length"),
+    Damage(name="number too long", do=_long_number, rule="length", judges=_BOTH),
     Damage(name="wrong code", do=_wrong_code, rule="code"),
     Damage(name="wrong meaning", do=_wrong_meaning, rule="code"),
     Damage(name="no tracking UID", do=_no_tracking_uid, rule="tracking"),
@@ -226,21 +310,37 @@ REPORT_DAMAGES = (
     Damage(name="private scheme not identified", do=_no_scheme, rule="scheme"),
     Damage(name="no contributing equipment", do=_no_equipment, rule="equipment"),
     Damage(name="no serial number", do=_no_serial, rule="required"),
+    Damage(name="no study ID", do=_delete("StudyID"), rule="required", judges=_DCIODVFY),
+    Damage(
+        name="no performed procedure codes", do=_delete("PerformedProcedureCodeSequence"),
+        rule="required", judges=_DCIODVFY,
+    ),
+    Damage(name="bad time", do=_put("ContentTime", b"25:00"), rule="form", judges=_DCIODVFY),
+    Damage(
+        name="wrong value representation", do=_put_as("SeriesNumber", "LO", b"901 "),
+        rule="representation", judges=_DCIODVFY,
+    ),
+    Damage(
+        name="two values where one belongs", do=_put("SeriesNumber", b"901\\902"),
+        rule="multiplicity", judges=_DCIODVFY,
+    ),
+    Damage(
+        name="control character", do=_put("SeriesDescription", b"AI (RESEARCH)\x07"),
+        rule="characters", judges=_DCIODVFY,
+    ),
+    Damage(
+        name="letters without a character set", do=_unnamed_alphabet, rule="characters",
+        judges=_BOTH,
+    ),
+    Damage(name="code without a meaning", do=_no_meaning, rule="items", judges=_BOTH),
+    Damage(name="two concept names", do=_two_names, rule="items", judges=_DCIODVFY),
+    Damage(
+        name="evidence without its series", do=_evidence_without_series, rule="items",
+        judges=_DCIODVFY,
+    ),
+    Damage(name="evidence of another study", do=_evidence_of_another_study, rule="evidence"),
+    Damage(name="another template", do=_unknown_template, rule="template"),
 )  # fmt: skip
-
-
-def _delete(keyword: str) -> Callable[[Dataset], None]:
-    def do(dataset: Dataset) -> None:
-        delattr(dataset, keyword)
-
-    return do
-
-
-def _set(keyword: str, value: object) -> Callable[[Dataset], None]:
-    def do(dataset: Dataset) -> None:
-        setattr(dataset, keyword, value)
-
-    return do
 
 
 def _one_frame_short(dataset: Dataset) -> None:
@@ -256,6 +356,10 @@ def _other_sampling(dataset: Dataset) -> None:
 def _other_size(dataset: Dataset) -> None:
     frames = [jpeg(rows=40) for _ in range(int(dataset.NumberOfFrames))]
     dataset.PixelData = encapsulate(frames)
+
+
+def _source_without_uid(dataset: Dataset) -> None:
+    del dataset.SourceImageSequence[0].ReferencedSOPInstanceUID
 
 
 CAPTURE_DAMAGES = (
@@ -299,4 +403,80 @@ CAPTURE_DAMAGES = (
     Damage(name="a frame missing", do=_one_frame_short, rule="pixels"),
     Damage(name="frames not 4:2:2", do=_other_sampling, rule="pixels"),
     Damage(name="frames of another size", do=_other_size, rule="pixels"),
+    Damage(
+        name="no samples per pixel", do=_delete("SamplesPerPixel"), rule="required",
+        judges=_DCIODVFY,
+    ),
+    Damage(
+        name="source without its UID", do=_source_without_uid, rule="items", judges=_DCIODVFY
+    ),
+    Damage(name="no number of frames", do=_delete("NumberOfFrames"), rule="required",
+        judges=_DCIODVFY,
+    ),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """A report that says something else of patient or study than its source."""
+
+    keyword: str
+    value: str
+
+
+DIVERGENCES = (
+    Divergence(keyword="PatientName", value="Another^Name"),
+    Divergence(keyword="PatientBirthDate", value="19000101"),
+    Divergence(keyword="PatientSex", value="O"),
+    Divergence(keyword="StudyDate", value="19990101"),
+    Divergence(keyword="StudyDescription", value="Another"),
+    Divergence(keyword="AccessionNumber", value="ANOTHER"),
+    Divergence(keyword="PatientSize", value="1.23"),
+    Divergence(keyword="PatientWeight", value="45"),
+)
+"""What only a comparison with the source can notice: dcentvfy, and our own tests of copying.
+
+Another Patient ID is another patient to dcentvfy, with which there is nothing to compare.
+"""
+
+
+def fault_table() -> str:
+    """The faults and who notices them, as Markdown: `tests/judges/faults.md`."""
+    lines = [
+        "# Who notices which fault",
+        "",
+        "Each fault is put into a sound result; the gate of the node (`node/results/check.py`) and",
+        "the public judges then read it. A test holds this table to what they notice. Write it",
+        "anew with `python -m tests.results_faults`. dsrdump and PixelMed read reports only.",
+        "",
+    ]
+    for title, damages in (
+        ("Structured Reports", REPORT_DAMAGES),
+        ("Secondary captures", CAPTURE_DAMAGES),
+    ):
+        judges = ("dciodvfy", "dsrdump", "pixelmed") if damages is REPORT_DAMAGES else ("dciodvfy",)
+        lines += [
+            f"## {title}",
+            "",
+            f"| fault | the gate's rule | {' | '.join(judges)} |",
+            f"| --- | --- | {' | '.join('---' for _ in judges)} |",
+            *(
+                f"| {damage.name} | {damage.rule} | "
+                f"{' | '.join('yes' if judge in damage.judges else '-' for judge in judges)} |"
+                for damage in damages
+            ),
+            "",
+        ]
+    lines += [
+        "## Another patient or study than the source's",
+        "",
+        "The gate cannot see the source; dcentvfy compares, and a test compares the bytes of every",
+        "attribute of patient and study. Noticed by dcentvfy:",
+        f"{', '.join(each.keyword for each in DIVERGENCES)}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "judges" / "faults.md").write_text(fault_table())

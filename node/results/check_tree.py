@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 
 from node.results import codes
 from node.results.check_values import DECIMAL, as_written
@@ -47,6 +47,8 @@ _VALUE_OF = {
     "CONTAINER": "ContinuityOfContent",
 }
 
+_NOT_IN_TEXT = ("NUM", "SCOORD", "SCOORD3D", "TCOORD")
+
 
 def check_report(dataset: Dataset) -> Iterator[Fault]:
     """A report: TID 1500, or a text for people beside it."""
@@ -62,7 +64,15 @@ def check_report(dataset: Dataset) -> Iterator[Fault]:
         yield fault(
             "scheme", "CodingSchemeIdentificationSequence", f"{codes.PRIVATE_SCHEME} is missing"
         )
-    if _title(dataset) == ("42148-7", "LN"):
+    if dataset.get("SOPClassUID") == BasicTextSRStorage:
+        for item in walk(dataset):
+            if item.get("ValueType") in _NOT_IN_TEXT:
+                yield fault(
+                    "class", "root", f"Basic Text SR has no {item.ValueType} (PS3.3 A.35.1)"
+                )
+    if is_named(dataset, codes.ECHO_REPORT):
+        if not _is_template(dataset, "2000"):
+            yield fault("template", "root", "is not TID 2000")
         if not any(RESEARCH_WORDS in str(item.get("TextValue") or "") for item in walk(dataset)):
             yield fault("research", "root", f"does not say {RESEARCH_WORDS!r}")
     else:
@@ -249,10 +259,3 @@ def _groups(dataset: Dataset) -> Iterator[Dataset]:
 def _is_template(dataset: Dataset, identifier: str) -> bool:
     template = dataset.get("ContentTemplateSequence")
     return bool(template) and template[0].get("TemplateIdentifier") == identifier
-
-
-def _title(dataset: Dataset) -> tuple[str, str]:
-    name = dataset.get("ConceptNameCodeSequence")
-    if not name:
-        return ("", "")
-    return (str(name[0].get("CodeValue")), str(name[0].get("CodingSchemeDesignator")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -30,7 +30,7 @@ def fault(rule: str, where: str, problem: str) -> Fault:
 def filled(item: Dataset, keyword: str) -> bool:
     """Whether an attribute is there and has a value."""
     value = item.get(keyword)
-    return value is not None and (not isinstance(value, str | Sequence) or len(value) > 0)
+    return value is not None and (not isinstance(value, Sized) or len(value) > 0)
 
 
 def is_code(item: Dataset, concept: Concept) -> bool:

@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import BasicTextSRStorage
 
 from node.results import EncodedObject, check_object
+from node.results.capture import single_frames
+from node.results.text_report import build_text_report
 from tests.results_examples import (
+    CREATED_AT,
     PERSON,
     SETTINGS,
     person_findings,
@@ -101,3 +105,30 @@ def test_estimates_of_the_person_pass_without_demographic_codes() -> None:
     )
     assert check_object(made) == ()
     assert "PatientAge" not in read(made)
+
+
+def test_a_report_for_people_passes_and_must_say_that_it_is_for_research() -> None:
+    text = build_text_report(
+        study_clips(), revision=1, predecessor=None, settings=SETTINGS, created_at=CREATED_AT
+    )
+
+    def silent(dataset: Dataset) -> None:
+        for chapter in dataset.ContentSequence:
+            for item in chapter.get("ContentSequence") or ():
+                item.TextValue = "A text"
+
+    assert check_object(text) == ()
+    assert {fault.rule for fault in check_object(rewritten(text, silent))} == {"research"}
+
+
+def test_measurements_in_the_class_of_texts_are_a_fault(report: EncodedObject) -> None:
+    def as_text(dataset: Dataset) -> None:
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+
+    assert {fault.rule for fault in check_object(rewritten(report, as_text))} == {"class"}
+
+
+def test_single_frames_of_a_cine_pass(capture: EncodedObject) -> None:
+    frames = single_frames(capture.data)
+    assert frames
+    assert [check_object(frame) for frame in frames] == [()] * len(frames)

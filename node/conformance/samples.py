@@ -1,0 +1,202 @@
+"""Results made from invented clips: what the attribute tables and template trees are read from.
+
+Two of each class at least: one from a source that says all, one from a source that says nothing
+of patient and study, with other settings and at another time. What is the same in both is fixed,
+what is missing from one depends on the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from io import BytesIO
+
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    UltrasoundMultiFrameImageStorage,
+)
+
+from models.explain.panels import Curve, EncodedPicture, FrameMark, MarkKind
+from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
+from models.tasks import TASKS
+from models.views import View, ViewCall
+from node.results import ClipResult, EncodedObject, ReportSettings, build_capture, build_report
+from node.results.capture import single_frames
+from node.results.codes import OUTPUTS
+from node.results.text_report import build_text_report
+
+_TRACING = PackRef(name="tracing", version="1", weights_sha256="a1" * 32)
+_NETWORK = PackRef(name="network", version="2", weights_sha256="b2" * 32)
+_MADE_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+_SIDE = 16
+
+
+@cache
+def samples() -> Mapping[str, tuple[Dataset, ...]]:
+    """Results by SOP class UID, each as a reader gets it."""
+    made: list[EncodedObject] = []
+    for number, header in enumerate((_full_header(), _bare_header())):
+        settings = ReportSettings(
+            device_serial=f"serial {number}",
+            software_version=f"version {number}",
+            simulated_evidence=True,
+            demographic_estimates=frozenset(("age", "sex", "weight", "height")),
+        )
+        at = _MADE_AT + timedelta(days=number, seconds=number)
+        made += _of_a_study(header, settings, at, revision=2 - number)
+    found: dict[str, list[Dataset]] = {}
+    for each in made:
+        found.setdefault(each.ref.sop_class_uid, []).append(dcmread(BytesIO(each.data)))
+    return {sop_class: tuple(objects) for sop_class, objects in found.items()}
+
+
+def _of_a_study(
+    header: Dataset, settings: ReportSettings, at: datetime, *, revision: int
+) -> list[EncodedObject]:
+    findings = _findings()
+    capture = build_capture(
+        header,
+        _picture(frames=2 + revision),
+        findings=findings,
+        packs=(_TRACING, _NETWORK),
+        instance_number=revision,
+        settings=settings,
+        created_at=at,
+    )
+    clips = [
+        ClipResult(
+            header=header,
+            view=ViewCall(view=View.A4C, score=0.95, certain=True),
+            findings=findings,
+            refusals=(Refusal(output="edv", reason="no scale", pack=_NETWORK),),
+            capture=capture.ref,
+            packs=(_TRACING, _NETWORK),
+        ),
+        *_clips_of_other_views(header),
+    ]
+    reports = []
+    for sop_class in (Comprehensive3DSRStorage, ComprehensiveSRStorage):
+        of_class = replace(settings, sop_class_uid=sop_class)
+        report = build_report(clips, revision=1, predecessor=None, settings=of_class, created_at=at)
+        if revision > 1:
+            report = build_report(
+                clips,
+                revision=revision,
+                predecessor=report.ref,
+                settings=of_class,
+                created_at=at,
+            )
+        reports.append(report)
+    text = build_text_report(
+        clips, revision=revision, predecessor=None, settings=settings, created_at=at
+    )
+    return [*reports, text, capture, *single_frames(capture.data)]
+
+
+def _clips_of_other_views(header: Dataset) -> list[ClipResult]:
+    clips = []
+    for number, view in enumerate((View.IVC, View.PW), start=2):
+        other = deepcopy(header)
+        other.SOPInstanceUID = f"{header.SOPInstanceUID}.{number}"
+        clips.append(
+            ClipResult(
+                header=other,
+                view=ViewCall(view=view, score=0.9, certain=True),
+                not_analysed="no model measures this view",
+            )
+        )
+    return clips
+
+
+def _findings() -> tuple[Finding, ...]:
+    """A finding of every output, and traced ones beside them."""
+    findings = [
+        Finding(
+            output=output,
+            kind=Kind.MEASUREMENT,
+            value=50.0,
+            unit=TASKS[output].unit,
+            low=40.0,
+            high=60.0,
+            pack=_TRACING,
+            evidence=Evidence.PATIENTS,
+            method=Method.SINGLE_PLANE_DISCS,
+            frames=(1,),
+            per_beat=(49.0, 51.0),
+        )
+        for output, written in OUTPUTS.items()
+        if written.by_discs is not None
+    ]
+    for number, output in enumerate(OUTPUTS):
+        score = TASKS[output].kind is Kind.SCORE
+        findings.append(
+            Finding(
+                output=output,
+                kind=TASKS[output].kind,
+                value=None if score else 50.0,
+                unit=TASKS[output].unit,
+                score=(0.9, 0.1)[number % 2] if score else None,
+                threshold=0.5 if score else None,
+                pack=_NETWORK,
+                evidence=Evidence.PATIENTS,
+                method=Method.CLASSIFICATION if score else Method.REGRESSION,
+                frames=(2,),
+                outside_share=0.9 if output == "lead" else None,
+            )
+        )
+    return tuple(findings)
+
+
+def _picture(frames: int) -> EncodedPicture:
+    buffer = BytesIO()
+    Image.new("RGB", (_SIDE, _SIDE)).save(buffer, "JPEG", quality=90, subsampling=1)
+    return EncodedPicture(
+        jpeg_frames=(buffer.getvalue(),) * frames,
+        rows=_SIDE,
+        columns=_SIDE,
+        # Unevenly where there are three frames, evenly where there are four.
+        frame_times_ms=(0.0, 20.0, 50.0, 70.0)[:frames] if frames < 4 else (0.0, 20.0, 40.0, 60.0),
+        source_frames=tuple(range(frames)),
+        title="Saliency",
+        marks=tuple(
+            FrameMark(position=place, kind=kind)
+            for place, kind in enumerate(MarkKind)
+            if frames > 2
+        )[:frames],
+        curve=Curve(times_ms=(0.0, 20.0), values=(100.0, 50.0), unit="mL"),
+        tracing_box=(0, 0, _SIDE, _SIDE),
+    )
+
+
+def _bare_header() -> Dataset:
+    """A header that says what is needed to refer to it, and no more."""
+    header = Dataset()
+    header.SOPClassUID = UltrasoundMultiFrameImageStorage
+    header.SOPInstanceUID = "1.2.3.4"
+    header.StudyInstanceUID = "1.2.3.1"
+    header.SeriesInstanceUID = "1.2.3.2"
+    header.Modality = "US"
+    header.Rows = header.Columns = _SIDE
+    header.NumberOfFrames = 8
+    return header
+
+
+def _full_header() -> Dataset:
+    """A header with what a hospital says of patient and study."""
+    header = _bare_header()
+    header.SOPInstanceUID = "1.2.3.5"
+    header.SpecificCharacterSet = "ISO_IR 100"
+    header.PatientName, header.PatientID = "Name^Given", "ID"
+    header.PatientBirthDate, header.PatientSex = "19500101", "O"
+    header.StudyDate, header.StudyTime = "20260101", "101112"
+    header.ReferringPhysicianName = "Referrer"
+    header.StudyID, header.AccessionNumber = "1", "A1"
+    header.TimezoneOffsetFromUTC = "+0100"
+    return header
