@@ -1,0 +1,123 @@
+"""Debian's Chromium without a window, driven by its own driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from tests.peers import require
+
+_WIDTH, _HEIGHT = 1280, 800
+_POLL_S = 0.2
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # its sandbox wants rights that root in a container has not
+    "--disable-dev-shm-usage",  # a container's shared memory is small
+    # A machine without a graphics card draws WebGL in software.
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    # It asks nobody for anything but this machine.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    # What is drawn must not wait for somebody to look.
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+)
+
+
+class Browser:
+    """A page of Chromium, and all that its console has said.
+
+    Pictures of it go to the folder ``screenshots``, also where it does not do what it should.
+    """
+
+    def __init__(self, driver: webdriver.Chrome, screenshots: Path) -> None:
+        self._driver = driver
+        self._screenshots = screenshots
+        self._console: list[dict[str, Any]] = []
+
+    def open(self, url: str) -> None:
+        """Go to a page; returns when it has loaded."""
+        self._driver.get(url)
+
+    def script(self, source: str, *arguments: object) -> Any:
+        """Run JavaScript in the page, the body of a function; gives what it returns."""
+        return self._driver.execute_script(source, *arguments)
+
+    def wait(self, condition: Callable[[], object], *, what: str, timeout_s: float = 120.0) -> None:
+        """Wait for a condition, or fail with a picture and what the console said."""
+        if not self.comes(condition, timeout_s=timeout_s):
+            picture = self.screenshot("failed")
+            said = "\n".join(self.console_errors())
+            pytest.fail(f"the page did not {what} within {timeout_s:.0f} s: {picture}\n{said}")
+
+    def comes(self, condition: Callable[[], object], *, timeout_s: float) -> bool:
+        """Wait for a condition; gives whether it came."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def act(self, kind: str, x: float, y: float) -> None:
+        """A mouse's "click" or "double-click" at a point of the page, in pixels."""
+        for clicks in range(1, 3 if kind == "double-click" else 2):
+            for event in ("mousePressed", "mouseReleased"):
+                self._driver.execute_cdp_cmd(
+                    "Input.dispatchMouseEvent",
+                    {"type": event, "x": x, "y": y, "button": "left", "clickCount": clicks},
+                )
+
+    def turn_wheel(self, x: float, y: float, steps: int) -> None:
+        """Turn the mouse's wheel at a point, down for positive steps."""
+        self._driver.execute_cdp_cmd(
+            "Input.dispatchMouseEvent",
+            {"type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": 100 * steps},
+        )
+
+    def console_errors(self) -> list[str]:
+        """Every error that the console has shown, uncaught ones and failed requests too."""
+        self._console += self._driver.get_log("browser")
+        return [entry["message"] for entry in self._console if entry["level"] == "SEVERE"]
+
+    def screenshot(self, name: str) -> Path:
+        """Keep what the window shows now, as PNG."""
+        self._screenshots.mkdir(parents=True, exist_ok=True)
+        file = self._screenshots / f"{name}.png"
+        self._driver.save_screenshot(file)
+        return file
+
+
+@contextmanager
+def chromium(profile: Path, screenshots: Path) -> Iterator[Browser]:
+    """A browser with a new profile in an empty folder, for the length of a block."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = require("chromium")
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(require("chromedriver")))
+    try:
+        driver.set_page_load_timeout(240)
+        driver.set_script_timeout(60)
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": _WIDTH, "height": _HEIGHT, "deviceScaleFactor": 1, "mobile": False},
+        )
+        yield Browser(driver, screenshots)
+    finally:
+        driver.quit()
