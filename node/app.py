@@ -120,6 +120,7 @@ class Node:
         reporter = Reporter(
             self._files,
             report_settings,
+            summary_page=settings.capture.summary_page,
             tested_on={
                 (pack.ref, output.name): output.tested_on
                 for pack in packs

@@ -113,6 +113,8 @@ class Lifecycle:
             report = Report(
                 failed=f"the report could not be made: {type(error).__name__}; see the node's log"
             )
+        for faulty in report.faulty:
+            self._quarantine(faulty)
         try:
             self._conclude(study, report)
         except catalog.RevisionSupersededError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+import structlog
 from sqlalchemy.orm import Session
 
 from models.clip import read_header
@@ -22,13 +23,16 @@ from node.results import (
     ObjectRef,
     ReportSettings,
     TestedOn,
+    build_page,
     build_report,
     build_text_report,
 )
-from node.results.store import keep_result, new_result
+from node.results.store import FaultyResultError, keep_result, new_result
 from storage import catalog
 from storage.files import FileStore
 from storage.states import RecordingKind, RecordingState, ResultKind
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +52,13 @@ class StudyMaterial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What became of a study: results to deliver, or the reason why there are none."""
+    """What became of a study: results to deliver, or the reason why there are none.
+
+    ``faulty`` are objects that failed the gate and are done without.
+    """
 
     results: tuple[catalog.NewResult, ...] = ()
+    faulty: tuple[FaultyResultError, ...] = ()
     ignored: str | None = None
     failed: str | None = None
 
@@ -66,6 +74,8 @@ class Reporter:
         For each output, on which data it was tested.
     text_for
         The destinations that also get the report as text.
+    summary_page
+        Make a page of each study's results, as a picture.
     """
 
     def __init__(
@@ -75,12 +85,14 @@ class Reporter:
         *,
         tested_on: TestedOn = MappingProxyType({}),
         text_for: Sequence[str] = (),
+        summary_page: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._files = files
         self._settings = settings
         self._tested_on = tested_on
         self._text_for = tuple(text_for)
+        self._summary_page = summary_page
         self._clock = clock
 
     def report(self, material: StudyMaterial) -> Report:
@@ -106,6 +118,14 @@ class Reporter:
         )
         # The report points at the cines: an archive gets them first.
         results = [new_result(capture) for capture in material.captures.values()]
+        faulty: list[FaultyResultError] = []
+        if self._summary_page:
+            try:
+                results.append(self._page(clips, material, created_at))
+            except (ValueError, OSError) as error:
+                # The report is worth more than a picture of it: only the page is given up.
+                log.error("page-not-made", reason=str(error))  # noqa: TRY400 - says all
+                faulty += [error] if isinstance(error, FaultyResultError) else []
         results.append(keep_result(self._files, encoded, kind=ResultKind.SR))
         if self._text_for:
             text = build_text_report(
@@ -118,7 +138,24 @@ class Reporter:
             )
             kept = keep_result(self._files, text, kind=ResultKind.TEXT)
             results.append(replace(kept, destinations=self._text_for))
-        return Report(results=tuple(results))
+        return Report(results=tuple(results), faulty=tuple(faulty))
+
+    def _page(
+        self, clips: Sequence[ClipResult], material: StudyMaterial, created_at: datetime
+    ) -> catalog.NewResult:
+        """The summary page, with curves and frames of the cines."""
+        encoded = build_page(
+            clips,
+            {
+                capture.sop_instance_uid: self._files.path(capture.file_key).read_bytes()
+                for capture in material.captures.values()
+            },
+            revision=material.revision,
+            settings=self._settings,
+            created_at=created_at,
+            tested_on=self._tested_on,
+        )
+        return keep_result(self._files, encoded, kind=ResultKind.SC)
 
     def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
         capture = material.captures.get(recording.id)

@@ -188,8 +188,9 @@ class AnalysisSettings(_Section):
 
 
 class CaptureSettings(_Section):
-    """``[capture]``: the saliency cines."""
+    """``[capture]``: the pictures, saliency cines and the summary page."""
 
+    summary_page: bool = Field(True, description="also send a page of each study's results")
     jpeg_quality: int = Field(70, ge=40, le=95, description="of each frame: size against grain")
     frames_per_second: float = Field(
         30.0, ge=5.0, le=1000.0, description="of a faster clip frames are left out"

@@ -11,8 +11,9 @@ from pydicom.encaps import get_frame
 
 
 def write_frame(capture: bytes, path: Path) -> None:
-    """Write the middle frame of a saliency cine, given as a Part-10 file, as PNG."""
+    """Write the frame of a capture that tells most, given as a Part-10 file, as PNG."""
     dataset = dcmread(BytesIO(capture))
-    count = int(dataset.NumberOfFrames)
-    frame = get_frame(dataset.PixelData, count // 2, number_of_frames=count)
+    count = int(dataset.get("NumberOfFrames") or 1)
+    number = int(dataset.get("RepresentativeFrameNumber") or count // 2 + 1)
+    frame = get_frame(dataset.PixelData, number - 1, number_of_frames=count)
     Image.open(BytesIO(frame)).save(path, "PNG")

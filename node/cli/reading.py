@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ from node.results import (
     ReportSettings,
     ResultError,
     build_capture,
+    build_page,
     build_report,
     is_own_object,
 )
@@ -127,7 +128,7 @@ def read_files(
     with executor:
         reader = _Reader(executor, out, settings, report_settings)
         clips = tuple(reader.read(paths, headers))
-    reports, problems = _write_reports(clips, packs, out, report_settings)
+    reports, problems = _write_reports(clips, packs, out, report_settings, reader.cines)
     return Outcome(clips=clips, results=(*reports, *reader.written), problems=tuple(problems))
 
 
@@ -143,6 +144,7 @@ class _Reader:
         self._report_settings = report_settings
         self._ordinals: dict[str, int] = {}
         self.written: list[ResultFile] = []
+        self.cines: dict[str, bytes] = {}  # by SOP Instance UID
 
     def read(self, paths: Sequence[Path], headers: Sequence[Dataset | str]) -> list[ReadClip]:
         views = [
@@ -231,18 +233,19 @@ class _Reader:
             # The findings are worth more than their picture: only the cine is given up.
             say(f"note: no saliency cine: {error}")
             return None
-        self._write_capture(encoded, f"{study_key(study)}-{ordinal}")
+        self.cines[encoded.ref.sop_instance_uid] = encoded.data
+        self.written += _write_picture(
+            encoded, self._out / f"saliency-{study_key(study)}-{ordinal}"
+        )
         return encoded.ref
 
-    def _write_capture(self, encoded: EncodedObject, name: str) -> None:
-        cine = self._out / f"saliency-{name}.dcm"
-        picture = self._out / f"saliency-{name}.png"
-        write_result(cine, encoded)
-        write_frame(encoded.data, picture)
-        self.written += [
-            ResultFile(kind="sc", path=str(cine)),
-            ResultFile(kind="png", path=str(picture)),
-        ]
+
+def _write_picture(encoded: EncodedObject, path: Path) -> list[ResultFile]:
+    """A capture as DICOM and as PNG; ``path`` has no ending yet."""
+    whole, frame = path.with_suffix(".dcm"), path.with_suffix(".png")
+    write_result(whole, encoded)
+    write_frame(encoded.data, frame)
+    return [ResultFile(kind="sc", path=str(whole)), ResultFile(kind="png", path=str(frame))]
 
 
 def write_result(path: Path, encoded: EncodedObject) -> None:
@@ -285,33 +288,50 @@ def _unreadable(path: Path, header: Dataset, reason: str) -> ReadClip:
 
 
 def _write_reports(
-    clips: Sequence[ReadClip], packs: Sequence[Pack], out: Path, settings: ReportSettings
+    clips: Sequence[ReadClip],
+    packs: Sequence[Pack],
+    out: Path,
+    settings: ReportSettings,
+    cines: Mapping[str, bytes],
 ) -> tuple[list[ResultFile], list[str]]:
-    """One report for each study in which a model read a clip, as the node would make it.
+    """A report and a page for each study in which a model read a clip, as the node would make it.
 
     Returns what was written, and a line for each study whose report could not be made.
     """
-    written, problems = [], []
+    written: list[ResultFile] = []
+    problems: list[str] = []
+    tested_on = {
+        (pack.ref, output.name): output.tested_on
+        for pack in packs
+        for output in pack.manifest.outputs
+    }
     for study in dict.fromkeys(clip.study_instance_uid for clip in clips if clip.analysed):
         path = out / f"report-{study_key(str(study))}.dcm"
+        of_study = _of_study(clips, study)
+        created_at = datetime.now(UTC)
         try:
             encoded = build_report(
-                _of_study(clips, study),
+                of_study,
                 revision=1,
                 predecessor=None,
                 settings=settings,
-                created_at=datetime.now(UTC),
-                tested_on={
-                    (pack.ref, output.name): output.tested_on
-                    for pack in packs
-                    for output in pack.manifest.outputs
-                },
+                created_at=created_at,
+                tested_on=tested_on,
             )
             write_result(path, encoded)
-        except (ResultError, Problem) as error:
-            problems.append(f"no report {path}: {error}")
-        else:
             written.append(ResultFile(kind="sr", path=str(path)))
+            path = out / f"summary-{study_key(str(study))}.dcm"
+            page = build_page(
+                of_study,
+                cines,
+                revision=1,
+                settings=settings,
+                created_at=created_at,
+                tested_on=tested_on,
+            )
+            written += _write_picture(page, path)
+        except (ResultError, Problem) as error:
+            problems.append(f"no {path.stem.partition('-')[0]} {path}: {error}")
     return written, problems
 
 

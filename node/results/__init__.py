@@ -11,6 +11,7 @@ from node.results.objects import (
     ResultError,
     is_own_object,
 )
+from node.results.page import build_page
 from node.results.rendering import render_report
 from node.results.report import build_report
 from node.results.text_report import build_text_report
@@ -25,6 +26,7 @@ __all__ = [
     "ResultError",
     "TestedOn",
     "build_capture",
+    "build_page",
     "build_report",
     "build_text_report",
     "check_object",

@@ -97,6 +97,8 @@ class ReportSettings:
     text_series_description: str = "AI Echo report as text (RESEARCH)"
     capture_series_number: int = 902
     capture_series_description: str = "AI saliency (RESEARCH)"
+    page_series_number: int = 904
+    page_series_description: str = "AI summary (RESEARCH)"
     capture_modality: str = "US"
     simulated_evidence: bool = False
     demographic_estimates: frozenset[str] = frozenset()

@@ -243,7 +243,7 @@ def test_a_node_killed_between_receiving_and_reporting_reports_once_after_its_st
         assert len(at_archive(archive, uid, SC_CLASS)) == 1
 
 
-def test_orthanc_holds_the_report_and_the_cine(tmp_path: Path) -> None:
+def test_orthanc_holds_the_report_the_page_and_the_cine(tmp_path: Path) -> None:
     with orthanc(tmp_path / "orthanc") as peer:
         clip = variant(tmp_path)
         uid = str(dcmread(clip).StudyInstanceUID)
@@ -256,7 +256,7 @@ def test_orthanc_holds_the_report_and_the_cine(tmp_path: Path) -> None:
         ).json()
     classes = {item["MainDicomTags"]["SOPInstanceUID"] for item in found}
     assert classes == {item["sop_instance_uid"] for item in shown["results"]}
-    assert len(classes) == 2
+    assert len(classes) == 3  # the cine, the summary page and the report
 
 
 def test_every_real_file_is_kept_and_named_or_plainly_refused(

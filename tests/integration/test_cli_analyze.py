@@ -90,13 +90,14 @@ def test_what_cannot_be_read_says_why_and_keeps_no_other_back(answer: Any) -> No
     assert len(read(answer)) == 3
 
 
-def test_there_is_one_report_for_each_study_and_a_cine_and_a_picture_for_each_clip(
+def test_there_is_a_report_and_a_page_for_each_study_and_a_cine_and_a_picture_for_each_clip(
     answer: Any, out: Path
 ) -> None:
     kinds = [result["kind"] for result in answer["results"]]
     paths = [Path(result["path"]) for result in answer["results"]]
 
-    assert sorted(kinds) == ["png"] * 3 + ["sc"] * 3 + ["sr"] * 2
+    # And a page for each study, as DICOM and PNG.
+    assert sorted(kinds) == ["png"] * 5 + ["sc"] * 5 + ["sr"] * 2
     assert sorted(paths) == sorted(out.iterdir())
     for kind, path in zip(kinds, paths, strict=True):
         if kind == "png":

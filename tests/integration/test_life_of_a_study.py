@@ -78,14 +78,27 @@ def found(*findings: Finding) -> ClipAnalysis:
 class House:
     """The parts of a node that move a study, without doors and without models."""
 
-    def __init__(self, database: Database, folder: Path, *, text_for: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        *,
+        text_for: tuple[str, ...] = (),
+        summary_page: bool = False,
+    ) -> None:
         self.database = database
         self.folder = folder
         self.files = FileStore(folder / "store")
         self.now = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
         self.intake = Intake(database, self.files, clock=lambda: self.now)
         settings = ReportSettings(device_serial="test")
-        reporter = Reporter(self.files, settings, text_for=text_for, clock=lambda: self.now)
+        reporter = Reporter(
+            self.files,
+            settings,
+            text_for=text_for,
+            summary_page=summary_page,
+            clock=lambda: self.now,
+        )
         self.lifecycle = Lifecycle(
             database, StudySettings(), reporter, ["pacs", *text_for], clock=lambda: self.now
         )

@@ -1,0 +1,65 @@
+"""The summary page in the life of a study: made with the report, and never in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+
+from node import reporting
+from storage.catalog import ResultRecord
+from storage.database import Database, migrate
+from storage.states import ResultKind, StudyState
+from tests.integration.test_life_of_a_study import House, a4c, found
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    url = f"sqlite:///{tmp_path}/page.db"
+    migrate(url)
+    database = Database(url)
+    yield House(database, tmp_path, summary_page=True)
+    database.close()
+
+
+def _run(house: House) -> str:
+    uid = str(generate_uid())
+    house.receive(uid)
+    house.complete()
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+    house.lifecycle.report_ready()
+    return uid
+
+
+def _pages(house: House, uid: str) -> list[ResultRecord]:
+    return [
+        result
+        for result in house.detail(uid).results
+        if result.sop_class_uid == SecondaryCaptureImageStorage
+    ]
+
+
+def test_a_study_gets_one_page_beside_its_report_and_its_cine(house: House) -> None:
+    uid = _run(house)
+    (page,) = _pages(house, uid)
+    assert page.kind is ResultKind.SC
+    assert page.recording_id is None
+    dataset = dcmread(house.files.path(page.file_key))
+    assert dataset.StudyInstanceUID == uid
+    assert dataset.InstanceNumber == 1
+    assert len(house.detail(uid).deliveries) == 3
+
+
+def test_a_page_that_cannot_be_made_does_not_keep_the_report_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object, **_options: object) -> None:
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(reporting, "build_page", broken)
+    uid = _run(house)
+    assert _pages(house, uid) == []
+    assert house.detail(uid).study.state is StudyState.DELIVERING
