@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -18,7 +18,7 @@ from pydicom.examples import get_path
 from pydicom.tag import Tag
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
-from models.explain.panels import Curve, FrameMark
+from models.explain.panels import Curve, FrameMark, MarkKind
 from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
 from models.views import View, ViewCall
 from node.results import (
@@ -27,6 +27,7 @@ from node.results import (
     ObjectRef,
     ReportSettings,
     build_capture,
+    build_page,
     build_report,
 )
 
@@ -207,6 +208,32 @@ def picture(times_ms: Sequence[float] = (0.0, 100.0, 200.0, 300.0), *, seed: int
         columns=64,
         frame_times_ms=tuple(times_ms),
         source_frames=tuple(range(0, 2 * count, 2)),
+    )
+
+
+def marked_picture() -> Picture:
+    """A cine with end diastole, end systole and its strongest map marked, and a curve."""
+    return replace(
+        picture(),
+        poster_position=1,
+        marks=tuple(
+            FrameMark(position=at, kind=kind) for at, kind in zip((1, 2, 2), MarkKind, strict=True)
+        ),
+        curve=Curve(times_ms=(0.0, 100.0, 200.0), values=(98.0, 55.5, 60.0), unit="mL"),
+        tracing_box=(8, 8, 32, 24),
+    )
+
+
+def study_page() -> EncodedObject:
+    """The summary page of :func:`study_clips`."""
+    cine = capture_of(source_header(1), marked_picture())
+    first, *others = study_clips()
+    return build_page(
+        (replace(first, capture=cine.ref), *others),
+        {cine.ref.sop_instance_uid: cine.data},
+        revision=1,
+        settings=SETTINGS,
+        created_at=CREATED_AT,
     )
 
 

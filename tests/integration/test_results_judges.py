@@ -24,6 +24,7 @@ from tests.results_examples import (
     PERSON,
     SETTINGS,
     capture_of,
+    marked_picture,
     network_findings,
     person_findings,
     picture,
@@ -32,6 +33,7 @@ from tests.results_examples import (
     source_header,
     study_capture,
     study_clips,
+    study_page,
     study_report,
     tracing_findings,
 )
@@ -136,6 +138,9 @@ def _captures() -> dict[str, EncodedObject]:
         "single": capture_of(source_header(1), picture((0.0,))),
         "lossy-source": capture_of(lossy),
         "single-frame": single_frames(study_capture().data)[0],
+        "marked": capture_of(source_header(1), marked_picture()),
+        "marked-single-frame": single_frames(capture_of(lossy, marked_picture()).data)[0],
+        "page": study_page(),
     }
 
 
