@@ -27,7 +27,14 @@ from models.explain.panels import Curve, EncodedPicture, FrameMark, MarkKind
 from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
 from models.tasks import TASKS
 from models.views import View, ViewCall
-from node.results import ClipResult, EncodedObject, ReportSettings, build_capture, build_report
+from node.results import (
+    ClipResult,
+    EncodedObject,
+    ReportSettings,
+    build_capture,
+    build_page,
+    build_report,
+)
 from node.results.capture import single_frames
 from node.results.codes import OUTPUTS
 from node.results.text_report import build_text_report
@@ -97,7 +104,14 @@ def _of_a_study(
     text = build_text_report(
         clips, revision=revision, predecessor=None, settings=settings, created_at=at
     )
-    return [*reports, text, capture, *single_frames(capture.data)]
+    page = build_page(
+        clips,
+        {capture.ref.sop_instance_uid: capture.data},
+        revision=revision,
+        settings=settings,
+        created_at=at,
+    )
+    return [*reports, text, capture, *single_frames(capture.data), page]
 
 
 def _clips_of_other_views(header: Dataset) -> list[ClipResult]:
