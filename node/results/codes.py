@@ -295,14 +295,14 @@ class Subject:
 
     short: str
     finding: Concept
-    site: Concept | None
+    site: Concept
 
 
 LEFT_VENTRICLE_SUBJECT = Subject(short="LV function", finding=LV_FUNCTION, site=LEFT_VENTRICLE)
 LEFT_ATRIUM_SUBJECT = Subject(short="LA size", finding=LA_SIZE, site=LEFT_ATRIUM)
 RIGHT_ATRIUM_SUBJECT = Subject(short="RA size", finding=RA_SIZE, site=RIGHT_ATRIUM)
 LEAD_SUBJECT = Subject(short="Lead", finding=LEAD_SEARCH, site=HEART)
-PERSON_SUBJECT = Subject(short="Person", finding=PERSON_ESTIMATES, site=None)
+PERSON_SUBJECT = Subject(short="Person", finding=PERSON_ESTIMATES, site=HEART)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -110,12 +110,13 @@ def number(
     """A measured value, rounded."""
     item = NumContentItem(
         name=name.code,
-        value=round(float(value), decimals),
+        # A count is written without a point.
+        value=round(float(value), decimals) if decimals else round(value),
         unit=unit.code,
         relationship_type=relationship,
     )
     # Only for values that a decimal string cannot hold (PS3.3 C.18.1); a rounded one fits.
-    del item.MeasuredValueSequence[0].FloatingPointValue
+    item.MeasuredValueSequence[0].pop("FloatingPointValue", None)
     return with_children(item, children)
 
 

@@ -509,7 +509,7 @@ def _summary_group(summary: Summary, sources: Sequence[Source], tested_on: Teste
     items += [_mean_item(mean, summary) for mean in summary.volumes]
     for mean in summary.means:
         if mean.low is not None and mean.high is not None:
-            items.append(_interval(mean.output, mean.low, mean.high, mean.unit))
+            items.append(_interval(mean.output, mean.low, mean.high, mean.unit, summary.evidence))
     captures = dict.fromkeys(sources[index].result.capture for index, _ in ejection.members)
     items += [_explanation(capture) for capture in captures if capture is not None]
     points = dict.fromkeys(
@@ -519,8 +519,9 @@ def _summary_group(summary: Summary, sources: Sequence[Source], tested_on: Teste
     )
     items += [sources[index].coordinate(frame, 0) for index, frame in points]
     items.append(content.text(codes.COMMENT, _summary_words(summary, sources)))
-    items.append(content.text(codes.COMMENT, _group_words(firsts[:1], tested_on, beats=False)))
-    warning = outside_words(firsts[1:])
+    heads = [mean.members[0][1] for mean in summary.means]
+    items.append(content.text(codes.COMMENT, _group_words(heads, tested_on, beats=False)))
+    warning = outside_words(finding for mean in summary.means for _, finding in mean.members[1:])
     if warning:
         items.append(content.text(codes.COMMENT, warning))
     return content.container(codes.MEASUREMENT_GROUP, items)
@@ -567,12 +568,11 @@ def _mean_item(mean: Mean, summary: Summary) -> Item:
 def _group_head(
     tracking: str, tracking_uid: str, subject: Subject, pack: PackRef, findings: Sequence[Finding]
 ) -> list[Item]:
-    site = subject.site
     return [
         content.text(codes.TRACKING_IDENTIFIER, tracking, HAS_OBS_CONTEXT),
         content.uid(codes.TRACKING_UID, tracking_uid, HAS_OBS_CONTEXT),
         content.code(codes.FINDING, subject.finding),
-        *([content.code(codes.FINDING_SITE, site, HAS_CONCEPT_MOD)] if site is not None else []),
+        content.code(codes.FINDING_SITE, subject.site, HAS_CONCEPT_MOD),
         *_algorithm(pack, findings),
     ]
 
@@ -641,18 +641,18 @@ def _bounds(output: str, low: float | None, high: float | None, unit: str) -> li
     ]
 
 
-def _interval(output: str, low: float, high: float, unit: str) -> Item:
+def _interval(output: str, low: float, high: float, unit: str, evidence: Evidence) -> Item:
     """The interval as words, since many viewers do not show what stands below a number."""
     decimals = OUTPUTS[output].decimals
     return content.text(
         codes.INTERVAL,
-        f"{TASKS[output].title}: {low:.{decimals}f} to {high:.{decimals}f} {unit}",
+        f"{title_of(output, evidence)}: {low:.{decimals}f} to {high:.{decimals}f} {unit}",
     )
 
 
 def _intervals(findings: Iterable[Finding]) -> list[Item]:
     return [
-        _interval(finding.output, finding.low, finding.high, finding.unit)
+        _interval(finding.output, finding.low, finding.high, finding.unit, finding.evidence)
         for finding in findings
         if finding.low is not None and finding.high is not None
     ]
@@ -725,8 +725,15 @@ def _summary_words(summary: Summary, sources: Sequence[Source]) -> str:
     return (
         f"Mean of {over} ({names}), {by}; range {min(ejection.values):.1f} to "
         f"{max(ejection.values):.1f} %, standard deviation {ejection.deviation:.1f} "
-        "percentage points."
+        "percentage points. Intervals are the mean of the clips' own: a model errs on all clips "
+        "of one heart alike."
     )
+
+
+def title_of(output: str, evidence: Evidence) -> str:
+    """What an output is called in a line of words, on this evidence."""
+    mark = "" if evidence is Evidence.PATIENTS else "SIMULATED ONLY: "
+    return f"{mark}{TASKS[output].title}"
 
 
 def counted(number: int, noun: str) -> str:

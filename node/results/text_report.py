@@ -13,7 +13,6 @@ from datetime import datetime
 from pydicom.uid import BasicTextSRStorage
 
 from models.finding import Evidence, Finding, Kind
-from models.tasks import TASKS
 from node.results import codes, content
 from node.results.codes import OUTPUTS, Concept
 from node.results.content import HAS_CONCEPT_MOD, Item
@@ -34,6 +33,7 @@ from node.results.report import (
     observer_items,
     pack_words,
     sources_of,
+    title_of,
     verdict,
     write_document,
 )
@@ -132,7 +132,7 @@ def _conclusion(
     else:
         ejection = summary.ejection
         where = ", ".join(sources[index].title for index, _ in ejection.members)
-        lines = [_mean_words(ejection)]
+        lines = [_mean_words(ejection, summary.evidence)]
         clips = counted(len(ejection.members), "clip")
         if ejection.deviation is not None:
             over = f"{counted(len(ejection.values), 'beat')} in " if ejection.of_beats else ""
@@ -141,10 +141,9 @@ def _conclusion(
             )
         else:
             lines.append("from one beat" if ejection.of_beats else f"from {clips}")
-        prefix = "" if summary.evidence is Evidence.PATIENTS else "SIMULATED ONLY: "
-        volumes = "".join(f" {_mean_words(mean)}." for mean in summary.volumes)
+        volumes = "".join(f" {_mean_words(mean, summary.evidence)}." for mean in summary.volumes)
         yield (
-            f"{prefix}{', '.join(lines)}.{volumes} "
+            f"{', '.join(lines)}.{volumes} "
             f"By {summary.method} ({where}; {pack_words(summary.pack)})."
         )
     warning = outside_words(findings)
@@ -152,16 +151,17 @@ def _conclusion(
         yield warning
 
 
-def _mean_words(mean: Mean) -> str:
-    return _value_words(mean.output, mean.value, mean.unit, mean.low, mean.high)
+def _mean_words(mean: Mean, evidence: Evidence) -> str:
+    title = title_of(mean.output, evidence)
+    return _value_words(title, mean.output, mean.value, mean.unit, mean.low, mean.high)
 
 
 def _value_words(
-    output: str, value: float, unit: str, low: float | None, high: float | None
+    title: str, output: str, value: float, unit: str, low: float | None, high: float | None
 ) -> str:
     decimals = OUTPUTS[output].decimals
     unit = _UNIT_WORDS.get(unit, unit)
-    words = f"{TASKS[output].title} {value:.{decimals}f} {unit}".rstrip()
+    words = f"{title} {value:.{decimals}f} {unit}".rstrip()
     if low is not None and high is not None:
         words += f" (95 % interval {low:.{decimals}f} to {high:.{decimals}f} {unit})"
     return words
@@ -190,23 +190,21 @@ def _findings_of(source: Source) -> Iterator[str]:
 
 
 def _finding_words(finding: Finding) -> str:
-    prefix = "" if finding.evidence is Evidence.PATIENTS else "SIMULATED ONLY: "
     if finding.kind is Kind.SCORE:
-        return prefix + _score_words(finding)
+        return _score_words(finding)
+    title = title_of(finding.output, finding.evidence)
     words = _value_words(
-        finding.output, main_number(finding), finding.unit, finding.low, finding.high
+        title, finding.output, main_number(finding), finding.unit, finding.low, finding.high
     )
     beats = len(finding.per_beat)
     mean = f", mean of {beats} beats" if beats > 1 else ""
-    return f"{prefix}{words}{mean}"
+    return f"{words}{mean}"
 
 
 def _score_words(finding: Finding) -> str:
     score = f"score {main_number(finding):.{OUTPUTS[finding.output].decimals}f}"
+    title = title_of(finding.output, finding.evidence)
     said = verdict(finding)
     if said is None:
-        return f"{TASKS[finding.output].title}: {score}"
-    return (
-        f"{TASKS[finding.output].title}: {_VERDICTS[said]} "
-        f"({score}, threshold {finding.threshold:.3g})"
-    )
+        return f"{title}: {score}"
+    return f"{title}: {_VERDICTS[said]} ({score}, threshold {finding.threshold:.3g})"
