@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from node.delivery.dimse import DimseSender
 from node.delivery.outbox import Outbox
-from node.delivery.sending import Outgoing, Sender
+from node.delivery.sending import Outgoing, Sender, speaks_of_class
 from node.delivery.stow import StowSender
 from node.intake import content_digest
 from node.results import ClipResult, EncodedObject
@@ -309,6 +309,15 @@ def test_an_archive_that_takes_not_one_of_our_classes_is_told_apart_from_one_tha
     assert "accepted none of our presentation contexts" in answer.text
     (answer,) = dimse(Archive(ae_title="NOBODY", port=free_port())).send([going])
     assert not answer.class_refused
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [(0x0122, True), (0xA900, True), (0xA9FF, True), (0xA700, False), (0xAA00, False),
+     (0xC000, False), (0x0000, False), (0xB007, False), (0x0124, False)],
+)  # fmt: skip
+def test_a_status_speaks_of_the_class_or_of_something_else(status: int, refused: bool) -> None:
+    assert speaks_of_class(status) is refused
 
 
 @pytest.mark.parametrize(
