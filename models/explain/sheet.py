@@ -125,6 +125,7 @@ class Painter:
         beside = len(self._groups) == 1
         self._pair_boxes: list[tuple[Box, Box]] = []
         self._tracing_box: Box | None = None
+        self._curve_box: Box | None = None
         top = _HEADER + _STRIP
         self._clip_box = _cell(0, top, _LARGE, large)
         if beside:
@@ -132,11 +133,12 @@ class Painter:
             top += large + _STRIP + _GAP
             if traced:
                 self._tracing_box = _cell(0, top, _LARGE, large)
-            self._place_words(top, first=1 if traced else 0, least=large if traced else 0)
+            first, least = (1, large) if traced else (0, 0)
+            self._words_box = self._place_words(top, first=first, least=least)
         else:
             if traced:
                 self._tracing_box = _cell(1, top, _LARGE, large)
-            self._place_words(top, first=2 if traced else 1, least=large)
+            self._words_box = self._place_words(top, first=2 if traced else 1, least=large)
             if self.curve is not None:  # below the clip and its tracing
                 curve_top = top + large + _GAP // 2
                 height = max(_LEAST_CURVE, self._words_box.bottom - curve_top)
@@ -158,21 +160,22 @@ class Painter:
         self._footer_top = self._legend_top + (_LEGEND if self._groups else 0)
         self.rows = _even(self._footer_top + _FOOTER)
 
-    def _place_words(self, top: int, *, first: int, least: int) -> None:
+    def _place_words(self, top: int, *, first: int, least: int) -> Box:
         """The words from this column to the right, at least so high; a curve beside, if wide."""
         left = _cell(first, top, _LARGE, 0).left
         width = WIDTH - _GAP - left
-        self._curve_box: Box | None = None
         beside = width > _LARGE and self.curve is not None
         self._lines = self._words(width - (_LARGE + _GAP if beside else 0))
         needed = max(self._lines.height + 6, _LEAST_CURVE if beside else 0)
         height = min(max(least, needed), round(_TALLEST * _LARGE))
-        self._words_box = Box(left=left, top=top, width=width, height=height)
         if beside:
             self._curve_box = Box(
-                left=left + width - _LARGE, top=top, width=_LARGE,
+                left=left + width - _LARGE,
+                top=top,
+                width=_LARGE,
                 height=min(height, _MOST_CURVE),
-            )  # fmt: skip
+            )
+        return Box(left=left, top=top, width=width, height=height)
 
     def _words(self, width: int) -> Lines:
         lines = Lines(width)
