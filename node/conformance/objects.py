@@ -51,6 +51,7 @@ _SOURCES: Mapping[str, str] = {
     "FrameOfInterestDescription": "the same in words",
     "FrameOfInterestType": "the same in codes of the node",
 }
+_ONE_OF_FEW = frozenset(("SeriesNumber", "SeriesDescription"))  # by the kind of result
 _PRIVATE = {
     0x01: "kind of result: by it the node knows its own objects again",
     0x02: "times of the traced cavity's curve, in ms",
@@ -139,6 +140,8 @@ def _value(keyword: str, objects: Sequence[Dataset]) -> str:
     if len(values) == 1:
         (value,) = values
         return value[:_LONGEST_VALUE]
+    if values and keyword in _ONE_OF_FEW:
+        return " or ".join(sorted(values))
     if values:
         return "generated"
     return "no item" if dictionary_VR(Tag(keyword)) == "SQ" else "empty"

@@ -39,6 +39,7 @@ from node.results.iods import IODS
 from node.results.objects import IMPLEMENTATION_CLASS_UID, PRIVATE_CREATOR, PRIVATE_GROUP
 from node.settings import (
     AnalysisSettings,
+    CaptureSettings,
     DeliverySettings,
     DicomwebDestination,
     DimseDestination,
@@ -285,6 +286,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[[destinations]] kind dimse", DimseDestination),
     ("[[destinations]] kind dicomweb", DicomwebDestination),
     ("[study]", StudySettings),
+    ("[capture]", CaptureSettings),
     ("[delivery]", DeliverySettings),
 )
 

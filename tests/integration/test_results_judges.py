@@ -122,7 +122,7 @@ def _reports() -> dict[str, EncodedObject]:
 
 
 # Of the sources in test_results_sources those that the allow-list speaks of.
-_TELLING_HEADERS = ("Japanese", "Cyrillic in UTF-8", "nothing of patient and study")
+_TELLING_HEADERS = ("Japanese", "Cyrillic", "nothing of patient and study")
 
 
 def _captures() -> dict[str, EncodedObject]:
