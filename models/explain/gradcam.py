@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.explain.target import BATCH, Explained, ExplainError
+from models.explain.target import BATCH, Explained, ExplainError, in_batches
 
 if TYPE_CHECKING:
     import keras
@@ -35,21 +35,8 @@ def gradcam(
     *,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
-    """Grad-CAM of several outputs.
-
-    Parameters
-    ----------
-    network
-        (n, rows, columns, 1) to (n, numbers); run in inference mode.
-    inputs
-        (n, rows, columns, 1), normalised as the network wants them.
-    outputs
-        Which numbers.
-
-    Returns
-    -------
-    (outputs, n, rows, columns) float32, never negative: where features lie that raise the output.
-    Of no unit: to be compared within a map.
+    """Where features lie that raise the output: never negative, of no unit, to be compared within
+    a map. Parameters and shapes are those of :func:`models.explain.methods.map_of`.
 
     Raises
     ------
@@ -59,14 +46,11 @@ def gradcam(
     step = _compiled(network, tuple(outputs), (batch, *inputs.shape[1:]))
     rows, columns = inputs.shape[1:3]
     out = np.zeros((len(outputs), *inputs.shape[:3]), np.float32)
-    for start in range(0, len(inputs), batch):
-        part = inputs[start : start + batch]
-        filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        maps = step(filled).numpy()[:, : len(part)]
-        for output, of_output in enumerate(maps):
-            for place, small in enumerate(of_output):
+    for places, real in in_batches(len(inputs), batch):
+        for output, of_output in enumerate(step(inputs[places]).numpy()):
+            for place, small in zip(places[:real], of_output, strict=False):
                 image = Image.fromarray(np.ascontiguousarray(small, np.float32))
-                out[output, start + place] = image.resize((columns, rows), Image.Resampling.BICUBIC)
+                out[output, place] = image.resize((columns, rows), Image.Resampling.BICUBIC)
     return np.maximum(out, 0.0)
 
 
@@ -82,7 +66,7 @@ def _compiled(
     seen = keras.Model(layers[0], layers[1:])
     grid = layers[1].shape[1:3]
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
     def step(inputs: Any) -> Any:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(inputs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.explain.target import BATCH, Explained
+from models.explain.target import BATCH, Explained, in_batches
 
 if TYPE_CHECKING:
     import keras
@@ -27,20 +27,9 @@ def input_gradient(
     *,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
-    """|dF/dx| for several outputs of a network.
+    """|dF/dx|, never negative, in units of the output per unit of input.
 
-    Parameters
-    ----------
-    network
-        (n, rows, columns, 1) to (n, numbers); run in inference mode.
-    inputs
-        (n, rows, columns, 1), normalised as the network wants it.
-    outputs
-        Which numbers: indices of the network's last axis.
-
-    Returns
-    -------
-    (outputs, n, rows, columns) float32, in units of the raw output per unit of input.
+    Parameters and shapes are those of :func:`models.explain.methods.map_of`.
     """
     no_noise = np.zeros((1, *inputs.shape[1:]), np.float32)
     return mean_gradient(network, inputs, no_noise, outputs, batch=batch)
@@ -52,59 +41,41 @@ def mean_gradient(
     noise: NDArray[np.float32],
     outputs: Sequence[int],
     *,
-    signed: bool = False,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
     """The mean of |dF/dx| over ``inputs + noise[0], inputs + noise[1], ...``.
 
     Frames and noise samples share the batches, so that few frames with many samples run as
-    fast as many frames with few.
-
-    Parameters
-    ----------
-    noise
-        (samples, rows, columns, 1), the same for every frame.
-    signed
-        Of dF/dx instead.
-
-    Returns
-    -------
-    (outputs, n, rows, columns) float32.
+    fast as many frames with few. ``noise`` is (samples, rows, columns, 1), the same for every
+    frame; else as :func:`models.explain.methods.map_of`.
     """
     if inputs.ndim != 4 or noise.shape[1:] != inputs.shape[1:] or not len(noise):
         raise ValueError(f"inputs {inputs.shape} and noise {noise.shape} do not fit")
-    step = gradient_step(network, tuple(outputs), (batch, *inputs.shape[1:]), signed=signed)
-    samples = len(noise)
-    pairs = [(frame, sample) for frame in range(len(inputs)) for sample in range(samples)]
+    step = gradient_step(network, tuple(outputs), (batch, *inputs.shape[1:]))
     total = np.zeros((len(outputs), *inputs.shape[:3]), np.float32)
-    for start in range(0, len(pairs), batch):
-        part = pairs[start : start + batch]
-        padded = part + part[-1:] * (batch - len(part))  # one fixed shape: compiled once
-        frames, draws = np.array(padded).T
-        maps = step(inputs[frames] + noise[draws]).numpy()
-        for place, (frame, _) in enumerate(part):
-            total[:, frame] += maps[:, place]
-    total /= samples
+    for places, real in in_batches(len(inputs) * len(noise), batch):
+        frames, draws = np.divmod(places, len(noise))
+        maps = np.abs(step(inputs[frames] + noise[draws])[0].numpy())
+        for place in range(real):
+            total[:, frames[place]] += maps[:, place]
+    total /= len(noise)
     return total
 
 
 @lru_cache(maxsize=8)
 def gradient_step(
-    network: keras.Model | Explained,
-    outputs: tuple[int, ...],
-    shape: tuple[int, ...],
-    *,
-    signed: bool,
+    network: keras.Model | Explained, outputs: tuple[int, ...], shape: tuple[int, ...]
 ) -> Callable[[NDArray[np.float32]], Any]:
-    """One graph that gives |dF/dx|, or dF/dx, of every output for a batch of this shape.
+    """One graph that gives dF/dx, (outputs, n, rows, columns), and F, (outputs, n), of a batch.
 
     In inference mode no input of a batch touches another, so the gradient of an output's sum is
     each input's own gradient. One forward pass serves all outputs: with Inception-ResNet-v1 at
     half width, 160 x 160, three outputs cost 35 ms a frame so, against 60 ms one by one.
+    Whatever takes gradients goes through this, so that a network is compiled once for them all.
     """
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
     def step(inputs: Any) -> Any:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(inputs)
@@ -113,7 +84,7 @@ def gradient_step(
         gradients = tf.stack(
             [tape.gradient(total, inputs, unconnected_gradients="zero")[..., 0] for total in sums]
         )
-        return gradients if signed else tf.abs(gradients)
+        return gradients, tf.gather(tf.transpose(numbers), outputs)
 
     compiled: Callable[[NDArray[np.float32]], Any] = step
     return compiled

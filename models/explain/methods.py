@@ -1,4 +1,4 @@
-"""The methods by name: one signature for all.
+"""The methods by name, and the face that they share: :func:`map_of` describes it once for all.
 
 Methods disagree (Arun et al. 2021, Radiology: Artificial Intelligence 3(6)): look at more than one.
 Guided backpropagation is not among them, since it fails the checks of Adebayo et al. 2018.
@@ -50,6 +50,16 @@ class MapMethod(StrEnum):
         return self in (MapMethod.INTEGRATED_GRADIENTS, MapMethod.OCCLUSION)
 
     @property
+    def alarms(self) -> bool:
+        """Whether a large share of a map outside the sector is an alarm.
+
+        The limit was set on gradients. Grad-CAM's few coarse places reach over the sector's edge,
+        so that half of all ordinary maps would be flagged; parts and falls are zero outside, where
+        picture and baseline are the same.
+        """
+        return self in (MapMethod.SMOOTHGRAD, MapMethod.GRADIENT)
+
+    @property
     def of_what(self) -> str:
         """What a map's number is, after "the output's ..."; empty where it has no unit."""
         return {
@@ -80,11 +90,14 @@ def map_of(
     inputs
         (n, rows, columns, 1), normalised as the network wants them.
     outputs
-        Which numbers.
+        Which numbers: indices of the network's last axis.
     sector
-        (rows, columns), where the frames show the sector; found in them where None.
+        (rows, columns), where the frames show the sector. Where None, pixels that have the
+        smallest value in every frame are taken to lie outside.
     seed
         Of SmoothGrad's noise; the others have none.
+    batch
+        Inputs that go through the network at once. It bounds the memory and changes no answer.
 
     Returns
     -------

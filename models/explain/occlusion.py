@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.explain.sector import blurred, sector_of
-from models.explain.target import BATCH, Explained, numbers_of
+from models.explain.target import BATCH, Explained, in_batches, numbers_of
 
 if TYPE_CHECKING:
     import keras
@@ -33,27 +33,19 @@ def occlusion(
     sector: NDArray[np.bool_] | None = None,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
-    """What each place carries of several outputs.
+    """What each place carries: signed, in units of the output.
+
+    By how much the output falls when a patch over the pixel is covered, the mean over all patches
+    that cover it. As :func:`models.explain.methods.map_of`, and besides:
 
     Parameters
     ----------
-    network
-        (n, rows, columns, 1) to (n, numbers); run in inference mode.
-    inputs
-        (n, rows, columns, 1), normalised as the network wants them.
-    outputs
-        Which numbers.
     patch
         Side of a patch in pixels; None: :data:`PATCH`.
     baseline
         What a patch is replaced by, of the inputs' shape; the blurred sector where None.
     sector
-        (rows, columns): patches that touch it are tried, and no others.
-
-    Returns
-    -------
-    (outputs, n, rows, columns) float32, signed, in units of the output: by how much it falls when
-    a patch over the pixel is covered, the mean over all patches that cover it.
+        Patches that touch it are tried, and no others.
     """
     sector = sector_of(inputs) if sector is None else sector
     base = blurred(inputs, sector) if baseline is None else baseline
@@ -71,13 +63,13 @@ def occlusion(
     for window in patches:
         count[window] += 1
     pairs = [(frame, window) for frame in range(len(inputs)) for window in patches]
-    for start in range(0, len(pairs), batch):
-        part = pairs[start : start + batch]
+    for places, real in in_batches(len(pairs), batch):
+        part = [pairs[place] for place in places]
         covered = inputs[[frame for frame, _ in part]]
         for place, (frame, window) in enumerate(part):
             covered[place][window] = base[frame][window]
         numbers = numbers_of(network, covered, batch=batch)[:, chosen]
-        for place, (frame, window) in enumerate(part):
+        for place, (frame, window) in enumerate(part[:real]):
             total[(slice(None), frame, *window)] += (whole[frame] - numbers[place])[:, None, None]
     return np.asarray(total / np.maximum(count, 1), np.float32)
 

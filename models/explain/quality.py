@@ -14,14 +14,15 @@ never by black (:mod:`models.explain.sector`). Maps are compared by strength, si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy import ndimage, stats
+from scipy import ndimage, signal, stats
 
 from models.clip import Clip, Sector
 from models.explain import ink
@@ -37,7 +38,7 @@ Mask = NDArray[np.bool_]
 Map = NDArray[np.float32]
 
 _DRAWS = 1000
-_STEPS = 10  # of insertion and deletion
+_SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # of the places, at insertion and deletion
 _SMOOTHING = 0.01  # of the rows: takes a map's grain out before places are ranked
 _RANDOM_GRAIN = 0.03  # of the rows: the size of the places of a random map
 _CENTRE = 0.2  # standard deviation of the Gaussian at the sector's middle, of the rows
@@ -75,62 +76,55 @@ def over_clips(values: Iterable[float], *, seed: int = 1) -> Measured:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InsertionDeletion:
-    """Areas under both curves, 0 to 1. High insertion and low deletion are good."""
+    """Areas under both curves, 0 to 1, (orders, outputs) each. High insertion and low deletion are
+    good; NaN where blurring does not change the output."""
 
-    insertion: float
-    deletion: float
+    insertion: NDArray[np.float64]
+    deletion: NDArray[np.float64]
 
 
 def insertion_deletion(
     network: keras.Model | Explained,
     frame: NDArray[np.float32],
-    output: int,
     strengths: Sequence[Map],
     sector: Mask,
-) -> list[InsertionDeletion]:
-    """Both curves of one frame for several orders of its places.
+) -> InsertionDeletion:
+    """Both curves of one frame, of every output and for several orders of the frame's places.
+
+    At each step it is asked how much of what sets the whole picture's number apart from that of
+    the blurred sector is there: ``1 - |number - whole| / |blurred - whole|``, at least 0. A
+    picture is asked once, whatever outputs are of interest.
 
     Parameters
     ----------
     frame
         (rows, columns, 1).
     strengths
-        Maps (rows, columns); the strongest places come first.
-
-    Returns
-    -------
-    One for each map. At each step it is asked how much of what sets the whole picture's number
-    apart from that of the blurred sector is there: 1 - |number - whole| / |blurred - whole|, at
-    least 0. NaN where blurring changes nothing.
+        Maps (rows, columns), one for each order; the strongest places come first.
     """
     base = blurred(frame[np.newaxis], sector)[0]
-    shares = np.linspace(0, 1, _STEPS + 1)[1:-1]
     pictures = [frame, base]
     for strength in strengths:
         smooth = ndimage.gaussian_filter(np.abs(strength), _SMOOTHING * frame.shape[0])
         order = np.full(sector.shape, np.inf)
         order[sector] = stats.rankdata(-smooth[sector], method="ordinal") / max(sector.sum(), 1)
-        for share in shares:
+        for share in _SHARES:
             first = (order <= share)[..., np.newaxis]
             pictures += [np.where(first, frame, base), np.where(first, base, frame)]
-    numbers = numbers_of(network, np.stack(pictures))[:, output].astype(np.float64)
+    numbers = numbers_of(network, np.stack(pictures)).astype(np.float64)
     whole, none = numbers[:2]
-    apart = abs(none - whole)
-    if not apart > 1e-6 * max(1.0, abs(whole)):
-        return [InsertionDeletion(insertion=float("nan"), deletion=float("nan"))] * len(strengths)
+    apart = np.abs(none - whole)
+    apart[apart <= 1e-6 * np.maximum(1.0, np.abs(whole))] = np.nan
     kept = np.maximum(0.0, 1.0 - np.abs(numbers[2:] - whole) / apart)
-    each = kept.reshape(len(strengths), len(shares), 2)
-    found = []
-    for curve in each:
-        inserted = np.concatenate([[0.0], curve[:, 0], [1.0]])
-        deleted = np.concatenate([[1.0], curve[:, 1], [0.0]])
-        found.append(
-            InsertionDeletion(
-                insertion=float(np.trapezoid(inserted, dx=1 / _STEPS)),
-                deletion=float(np.trapezoid(deleted, dx=1 / _STEPS)),
-            )
-        )
-    return found
+    kept = kept.reshape(len(strengths), len(_SHARES), 2, -1)
+    inserted = np.pad(kept[:, :, 0], ((0, 0), (1, 1), (0, 0)))
+    deleted = np.pad(kept[:, :, 1], ((0, 0), (1, 1), (0, 0)))
+    inserted[:, -1], deleted[:, 0] = 1.0, 1.0
+    shares = (0.0, *_SHARES, 1.0)
+    return InsertionDeletion(
+        insertion=np.trapezoid(inserted, shares, axis=1),
+        deletion=np.trapezoid(deleted, shares, axis=1),
+    )
 
 
 def random_map(shape: tuple[int, int], seed: int) -> Map:
@@ -196,10 +190,23 @@ def covering(
     *,
     seed: int = 1,
 ) -> Covering | None:
-    """Cover a structure of one frame; None where there is none, or no room elsewhere.
+    """Cover a structure of one frame; None where there is none, or no room elsewhere."""
+    both = covered_both(frame, mask, sector, seed=seed)
+    if both is None:
+        return None
+    numbers = numbers_of(network, np.concatenate([frame[np.newaxis], both]))[:, output]
+    whole, without, control = numbers.astype(np.float64)
+    return Covering(structure=abs(float(without - whole)), elsewhere=abs(float(control - whole)))
+
+
+def covered_both(
+    frame: NDArray[np.float32], mask: Mask, sector: Mask, *, seed: int = 1
+) -> NDArray[np.float32] | None:
+    """A frame (rows, columns, 1) with a structure covered, and with an equal patch elsewhere.
 
     The patch reaches a little beyond the structure. One that is so large that no equal patch has
-    room elsewhere is shrunk about its middle, by a tenth at a time.
+    room elsewhere is shrunk about its middle, by a tenth at a time. None where there is no
+    structure, or no room.
     """
     if not mask.any():
         return None
@@ -209,12 +216,8 @@ def covering(
         patch = _shrunk(whole_patch, float(size)) & sector
         other = equal_patch(patch, sector, seed=seed)
         if other is not None:
-            break
-    else:
-        return None
-    pictures = np.stack([frame, covered(frame, patch, sector), covered(frame, other, sector)])
-    whole, without, control = numbers_of(network, pictures)[:, output].astype(np.float64)
-    return Covering(structure=abs(float(without - whole)), elsewhere=abs(float(control - whole)))
+            return np.stack([covered(frame, patch, sector), covered(frame, other, sector)])
+    return None
 
 
 def _shrunk(mask: Mask, size: float) -> Mask:
@@ -246,28 +249,17 @@ def equal_patch(patch: Mask, sector: Mask, *, seed: int = 1) -> Mask | None:
     if not patch.any():
         return None
     rng = np.random.default_rng(seed)
-    rows, columns = patch.shape
-    step = max(1, rows // 32)
-    near = ndimage.binary_dilation(patch, iterations=2)
-    allowed = sector & ~near
-    moves = [
-        (down, across, mirrored)
-        for down in range(-rows, rows, step)
-        for across in range(-columns, columns, step)
-        for mirrored in (False, True)
-    ]
-    places = np.argwhere(patch)
-    for chosen in rng.permutation(len(moves)):
-        down, across, mirrored = moves[chosen]
-        moved = places.copy()
-        if mirrored:
-            moved[:, 1] = columns - 1 - moved[:, 1]
-        moved += (down, across)
-        if (moved < 0).any() or (moved >= (rows, columns)).any():
-            continue
-        if allowed[moved[:, 0], moved[:, 1]].all():
+    forbidden = (~sector | ndimage.binary_dilation(patch, iterations=2)).astype(np.float64)
+    down, across = (np.flatnonzero(patch.any(axis=axis)) for axis in (1, 0))
+    tight = patch[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+    for one in (tight, tight[:, ::-1])[:: rng.choice((1, -1))]:
+        # How many of its pixels would lie where they may not, for every place of its corner.
+        wrong = signal.correlate(forbidden, one.astype(np.float64), mode="valid", method="fft")
+        free = np.argwhere(wrong < 0.5)
+        if len(free):
+            top, left = rng.choice(free)
             out = np.zeros_like(patch)
-            out[moved[:, 0], moved[:, 1]] = True
+            out[top : top + one.shape[0], left : left + one.shape[1]] = one
             return out
     return None
 
@@ -306,35 +298,31 @@ def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
     )  # fmt: skip
 
 
-def randomised(network: keras.Model, share: float, *, seed: int = 1) -> keras.Model:
-    """A copy whose last ``share`` of layers, from the answer down, has its weights shuffled.
+@contextmanager
+def shuffled(network: keras.Model, share: float, *, seed: int = 1) -> Iterator[None]:
+    """For a while the last ``share`` of layers, from the answer down, has its weights shuffled.
 
-    Shuffled within each array: the same numbers in places of no meaning.
+    Shuffled within each array: the same numbers in places of no meaning. They are put into the
+    network itself and taken out again, since whatever was compiled for it then serves on.
 
     Raises
     ------
     ExplainError
-        If the network cannot be copied, as a SavedModel cannot.
+        If the network does not show its layers, as a SavedModel's does not.
     """
-    import keras
-
-    try:
-        copy = keras.models.clone_model(network)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ExplainError(f"the network cannot be copied: {error}") from error
-    copy.set_weights(network.get_weights())
-    shuffle_last(copy, share, seed=seed)
-    return copy
-
-
-def shuffle_last(network: keras.Model, share: float, *, seed: int = 1) -> None:
-    """Shuffle the weights of the last ``share`` of a network's layers in place."""
-    rng = np.random.default_rng(seed)
     layers = [layer for layer in _leaves(network) if layer.weights]
-    for layer in layers[len(layers) - round(share * len(layers)) :]:
-        layer.set_weights(
-            [rng.permutation(array.ravel()).reshape(array.shape) for array in layer.get_weights()]
-        )
+    if len(layers) < 2:
+        raise ExplainError("the network's layers are not known, so no weights can be shuffled")
+    rng = np.random.default_rng(seed)
+    changed = layers[len(layers) - round(share * len(layers)) :]
+    kept = [layer.get_weights() for layer in changed]
+    try:
+        for layer, arrays in zip(changed, kept, strict=True):
+            layer.set_weights([rng.permutation(one.ravel()).reshape(one.shape) for one in arrays])
+        yield
+    finally:
+        for layer, arrays in zip(changed, kept, strict=True):
+            layer.set_weights(arrays)
 
 
 def _leaves(network: Any) -> list[Any]:

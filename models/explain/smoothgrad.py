@@ -44,31 +44,23 @@ def smoothgrad(
     sector: NDArray[np.bool_] | None = None,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
-    """SmoothGrad of one or several outputs of a network.
+    """The mean of |dF/dx| over ``samples`` noisy copies of each frame, never negative.
+
+    As :func:`models.explain.methods.map_of`, and besides:
 
     Parameters
     ----------
-    network
-        (n, rows, columns, 1) to (n, numbers); run in inference mode.
     inputs
-        (n, rows, columns, 1): the frames of one clip, normalised as the network wants them.
+        The frames of one clip.
     outputs
-        One index of the network's last axis, or several.
-    samples
-        Noisy copies of each frame.
+        Of one index the answer is (n, rows, columns).
     sigma
         Of the noise, as a share of the range of ``inputs`` (largest minus smallest value).
     seed
         The same seed gives the same noise, whatever the batch, the frames and the machine.
     sector
-        (rows, columns), where the frames show the sector: only there is noise added. Without it,
-        pixels that have the smallest value in every frame are taken to lie outside.
-
-    Returns
-    -------
-    (n, rows, columns) float32 for one output, (outputs, n, rows, columns) for several, never
-    negative. Values outside the sector are left as they are, for they tell how much a network
-    minds what it should not.
+        Only there is noise added. Values outside it are left as they are, for they tell how much
+        a network minds what it should not.
     """
     if samples < 1 or sigma < 0:
         raise ValueError(f"samples must be at least 1 and sigma not negative: {samples}, {sigma}")

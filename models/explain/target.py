@@ -19,7 +19,7 @@ Where the clip's number is joined from frames' numbers, it is the frames' that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -67,6 +67,12 @@ class Target:
     unit: str = ""
     scale: float = 1.0
     power: int = 0
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """The same of targets whose maps are the same but for a factor."""
+        volume = self.quantity is Quantity.LOG_VOLUME
+        return (Quantity.VOLUME if volume else self.quantity).value, self.place
 
     @property
     def title(self) -> str:
@@ -246,12 +252,18 @@ def numbers_of(
 ) -> NDArray[np.float32]:
     """What a network says of (n, rows, columns, 1): (n, numbers), in inference mode."""
     run = _compiled(network, (batch, *inputs.shape[1:]))
-    parts = []
-    for begin in range(0, len(inputs), batch):
-        part = inputs[begin : begin + batch]
-        filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        parts.append(run(filled).numpy()[: len(part)])
-    return np.concatenate(parts)
+    return np.concatenate(
+        [run(inputs[places]).numpy()[:real] for places, real in in_batches(len(inputs), batch)]
+    )
+
+
+def in_batches(count: int, batch: int = BATCH) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """0 to ``count`` - 1 in batches of one size, for which a graph is compiled once.
+
+    Each with how many of it are real: the last one is filled up with the last index.
+    """
+    for start in range(0, count, batch):
+        yield np.minimum(np.arange(start, start + batch), count - 1), min(batch, count - start)
 
 
 @lru_cache(maxsize=8)
@@ -263,5 +275,6 @@ def _compiled(
     compiled: Callable[[NDArray[np.float32]], Any] = tf.function(
         lambda inputs: network(inputs, training=False),
         input_signature=[tf.TensorSpec(shape, tf.float32)],
+        autograph=False,
     )
     return compiled

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _METHODS = "smoothgrad, gradient, integrated-gradients, grad-cam or occlusion"
 _VIEW = "view"
 _CHECKED_ON = "simulated:clips=20,frames=3"  # one frame of a clip is asked, and three show motion
+_VIEWS_CHECKED_ON = f"{_CHECKED_ON},views=a4c+a2c+a3c+a5c+psla+saxmid+saxbasal+sub4c+rvinflow+ivc"
 
 
 def explain(
@@ -56,8 +58,12 @@ def explain(
         bool, typer.Option("--check", help="Check the maps of packs instead of explaining a file.")
     ] = False,
     dataset: Annotated[
-        str, typer.Option(help="With --check: the clips, as in `echonode evaluate`.")
-    ] = _CHECKED_ON,
+        list[str] | None,
+        typer.Option(
+            help="With --check: the clips, as in `echonode evaluate`; may be given several times. "
+            "Without it 20 simulated ones."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show where in the picture a value came from, as PNG and cine; or check such maps."""
@@ -66,7 +72,8 @@ def explain(
     if pack is not None:
         packs = _named(packs, pack)
     if check:
-        _check(packs if what is None else _named(packs, what), dataset, as_json=as_json)
+        chosen = packs if what is None else _named(packs, what)
+        _check(chosen, dataset or (), as_json=as_json)
         return
     if what is None:
         raise Problem("name a file, or a pack with --check", ExitCode.USAGE)
@@ -246,7 +253,7 @@ def _write(found: _Explained, out: Path, *, dicom: bool) -> dict[str, Any]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for pack, read, one in found.each:
-            words = _words(pack, read, one)
+            words = _words(pack, read, one, found.method)
             picture = sidebyside.draw(
                 sidebyside.SideBySide(
                     frames=frames,
@@ -292,7 +299,7 @@ def _write(found: _Explained, out: Path, *, dicom: bool) -> dict[str, Any]:
     return {"sop_instance_uid": clip.sop_instance_uid, "explanations": explanations}
 
 
-def _words(pack: Pack, read: Read, one: ExplainedOutput) -> dict[str, str]:
+def _words(pack: Pack, read: Read, one: ExplainedOutput, method: MapMethod) -> dict[str, str]:
     """What stands over a picture."""
     from models.finding import MOST_OUTSIDE, Evidence
     from models.packs import PackKind
@@ -313,7 +320,7 @@ def _words(pack: Pack, read: Read, one: ExplainedOutput) -> dict[str, str]:
         tested = "simulated clips only, never on patients" if simulated else "patients"
         note = f"Tested on {tested}. {note}"
         warning = f"FOR DEMONSTRATION: {note}" if simulated else ""
-    if one.outside_share > MOST_OUTSIDE:
+    if method.alarms and one.outside_share > MOST_OUTSIDE:
         warning = (
             f"DO NOT RELY ON IT: {100 * one.outside_share:.0f} % of the relevance lies outside the "
             "scanning sector"
@@ -349,17 +356,20 @@ def _write_dicom(clip: Clip, pack: Pack, one: ExplainedOutput, picture: Any, pat
     write_result(path, encoded)
 
 
-def _check(packs: Sequence[Pack], dataset: str, *, as_json: bool) -> None:
+def _check(packs: Sequence[Pack], given: Sequence[str], *, as_json: bool) -> None:
     from models.data.dataset import DatasetError, open_dataset
     from models.explain.battery import check_pack, write_report
     from models.explain.target import ExplainError
-    from models.packs import PackError
+    from models.packs import PackError, PackKind
 
+    _one_operation_at_a_time()
     reports = []
     for pack in {pack.manifest.name: pack for pack in packs}.values():
         name = pack.manifest.name
+        of_views = pack.manifest.kind is PackKind.VIEW
+        wanted = given or [_VIEWS_CHECKED_ON if of_views else _CHECKED_ON]
         try:
-            report = check_pack(pack, open_dataset(dataset))
+            report = check_pack(pack, [open_dataset(where) for where in wanted])
             files = write_report(report, pack.folder)
         except DatasetError as error:
             raise Problem(str(error), ExitCode.USAGE) from error
@@ -374,3 +384,11 @@ def _check(packs: Sequence[Pack], dataset: str, *, as_json: bool) -> None:
                 say(f"written: {file}")
     if as_json:
         print_json([report.as_json() for report in reports])
+
+
+def _one_operation_at_a_time() -> None:
+    # All cores work on one operation: running several beside each other only makes them wait.
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # TensorFlow has already run in this process
+        tf.config.threading.set_inter_op_parallelism_threads(1)

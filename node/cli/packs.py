@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.figures import can_be_printed, print_evaluation, print_markdown
+from node.cli.map_checks import print_map_checks
 from node.cli.output import (
     ExitCode,
     JsonOption,
@@ -42,7 +43,10 @@ def show_pack(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A pack's name.")],
     report: Annotated[
-        bool, typer.Option("--report", help="Print the whole report, evaluation.md, instead.")
+        bool,
+        typer.Option(
+            "--report", help="Print the whole reports, evaluation.md and explanations.md, instead."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,12 +58,14 @@ def show_pack(
         print_json({"folder": pack.folder, **manifest, "evaluation": evaluation})
     elif report:
         _print_page(pack)
+        print_map_checks(pack.folder, whole=True)
     else:
         _print_manifest(pack)
         if can_be_printed(evaluation):
             print_evaluation(evaluation)
         else:
             _print_page(pack)
+        print_map_checks(pack.folder)
 
 
 def find_pack(context: typer.Context, name: str) -> Pack:

@@ -15,6 +15,9 @@ from PIL import Image
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from models.explain import sidebyside
+from models.explain.clips import ExplainedOutput, Read
+from models.explain.methods import MapMethod
+from models.explain.target import Quantity, Target
 from models.packs import InputSpec, Pack, write_pack
 from node.cli import explain
 from node.cli.app import main
@@ -129,6 +132,20 @@ def test_a_clip_of_another_view_is_refused_in_words(
     assert code == 1
     assert why in err
     assert "--output view" in err
+
+
+@pytest.mark.parametrize(("method", "alarm"), [("smoothgrad", True), ("grad-cam", False)])
+def test_relevance_outside_is_an_alarm_where_the_limit_was_measured(
+    pack: Pack, method: str, alarm: bool
+) -> None:
+    one = ExplainedOutput(
+        target=Target(name="ef", quantity=Quantity.NUMBER, place=0),
+        maps=np.zeros((1, 4, 4), np.float32), frames=(0,), numbers=np.zeros(1, np.float32),
+        unit="", outside_share=0.9,
+    )  # fmt: skip
+    read = Read(findings=(), frames=(0,), reasons={})
+    words = explain._words(pack, read, one, MapMethod(method))
+    assert ("DO NOT RELY ON IT: 90 %" in words["warning"]) == alarm
 
 
 def test_zero_is_seen_as_zero_and_the_bar_has_numbers() -> None:

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from models.explain.gradcam import features, gradcam
 from models.explain.gradient import input_gradient
-from models.explain.integrated_gradients import integrate
+from models.explain.integrated_gradients import FEWEST_STEPS, integrate
 from models.explain.methods import MapMethod, map_of
 from models.explain.occlusion import occlusion
 from models.explain.sector import blurred, outside_shares
@@ -92,7 +92,7 @@ def test_parts_of_a_weighted_sum_are_weights_times_change(
     found = integrate(looks_at_corner, frames, (0,))
     np.testing.assert_allclose(found.maps[0], weights * (frames - base)[..., 0], atol=1e-5)
     assert found.gaps.max() < 1e-3
-    assert (found.steps == 16).all()
+    assert (found.steps == FEWEST_STEPS).all()
 
 
 def test_integrated_gradients_take_more_steps_until_the_parts_add_up() -> None:
@@ -104,11 +104,33 @@ def test_integrated_gradients_take_more_steps_until_the_parts_add_up() -> None:
     network = keras.Model(inputs, keras.layers.Flatten()(keras.layers.AveragePooling2D(24)(steep)))
     ones = np.ones((1, ROWS, COLUMNS, 1), np.float32)
     zeros = np.zeros_like(ones)
-    few = integrate(network, ones, (0,), baseline=zeros, most_steps=16)
+    few = integrate(network, ones, (0,), baseline=zeros, most_steps=FEWEST_STEPS)
     many = integrate(network, ones, (0,), baseline=zeros)
     assert few.gaps[0, 0] > 0.01 >= many.gaps[0, 0]
-    assert many.steps[0] > few.steps[0] == 16
+    assert many.steps[0] > few.steps[0] == FEWEST_STEPS
+    assert many.steps[0] <= 80  # added at the threshold: evenly it would take some 220
     assert many.maps[0, 0].sum() == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_number_that_comes_back_is_measured_against_its_way() -> None:
+    import keras
+
+    # Up by 1 and down again: both ends are the same but for very little, of which the error of
+    # any sum is many times as much.
+    def hill(x: Any) -> Any:
+        return keras.ops.sigmoid(25 * (x - 0.31)) - keras.ops.sigmoid(40 * (x - 0.72))
+
+    inputs = keras.Input((ROWS, COLUMNS, 1))
+    mean = keras.layers.AveragePooling2D(24)(keras.layers.Lambda(hill)(inputs))
+    network = keras.Model(inputs, keras.layers.Flatten()(mean))
+    ones = np.ones((1, ROWS, COLUMNS, 1), np.float32)
+    found = integrate(network, ones, (0,), baseline=np.zeros_like(ones))
+    ends = numbers_of(network, np.concatenate([np.zeros_like(ones), ones]))[:, 0]
+    missed = abs(float(found.maps.sum()) - (ends[1] - ends[0]))
+    assert abs(ends[1] - ends[0]) < 0.001
+    assert missed > 0.05 * abs(ends[1] - ends[0])
+    assert found.gaps[0, 0] <= 0.01
+    assert found.steps[0] <= 40
 
 
 def test_covering_takes_away_what_the_patch_carried(

@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from models.clip import Clip
 from models.explain import quality
 from models.explain.gradient import input_gradient
+from models.explain.target import ExplainError
 from models.simulator import SimulatedClip, simulate
 from models.views import View
 
@@ -63,12 +64,13 @@ def test_the_right_map_wins_insertion_and_deletion(
         quality.random_map((SIDE, SIDE), 1),
         quality.centre_map(SECTOR),
     ]
-    right, random, _ = quality.insertion_deletion(network, frame, 0, maps, SECTOR)
-    assert right.insertion > 0.9 > random.insertion
-    assert right.deletion < 0.1 < random.deletion
+    areas = quality.insertion_deletion(network, frame, maps, SECTOR)
+    right, random, _ = areas.insertion[:, 0]
+    assert right > 0.9 > random
+    right, random, _ = areas.deletion[:, 0]
+    assert right < 0.1 < random
     flat = np.full_like(frame, 0.4)
-    (nothing,) = quality.insertion_deletion(network, flat, 0, maps[:1], SECTOR)
-    assert np.isnan(nothing.insertion)
+    assert np.isnan(quality.insertion_deletion(network, flat, maps[:1], SECTOR).insertion).all()
 
 
 def test_pointing_tells_a_hit_from_a_miss(mask: NDArray[np.bool_]) -> None:
@@ -106,20 +108,33 @@ def test_an_equal_patch_is_as_large_lies_in_the_sector_and_apart(mask: NDArray[n
     assert quality.equal_patch(mask, mask) is None
 
 
-def test_shuffled_weights_give_another_map_and_the_copy_leaves_the_network_alone(
+def test_shuffled_weights_give_another_map_and_are_put_back(
     network: keras.Model, frame: NDArray[np.float32]
 ) -> None:
     before = [array.copy() for array in network.get_weights()]
     true = input_gradient(network, frame[None], (0,))[0, 0]
-    other = input_gradient(quality.randomised(network, 1.0), frame[None], (0,))[0, 0]
-    last_only = input_gradient(quality.randomised(network, 0.5), frame[None], (0,))[0, 0]
+    with quality.shuffled(network, 1.0):
+        other = input_gradient(network, frame[None], (0,))[0, 0]
+    with quality.shuffled(network, 0.5):
+        last_only = input_gradient(network, frame[None], (0,))[0, 0]
     assert quality.similarity(true, true, SECTOR) == pytest.approx((1.0, 1.0))
     assert quality.similarity(true, last_only, SECTOR)[0] == pytest.approx(1.0)  # one weight
     rank, ssim = quality.similarity(true, other, SECTOR)
     assert rank < 0.5
     assert ssim < 0.5
+    with pytest.raises(ZeroDivisionError), quality.shuffled(network, 1.0):
+        _ = 1 / 0
     for one, two in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_network_that_shows_no_layers_cannot_be_shuffled() -> None:
+    import keras
+
+    inputs = keras.Input((SIDE, SIDE, 1))
+    network = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(inputs)))
+    with pytest.raises(ExplainError, match="no weights"), quality.shuffled(network, 1.0):
+        pass
 
 
 def test_a_shift_is_undone(frame: NDArray[np.float32]) -> None:
