@@ -23,6 +23,7 @@ from node.results import (
     ObjectRef,
     ReportSettings,
     TestedOn,
+    build_key_object,
     build_page,
     build_report,
     build_text_report,
@@ -74,6 +75,8 @@ class Reporter:
         For each output, on which data it was tested.
     text_for
         The destinations that also get the report as text.
+    key_object_for
+        The destinations that also get a Key Object Selection.
     summary_page
         Make a page of each study's results, as a picture.
     """
@@ -85,6 +88,7 @@ class Reporter:
         *,
         tested_on: TestedOn = MappingProxyType({}),
         text_for: Sequence[str] = (),
+        key_object_for: Sequence[str] = (),
         summary_page: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -92,6 +96,7 @@ class Reporter:
         self._settings = settings
         self._tested_on = tested_on
         self._text_for = tuple(text_for)
+        self._key_object_for = tuple(key_object_for)
         self._summary_page = summary_page
         self._clock = clock
 
@@ -115,6 +120,7 @@ class Reporter:
             settings=self._settings,
             created_at=created_at,
             tested_on=self._tested_on,
+            not_read=_not_read(material),
         )
         # The report points at the cines: an archive gets them first.
         results = [new_result(capture) for capture in material.captures.values()]
@@ -135,9 +141,17 @@ class Reporter:
                 settings=self._settings,
                 created_at=created_at,
                 tested_on=self._tested_on,
+                not_read=_not_read(material),
             )
             kept = keep_result(self._files, text, kind=ResultKind.TEXT)
             results.append(replace(kept, destinations=self._text_for))
+        if self._key_object_for:
+            try:
+                kept = self._key_object(clips, results, material, created_at)
+                results.append(replace(kept, destinations=self._key_object_for))
+            except ValueError as error:
+                log.error("key-object-not-made", reason=str(error))  # noqa: TRY400 - says all
+                faulty += [error] if isinstance(error, FaultyResultError) else []
         return Report(results=tuple(results), faulty=tuple(faulty))
 
     def _page(
@@ -156,6 +170,25 @@ class Reporter:
             tested_on=self._tested_on,
         )
         return keep_result(self._files, encoded, kind=ResultKind.SC)
+
+    def _key_object(
+        self,
+        clips: Sequence[ClipResult],
+        results: Sequence[catalog.NewResult],
+        material: StudyMaterial,
+        created_at: datetime,
+    ) -> catalog.NewResult:
+        """What points at the clips, their cines and the pictures that are no clip's."""
+        pictures = [item for item in results if item.kind is ResultKind.SC]
+        refs = [_reference(item, material) for item in pictures if item.recording_id is None]
+        encoded = build_key_object(
+            clips,
+            [ref for ref in refs if ref is not None],
+            revision=material.revision,
+            settings=self._settings,
+            created_at=created_at,
+        )
+        return keep_result(self._files, encoded, kind=ResultKind.KEY)
 
     def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
         capture = material.captures.get(recording.id)
@@ -210,7 +243,9 @@ def _view(recording: catalog.RecordingRecord) -> ViewCall | None:
     )
 
 
-def _reference(result: catalog.ResultRecord | None, material: StudyMaterial) -> ObjectRef | None:
+def _reference(
+    result: catalog.ResultRecord | catalog.NewResult | None, material: StudyMaterial
+) -> ObjectRef | None:
     if result is None:
         return None
     return ObjectRef(
@@ -218,6 +253,16 @@ def _reference(result: catalog.ResultRecord | None, material: StudyMaterial) -> 
         sop_instance_uid=result.sop_instance_uid,
         series_instance_uid=result.series_instance_uid,
         study_instance_uid=material.study_instance_uid,
+    )
+
+
+def _not_read(material: StudyMaterial) -> tuple[str, ...]:
+    """What is no clip, and why it was left: a study may bring its ECG."""
+    return tuple(
+        f"{recording.kind.value.upper()}, not analysed: {recording.reason.rstrip('.')}."
+        for recording in material.recordings
+        if recording.kind is not RecordingKind.ULTRASOUND
+        and recording.state is not RecordingState.DONE
     )
 
 

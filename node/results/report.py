@@ -75,6 +75,7 @@ def build_report(
     settings: ReportSettings,
     created_at: datetime,
     tested_on: TestedOn = NOTHING_KNOWN,
+    not_read: Sequence[str] = (),
 ) -> EncodedObject:
     """The report of a study.
 
@@ -90,6 +91,8 @@ def build_report(
         When the report was made, with a time zone. It is in the object, but not in its UID.
     tested_on
         On which data each output was tested, for the words beside it.
+    not_read
+        What the study holds besides clips and why no model read it, a sentence each.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def build_report(
     """
     sources = sources_of(clips, settings)
     return write_document(
-        _root(sources, settings, tested_on),
+        _root(sources, settings, tested_on, not_read),
         sources,
         Series(
             sop_class_uid=settings.sop_class_uid,
@@ -348,7 +351,12 @@ def _packs(sources: Iterable[Source]) -> list[PackRef]:
 # The tree.
 
 
-def _root(sources: Sequence[Source], settings: ReportSettings, tested_on: TestedOn) -> Item:
+def _root(
+    sources: Sequence[Source],
+    settings: ReportSettings,
+    tested_on: TestedOn,
+    not_read: Sequence[str],
+) -> Item:
     groups: list[Item] = []
     summary = summarise(
         [source.result for source in sources], [source.findings for source in sources]
@@ -382,6 +390,7 @@ def _root(sources: Sequence[Source], settings: ReportSettings, tested_on: Tested
                     f"{settings.software_version}, not verified by a physician.",
                 ),
                 *(content.text(codes.CLIP, clip_words(source)) for source in sources),
+                *(content.text(codes.COMMENT, text) for text in not_read),
             ],
         )
     )

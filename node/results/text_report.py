@@ -51,6 +51,7 @@ def build_text_report(
     settings: ReportSettings,
     created_at: datetime,
     tested_on: TestedOn = NOTHING_KNOWN,
+    not_read: Sequence[str] = (),
 ) -> EncodedObject:
     """The report of a study as text.
 
@@ -59,7 +60,7 @@ def build_text_report(
     """
     sources = sources_of(clips, settings)
     return write_document(
-        _root(sources, settings, tested_on),
+        _root(sources, settings, tested_on, not_read),
         sources,
         Series(
             sop_class_uid=BasicTextSRStorage,
@@ -74,7 +75,12 @@ def build_text_report(
     )
 
 
-def _root(sources: Sequence[Source], settings: ReportSettings, tested_on: TestedOn) -> Item:
+def _root(
+    sources: Sequence[Source],
+    settings: ReportSettings,
+    tested_on: TestedOn,
+    not_read: Sequence[str],
+) -> Item:
     findings = [finding for source in sources for finding in source.findings]
     summary = summarise(
         [source.result for source in sources], [source.findings for source in sources]
@@ -97,6 +103,7 @@ def _root(sources: Sequence[Source], settings: ReportSettings, tested_on: Tested
     done = [
         f"Transthoracic echocardiography, {clips}; {read} of them read by models.",
         *(clip_words(source) for source in sources),
+        *not_read,
     ]
     if findings:
         done.append(f"Evidence. {evidence_words(findings, tested_on)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from pydicom.examples import get_path
 from pydicom.uid import generate_uid
 
 from models.clip import Mode
@@ -85,6 +86,7 @@ class House:
         *,
         text_for: tuple[str, ...] = (),
         summary_page: bool = False,
+        key_object_for: tuple[str, ...] = (),
     ) -> None:
         self.database = database
         self.folder = folder
@@ -97,10 +99,15 @@ class House:
             settings,
             text_for=text_for,
             summary_page=summary_page,
+            key_object_for=key_object_for,
             clock=lambda: self.now,
         )
         self.lifecycle = Lifecycle(
-            database, StudySettings(), reporter, ["pacs", *text_for], clock=lambda: self.now
+            database,
+            StudySettings(),
+            reporter,
+            ["pacs", *text_for, *key_object_for],
+            clock=lambda: self.now,
         )
         self.report_settings = settings
 
@@ -394,6 +401,25 @@ def test_a_late_image_opens_a_revision_whose_report_names_the_first(house: House
     assert len(reports) == 2
     assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.sop_instance_uid
     assert second.SeriesInstanceUID == first.series_instance_uid
+
+
+def test_an_ecg_in_the_study_is_told_of_with_the_reason_why_nobody_read_it(
+    house: House,
+) -> None:
+    uid = generate_uid()
+    house.receive(uid)
+    ecg = dcmread(get_path("waveform"))
+    ecg.StudyInstanceUID = uid
+    arriving = house.files.incoming_folder / "ecg"
+    ecg.save_as(arriving, enforce_file_format=True)
+    assert house.intake.receive(Arrival(path=arriving, door="test")).new
+    house.complete()
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+    house.lifecycle.report_ready()
+
+    (report,) = [item for item in house.detail(uid).results if item.kind is ResultKind.SR]
+    said = dcmread(house.files.path(report.file_key)).to_json()
+    assert "ECG, not analysed: no pack reads 12-lead ECGs." in said
 
 
 def test_a_destination_that_asks_for_it_gets_the_report_as_text_too_and_its_revisions(
