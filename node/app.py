@@ -127,6 +127,7 @@ class Node:
                 for output in pack.manifest.outputs
             },
             text_for=[item.name for item in destinations if item.text_report],
+            key_object_for=[item.name for item in destinations if item.key_object],
         )
         self._lifecycle = Lifecycle(
             self._database,

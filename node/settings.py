@@ -133,6 +133,7 @@ class StudySettings(_Section):
 
 
 _TEXT_REPORT = "also send each report as text for people, in a series of its own"
+_KEY_OBJECT = "also send a Key Object Selection that points at the clips read and the pictures"
 
 
 class DimseDestination(_Section):
@@ -144,6 +145,7 @@ class DimseDestination(_Section):
     port: int = Field(ge=1, le=65535, description="where the archive listens")
     ae_title: AETitle = Field(description="the archive's AE title")
     text_report: bool = Field(False, description=_TEXT_REPORT)
+    key_object: bool = Field(False, description=_KEY_OBJECT)
 
 
 class DicomwebDestination(_Section):
@@ -155,6 +157,7 @@ class DicomwebDestination(_Section):
         description="the DICOMweb root, such as https://pacs.example/dicom-web"
     )
     text_report: bool = Field(False, description=_TEXT_REPORT)
+    key_object: bool = Field(False, description=_KEY_OBJECT)
 
 
 Destination = Annotated[DimseDestination | DicomwebDestination, Field(discriminator="kind")]

@@ -59,6 +59,7 @@ class ResultKind(StrEnum):
 
     SR = "sr"  #: a Structured Report
     SC = "sc"  #: a secondary capture
+    KEY = "key"  #: a Key Object Selection, which points at clips and pictures
     TEXT = "text"  #: a Structured Report of words: the same for a reader without an SR viewer
 
 

@@ -45,6 +45,7 @@ _BIG = 20
 _LARGE, _SMALLER = (WIDTH - 4 * _GAP) // 3, (WIDTH - 5 * _GAP) // 4  # panels: three, four in a row
 _FLATTEST, _TALLEST = 0.45, 1.15  # a panel's height as a share of its width
 _LEAST_CURVE, _MOST_CURVE = 116, 250  # height
+_MOST_WORDS = 470  # height
 _SMOOTHING = 0.008  # of the panel's short side: takes the grain out of a map, not its shape
 
 _ABBREVIATED = {"ef": "EF", "edv": "EDV", "esv": "ESV"}
@@ -167,7 +168,7 @@ class Painter:
         beside = width > _LARGE and self.curve is not None
         self._lines = self._words(width - (_LARGE + _GAP if beside else 0))
         needed = max(self._lines.height + 6, _LEAST_CURVE if beside else 0)
-        height = min(max(least, needed), round(_TALLEST * _LARGE))
+        height = max(least, min(needed, _MOST_WORDS + 6))
         if beside:
             self._curve_box = Box(
                 left=left + width - _LARGE,
@@ -177,14 +178,22 @@ class Painter:
             )
         return Box(left=left, top=top, width=width, height=height)
 
-    def _words(self, width: int) -> Lines:
+    def _words(self, width: int, *, warnings_first: bool = False) -> Lines:
+        """What was found; where it is too much for its place, a warning is the last to be cut."""
         lines = Lines(width)
+        if warnings_first:
+            self._add_cautions(lines)
         lines.of_packs(self._shown.findings)
+        if not warnings_first:
+            self._add_cautions(lines)
+        lines.refusals(self._shown.refusals)
+        if lines.height > _MOST_WORDS and not warnings_first:
+            return self._words(width, warnings_first=True)
+        return lines
+
+    def _add_cautions(self, lines: Lines) -> None:
         for caution in self._shown.cautions:
             lines.paragraph(caution, ink.WARNING)
-        lines.refusals(self._shown.refusals)
-        self._lines_width = width
-        return lines
 
     # Which frames tell most.
 
@@ -270,7 +279,7 @@ class Painter:
         middle = box.top - _STRIP // 2
         ink.write(draw, (box.left, middle), "Findings", size=MIDDLE)
         ink.write(
-            draw, (box.left + self._lines_width, middle), "95 % interval", size=SMALL,
+            draw, (box.left + self._lines.columns, middle), "95 % interval", size=SMALL,
             colour=ink.QUIET, anchor="rm",
         )  # fmt: skip
         self._lines.draw(draw, box)

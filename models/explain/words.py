@@ -13,7 +13,8 @@ from models.tasks import TASKS
 
 MIDDLE, SMALL = 16, 14
 ROW = 20
-_VALUE = 0.7  # where this column ends, as a share of the width
+_WIDEST = 480  # of a line of a value: names and numbers stay together
+_VALUE = 0.7  # where this column ends, as a share of that
 _GAP = 6
 
 SIMULATED_WORDS = "SIMULATED ONLY, never tested on patients"
@@ -45,6 +46,7 @@ class Lines:
 
     def __init__(self, width: int) -> None:
         self._width = width
+        self.columns = min(width, _WIDEST)  #: the intervals end here
         self._rows: list[tuple[int, _Row]] = []
 
     @property
@@ -111,7 +113,7 @@ class Lines:
     def finding(self, finding: Finding) -> None:
         """Name, value and interval."""
         value, interval = value_words(finding), interval_words(finding)
-        value_right = round(self._width * _VALUE)
+        value_right = round(self.columns * _VALUE)
         room = value_right - ink.width_of(value, MIDDLE) - 10
         name = ink.shortened(short_name(finding.output), SMALL, room)
 
@@ -119,7 +121,7 @@ class Lines:
             ink.write(draw, (left, middle), name, size=SMALL)
             ink.write(draw, (left + value_right, middle), value, size=MIDDLE, anchor="rm")
             ink.write(
-                draw, (left + self._width, middle), interval, size=SMALL, colour=ink.QUIET,
+                draw, (left + self.columns, middle), interval, size=SMALL, colour=ink.QUIET,
                 anchor="rm",
             )  # fmt: skip
 

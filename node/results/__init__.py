@@ -3,6 +3,7 @@
 from node.results.capture import EncodedPicture, build_capture
 from node.results.check import Fault, check_object
 from node.results.evidence import TestedOn
+from node.results.key_object import build_key_object
 from node.results.objects import (
     ClipResult,
     EncodedObject,
@@ -26,6 +27,7 @@ __all__ = [
     "ResultError",
     "TestedOn",
     "build_capture",
+    "build_key_object",
     "build_page",
     "build_report",
     "build_text_report",

@@ -99,6 +99,8 @@ class ReportSettings:
     capture_series_description: str = "AI saliency (RESEARCH)"
     page_series_number: int = 904
     page_series_description: str = "AI summary (RESEARCH)"
+    key_series_number: int = 905
+    key_series_description: str = "AI key images (RESEARCH)"
     capture_modality: str = "US"
     simulated_evidence: bool = False
     demographic_estimates: frozenset[str] = frozenset()

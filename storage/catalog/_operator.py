@@ -213,7 +213,8 @@ def resend(
         )
     if destination is not None and destination in destinations:
         for result in results:
-            wanted = result.kind is not ResultKind.TEXT  # that one is for who asked for it
+            # Those are for who asked for them.
+            wanted = result.kind not in (ResultKind.TEXT, ResultKind.KEY)
             if wanted and all(item.destination != destination for item in result.deliveries):
                 result.deliveries.append(new_delivery(destination, now))
     chosen = [

@@ -13,7 +13,7 @@ from pydicom.uid import ComprehensiveSRStorage
 
 from models.finding import Evidence
 from models.views import View, ViewCall
-from node.results import ClipResult, EncodedObject, check_object
+from node.results import ClipResult, EncodedObject, build_key_object, check_object
 from node.results.capture import single_frames
 from node.results.text_report import build_text_report
 from tests.results_examples import (
@@ -141,6 +141,13 @@ def _captures() -> dict[str, EncodedObject]:
         "marked": capture_of(source_header(1), marked_picture()),
         "marked-single-frame": single_frames(capture_of(lossy, marked_picture()).data)[0],
         "page": study_page(),
+        "key-object": build_key_object(
+            study_clips(),
+            [study_page().ref],
+            revision=1,
+            settings=SETTINGS,
+            created_at=CREATED_AT,
+        ),
     }
 
 

@@ -21,7 +21,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     url = f"sqlite:///{tmp_path}/page.db"
     migrate(url)
     database = Database(url)
-    yield House(database, tmp_path, summary_page=True)
+    yield House(database, tmp_path, summary_page=True, key_object_for=("archive",))
     database.close()
 
 
@@ -50,7 +50,26 @@ def test_a_study_gets_one_page_beside_its_report_and_its_cine(house: House) -> N
     dataset = dcmread(house.files.path(page.file_key))
     assert dataset.StudyInstanceUID == uid
     assert dataset.InstanceNumber == 1
-    assert len(house.detail(uid).deliveries) == 3
+    # The cine, the page and the report.
+    sent = [item.destination for item in house.detail(uid).deliveries]
+    assert sent.count("pacs") == 3
+
+
+def test_a_key_object_goes_only_where_it_is_wanted(house: House) -> None:
+    uid = _run(house)
+    detail = house.detail(uid)
+    (made,) = [result for result in detail.results if result.kind is ResultKind.KEY]
+    dataset = dcmread(house.files.path(made.file_key))
+    (page,) = _pages(house, uid)
+    pointed = [
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in dataset.ContentSequence
+        if item.ValueType == "IMAGE"
+    ]
+    assert page.sop_instance_uid in pointed
+    assert len(pointed) == 3
+    sent = [item.destination for item in detail.deliveries]
+    assert (sent.count("pacs"), sent.count("archive")) == (3, 4)
 
 
 def test_a_page_that_cannot_be_made_does_not_keep_the_report_back(

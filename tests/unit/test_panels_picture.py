@@ -246,6 +246,15 @@ def test_a_caution_stands_below_the_findings_in_the_warning_colour() -> None:
     assert counts[1] > 50
 
 
+def test_a_caution_is_not_cut_where_there_are_more_findings_than_room() -> None:
+    frames = _frames()
+    shown = _shown(frames, findings=tuple(_finding(name) for name in TASKS) * 3)
+    plain = draw_clip(frames, shown).frames[0]
+    warned = draw_clip(frames, replace(shown, cautions=("DO NOT RELY ON EF.",))).frames[0]
+    assert not (plain[60:] == ink.WARNING).all(axis=-1).any()
+    assert (warned[60:] == ink.WARNING).all(axis=-1).sum() > 20
+
+
 def test_every_frame_warns_that_it_is_for_research_only() -> None:
     frames = _frames()
     picture = draw_clip(frames, _full(frames))
