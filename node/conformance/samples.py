@@ -32,6 +32,7 @@ from node.results import (
     EncodedObject,
     ReportSettings,
     build_capture,
+    build_key_object,
     build_page,
     build_report,
 )
@@ -111,7 +112,10 @@ def _of_a_study(
         settings=settings,
         created_at=at,
     )
-    return [*reports, text, capture, *single_frames(capture.data), page]
+    key_object = build_key_object(
+        clips, [page.ref], revision=revision, settings=settings, created_at=at
+    )
+    return [*reports, text, capture, *single_frames(capture.data), page, key_object]
 
 
 def _clips_of_other_views(header: Dataset) -> list[ClipResult]:

@@ -13,6 +13,7 @@ from pydicom.uid import (
     UID,
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
+    KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
 )
@@ -442,9 +443,11 @@ TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
             MultiFrameTrueColorSecondaryCaptureImageStorage
         ),
         "attributes-capture": lambda: _attributes(SecondaryCaptureImageStorage),
+        "attributes-key-object": lambda: _attributes(KeyObjectSelectionDocumentStorage),
         "private-attributes": _private_attributes,
         "template-1500": lambda: _template(Comprehensive3DSRStorage),
         "template-2000": lambda: _template(BasicTextSRStorage),
+        "template-2010": lambda: _template(KeyObjectSelectionDocumentStorage),
         "outputs": _outputs,
         "views": _views,
         "codes": _standard_codes,

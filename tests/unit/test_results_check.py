@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import BasicTextSRStorage
+from pydicom.uid import BasicTextSRStorage, KeyObjectSelectionDocumentStorage
 
 from node.results import EncodedObject, check_object
 from node.results.capture import single_frames
@@ -132,3 +132,14 @@ def test_single_frames_of_a_cine_pass(capture: EncodedObject) -> None:
     frames = single_frames(capture.data)
     assert frames
     assert [check_object(frame) for frame in frames] == [()] * len(frames)
+
+
+def test_a_report_in_the_class_of_key_objects_is_a_fault(report: EncodedObject) -> None:
+    def as_key_object(dataset: Dataset) -> None:
+        dataset.SOPClassUID = KeyObjectSelectionDocumentStorage
+        dataset.file_meta.MediaStorageSOPClassUID = KeyObjectSelectionDocumentStorage
+
+    assert {fault.rule for fault in check_object(rewritten(report, as_key_object))} == {
+        "modality",
+        "template",
+    }
