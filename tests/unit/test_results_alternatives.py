@@ -14,9 +14,22 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from node.results import EncodedObject, ObjectRef, ResultError, check_object
+from node.results import (
+    EncodedObject,
+    ObjectRef,
+    ResultError,
+    build_key_object,
+    check_object,
+)
 from node.results.alternatives import form_for, has_other_forms
-from tests.results_examples import SETTINGS, read, study_capture, study_report
+from tests.results_examples import (
+    CREATED_AT,
+    SETTINGS,
+    read,
+    study_capture,
+    study_clips,
+    study_report,
+)
 
 MULTI_FRAME = MultiFrameTrueColorSecondaryCaptureImageStorage
 
@@ -113,6 +126,20 @@ def test_a_report_points_at_the_pictures_that_its_archive_has(
         other = form_for(report.data, refused, {cine: [ref]})
         assert other is not None
         assert other[0].ref.sop_instance_uid != pointing.ref.sop_instance_uid
+
+
+def test_a_key_object_points_at_the_pictures_that_its_archive_has(
+    frames: tuple[EncodedObject, ...],
+) -> None:
+    cine = study_capture().ref.sop_instance_uid
+    key = build_key_object(study_clips(), [], revision=1, settings=SETTINGS, created_at=CREATED_AT)
+    made = form_for(key.data, {MULTI_FRAME}, {cine: [frames[0].ref]})
+    assert made is not None
+    (pointing,) = made
+    assert check_object(pointing) == ()
+    assert cine in _referred(read(key))
+    assert cine not in _referred(read(pointing))
+    assert frames[0].ref.sop_instance_uid in _referred(read(pointing))
 
 
 def test_a_revision_names_the_predecessor_that_its_archive_has(report: EncodedObject) -> None:
