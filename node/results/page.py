@@ -167,7 +167,7 @@ def _page(
     titles = {id(source): _title(source, number) for number, source in enumerate(sources, 1)}
     read = [source for source in sources if source.findings]
     first = [sources[index] for index, _ in summary.ejection.members] if summary else []
-    ordered = [*first, *(source for source in read if source not in first)]
+    ordered = [*first, *(each for each in read if not any(each is one for one in first))]
     films = {id(source): film for source in ordered if (film := _film(source, cines))}
     columns = ordered[:MOST_CLIPS]
     names = _names(source.result.header for source in sources)
@@ -182,7 +182,10 @@ def _page(
         rows=tuple(_rows(columns)),
         notes=tuple(
             (heading, tuple(_without(line, names) for line in lines))
-            for heading, lines in _notes(sources, ordered, titles)
+            for heading, lines in (
+                *_notes(sources, ordered, titles),
+                ("How the models were tested", list(_tested(columns, tested_on))),
+            )
             if lines
         ),
         footer=" · ".join(
@@ -371,6 +374,23 @@ def _not_analysed(sources: Sequence[Source], titles: Mapping[int, str]) -> Itera
         yield f"{counted(views.total(), 'clip')} of views that no model measures: {each}"
     for reason, of in reasons.items():
         yield f"{counted(len(of), 'clip')}: {reason} ({_few(of)})"
+
+
+def _tested(columns: Sequence[Source], tested_on: TestedOn) -> Iterator[str]:
+    """For each data set, what every output that is shown reached on it."""
+    findings = [finding for source in columns for finding in source.findings]
+    by_data: dict[str, dict[str, None]] = {}
+    for output in TASKS:
+        for pack in dict.fromkeys(each.pack for each in findings if each.output == output):
+            # "Data set, patients: figures", as packs write it.
+            data, _, figures = tested_on.get((pack, output), "").rpartition(": ")
+            if figures:
+                words = f"{long_name(output)} by {pack_words(pack)}: {figures}"
+                by_data.setdefault(data, {})[words] = None
+    for data, lines in by_data.items():
+        if data:
+            yield f"On {data}"
+        yield from lines
 
 
 def _few(titles: Sequence[str], most: int = 6) -> str:

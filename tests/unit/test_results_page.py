@@ -27,6 +27,7 @@ from node.results.page_drawing import WIDTH, Page, draw_page
 from tests.results_examples import (
     A4C,
     CREATED_AT,
+    ECHONET,
     LV,
     SETTINGS,
     capture_of,
@@ -121,14 +122,19 @@ def test_value_interval_evidence_clips_and_what_was_not_analysed_stand_on_it(
         for number in (2, 3)
     ]
     broken = ClipResult(header=source_header(4), not_analysed="cannot be decoded")
-    tested = {(LV, "ef"): "CAMUS, 50 patients"}
+    tested = {
+        (LV, "ef"): "CAMUS, 50 patients: mean absolute error 6",
+        (ECHONET, "lvh"): "CAMUS, 50 patients: HARDLY BETTER THAN CHANCE",
+    }
     _made([clip, *others, broken], cine, tested_on=tested)
     page = drawn[0]
     assert (page.headline.name, page.headline.value) == ("LV ejection fraction", "58 %")
     words = "\n".join(page.words)
     for wanted in (
         "95 % interval 50 to 66 %",
-        "CAMUS, 50 patients",
+        "Tested on patients: CAMUS, 50 patients",
+        "On CAMUS, 50 patients",
+        "LV hypertrophy by echonet 0.2.0: HARDLY BETTER THAN CHANCE",
         "End-diastolic volume 102 mL (90 to 115)",
         "58 % (50 to 66)",
         "SIMULATED ONLY",
