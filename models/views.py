@@ -6,7 +6,8 @@ is none of them: blank, phantom, non-cardiac, a text page.
 :class:`ViewReader` names a clip's view by a pack: ten frames spread over the clip, the mean of
 their calibrated probabilities, the most probable view. Below the pack's threshold a label is not
 certain. What the header says of the mode goes before the picture: a Doppler or M-mode object is
-that, and an object that is declared two-dimensional is not.
+that, and an object that is declared two-dimensional is not. A label under colour Doppler is never
+certain.
 """
 
 from __future__ import annotations
@@ -110,6 +111,9 @@ class ViewReader:
         elif clip.panels > 1:
             # Only the largest picture was looked at; the object as a whole shows more.
             reason = f"{clip.panels} pictures stand side by side"
+        elif clip.mode is Mode.COLOUR:
+            # Flow hides tissue, and no real colour clip of a known view was there to test on.
+            reason = "colour Doppler covers part of the picture"
         return ViewCall(view=view, score=score, certain=not reason, reason=reason)
 
     def chances(self, clip: Clip) -> NDArray[np.float64]:

@@ -88,6 +88,8 @@ def reason_to_skip(seen: ClipView) -> str | None:
         return f"the models read apical four-chamber clips, not {seen.view.view.value}"
     if not seen.view.certain:
         return "it may be an apical four-chamber view, but the view is uncertain"
+    if seen.frame_count == 1:
+        return "a still; the models read moving clips, and stills often bear what was drawn on them"
     return _WHY_NOT.get(seen.mode)
 
 

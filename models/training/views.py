@@ -56,8 +56,8 @@ _ERASED = 0.2
 _SMOOTHING = 0.02
 _DECAY = 0.02
 _KEPT = 2  #: convolutions that are not trained on where a training begins with a pack's weights
-_RIGHT_ABOVE = 0.98  #: share of certain labels that must be right on simulated held-out clips
-_A4C_ABOVE = 0.97  #: share of certain A4C labels that must be right, patients' pixels included
+_RIGHT_ABOVE = 0.99  #: share of certain labels that must be right on simulated held-out clips
+_A4C_ABOVE = 0.99  #: share of certain A4C labels that must be right, patients' pixels included
 _THRESHOLDS = np.arange(0.50, 0.96, 0.01)
 
 
@@ -340,7 +340,7 @@ def choose_threshold(
 ) -> float:
     """The lowest score from which on labels can be relied on; 0.95 if there is none.
 
-    98 % of the labels of simulated clips must be right, and 97 % of the A4C labels of all clips,
+    99 % of the labels of simulated clips must be right, and 99 % of the A4C labels of all clips,
     those of patients' pixels (``lent``) too: a wrong A4C has another view measured.
     """
     own = np.ones(len(labels), bool) if lent is None else ~lent

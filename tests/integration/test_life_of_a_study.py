@@ -281,6 +281,7 @@ def test_a_study_without_an_a4c_clip_is_ignored_with_the_views_it_had(house: Hou
     [
         (a4c(certain=False), "uncertain"),
         (replace(a4c(), mode=Mode.COLOUR), "colour"),
+        (replace(a4c(), frame_count=1), "a still"),
         (a4c(view=View.PW), "pw"),
     ],
 )

@@ -119,6 +119,16 @@ def test_a_score_below_the_packs_threshold_is_not_certain() -> None:
     assert "below 1.00" in call.reason
 
 
+def test_a_label_under_colour_doppler_is_not_certain() -> None:
+    clip = read_clip(Path(get_path("ybr_color")))
+    object.__setattr__(clip, "mode", Mode.COLOUR)
+
+    call = reader().read(clip)
+
+    assert not call.certain
+    assert "colour Doppler" in call.reason
+
+
 def test_the_vote_is_the_mean_over_frames_spread_over_the_clip() -> None:
     clip = clip_of(View.PSLA, seed=12)
     each = reader().frame_chances(clip)
