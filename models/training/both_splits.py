@@ -135,6 +135,7 @@ def _split_words(found: Measurement | Score) -> str:
 def told_of(both: Both, whom: str, definition: str = "") -> str:
     """On whom an output was tested and how that went, for the reader of a DICOM report.
 
+    The last colon parts whom from how: a reader of it may group outputs by their patients.
     ``definition`` says what counted as the finding, or as the value, in these data.
     """
     found = both.test
@@ -146,7 +147,7 @@ def told_of(both: Both, whom: str, definition: str = "") -> str:
         what = NOT_BETTER if isinstance(found, Measurement) else NOT_BETTER_SCORE
         told += f"; {what.upper()}"
         if both.held is not None:
-            told += f": {both.held_words}"
+            told += f", with {both.held_words}"
     return told
 
 

@@ -266,6 +266,7 @@ def test_one_split_that_shows_nothing_is_enough_for_a_caution_with_the_figures_o
     told = told_of(both, "Somewhere", "a lead is a wire")
     assert (NOT_BETTER_SCORE.upper() in told) == cautioned
     assert "; a lead is a wire" in told
+    assert told.rpartition(": ")[0] == "Somewhere, 15 of 40 with the finding"
     if cautioned:
         for one, where in zip(two, ("held out of training", "of the test"), strict=True):
             words = f"AUC {one.auc.value:.2f} ({one.auc.low:.2f} to {one.auc.high:.2f})"

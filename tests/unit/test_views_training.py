@@ -295,6 +295,7 @@ def _never() -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:Even though the .tf.config.experimental_run_functions_eag")
+@pytest.mark.timeout(600)
 class TestPacking:
     """From a training's folder to a pack with its report, by the road of every pack."""
 
@@ -304,7 +305,8 @@ class TestPacking:
         """A training of two steps on noise, packed; its CAMUS has two patients of the test."""
         import tensorflow as tf
 
-        from models.training import views, views_recipe
+        from models.training import views_recipe
+        from models.training.packing import pack_with_evidence
 
         root = tmp_path_factory.mktemp("views")
         camus, work = root / "camus", root / "work"
@@ -336,7 +338,8 @@ class TestPacking:
             "state-settle.npz",
         ]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(views, "pack_with_evidence", partial(views.pack_with_evidence, draws=20))
+            fewer = partial(pack_with_evidence, draws=20)
+            patch.setattr("models.training.views.pack_with_evidence", fewer)
             return views_recipe.RECIPE.pack(datasets, trial, root / "pack"), trial, camus
 
     def test_it_has_the_report_of_every_pack_and_sections_of_its_own(
