@@ -30,7 +30,8 @@ _SOURCES: Mapping[str, str] = {
     "InstanceCreationTime": "when it was made",
     "InstitutionName": "the site's, where it is set",
     "ContributingEquipmentSequence": "an item for each model pack that took part",
-    "CurrentRequestedProcedureEvidenceSequence": "of a report every clip of the study and the pictures of them; else what it points at",
+    "CurrentRequestedProcedureEvidenceSequence": "of a report every clip and picture of the study; "
+    "else what it points at",
     "PredecessorDocumentsSequence": "the report of the revision before",
     "ContentSequence": "see the template below",
     "DerivationDescription": "what the picture shows, by which packs, their evidence",
