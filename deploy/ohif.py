@@ -23,7 +23,10 @@ from io import BytesIO
 from pathlib import Path
 
 VERSION = "3.13.2"
-_INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
+_INTEGRITY = (
+    "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j"
+    "4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
+)
 _SITE = "package/dist/"
 # The runtime of neural networks for segmentation in the browser: two thirds of the whole.
 _NOT_NEEDED = "package/dist/ort/"

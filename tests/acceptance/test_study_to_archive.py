@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import highdicom
-import httpx
 import pytest
 from pydicom import Dataset, dcmread
 
 from models.clip import read_header
-from tests.peers import Archive, orthanc, require, send, storescp, wait_until
+from tests.peers import Archive, require, send, storescp, wait_until
 from tests.running_node import LONG_CINE, REAL_CINE, RunningNode, variant
 
 pytestmark = pytest.mark.timeout(600)
@@ -241,22 +240,6 @@ def test_a_node_killed_between_receiving_and_reporting_reports_once_after_its_st
         node.wait_for(uid, "done")
         assert len(at_archive(archive, uid, SR_CLASS)) == 1
         assert len(at_archive(archive, uid, SC_CLASS)) == 1
-
-
-def test_orthanc_holds_the_report_the_page_and_the_cine(tmp_path: Path) -> None:
-    with orthanc(tmp_path / "orthanc") as peer:
-        clip = variant(tmp_path)
-        uid = str(dcmread(clip).StudyInstanceUID)
-        with RunningNode(folder=tmp_path, archives=[peer]).serving() as node:
-            send(node.port, clip, options=("-xy",))
-            shown = node.wait_for(uid, "done")
-        found = httpx.post(
-            f"{peer.url}/tools/find",
-            json={"Level": "Instance", "Query": {"StudyInstanceUID": uid}, "Expand": True},
-        ).json()
-    classes = {item["MainDicomTags"]["SOPInstanceUID"] for item in found}
-    assert classes == {item["sop_instance_uid"] for item in shown["results"]}
-    assert len(classes) == 3  # the cine, the summary page and the report
 
 
 def test_every_real_file_is_kept_and_named_or_plainly_refused(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 
 from tests.peers import require
@@ -60,9 +61,12 @@ class Browser:
     def wait(self, condition: Callable[[], object], *, what: str, timeout_s: float = 120.0) -> None:
         """Wait for a condition, or fail with a picture and what the console said."""
         if not self.comes(condition, timeout_s=timeout_s):
-            picture = self.screenshot("failed")
+            try:
+                seen = str(self.screenshot("failed"))
+            except WebDriverException as error:  # it may be the browser itself that hangs
+                seen = f"no picture: {error.msg}"
             said = "\n".join(self.console_errors())
-            pytest.fail(f"the page did not {what} within {timeout_s:.0f} s: {picture}\n{said}")
+            pytest.fail(f"the page did not {what} within {timeout_s:.0f} s; {seen}\n{said}")
 
     def comes(self, condition: Callable[[], object], *, timeout_s: float) -> bool:
         """Wait for a condition; gives whether it came."""
