@@ -16,6 +16,7 @@ from models.data.dataset import Dataset
 from models.packs import Pack, load_pack
 from models.training import loop, views
 from models.training.recipe import Recipe, RecipeError, Trial
+from models.training.view_evidence import model_card
 
 EPOCHS = (30, 12)
 """Of each stage; another number of epochs is shared out in this proportion."""
@@ -71,7 +72,9 @@ def pack(datasets: Sequence[Dataset], trial: Trial, out: Path) -> Pack:
         manifest = out / "manifest.json"
         told = {**json.loads(manifest.read_text()), "training_command": trial.command}
         manifest.write_text(json.dumps(told, indent=2) + "\n")
-    return load_pack(out)
+    packed = load_pack(out)
+    (out / "MODEL_CARD.md").write_text(model_card(packed.manifest))  # with that command
+    return packed
 
 
 def settings_of(datasets: Sequence[Dataset], trial: Trial, out: Path) -> views.Settings:

@@ -71,7 +71,7 @@ class _Asked:
             ("--rate", [f"{rate:g}" for rate in self.rates]),
             ("--weight-decay", [f"{decay:g}" for decay in self.weight_decays]),
             ("--seed", [self.seed]),
-            ("--set", self.settings),
+            ("--set", self.settings if here else [_folderless(one) for one in self.settings]),
             ("--backend", [self.backend.value]),
         ):
             for value in values:
@@ -319,6 +319,12 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _folderless(setting: str) -> str:
+    """``KEY=VALUE``, of a path its last name alone."""
+    name, _, value = setting.partition("=")
+    return f"{name}={Path(value).name}" if value.startswith(("/", "~", ".")) else setting
 
 
 def _score(value: float | None) -> str:
