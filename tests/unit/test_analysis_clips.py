@@ -156,7 +156,9 @@ def test_an_explained_finding_keeps_its_share_outside_the_sector_and_warns_above
     shown: list[panels.Shown] = []
     drawn = panels.draw_clip
     monkeypatch.setattr(
-        panels, "draw_clip", lambda frames, what: shown.append(what) or drawn(frames, what)
+        panels,
+        "draw_clip",
+        lambda frames, what, how: shown.append(what) or drawn(frames, what, how),
     )
     by_output = {finding.output: finding for finding in analyse(A4C_CINE).findings}
     share = by_output["ef"].outside_share
