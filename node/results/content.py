@@ -110,13 +110,15 @@ def number(
     """A measured value, rounded."""
     item = NumContentItem(
         name=name.code,
-        # A count is written without a point.
-        value=round(float(value), decimals) if decimals else round(value),
+        value=round(float(value), decimals),
         unit=unit.code,
         relationship_type=relationship,
     )
+    measured = item.MeasuredValueSequence[0]
     # Only for values that a decimal string cannot hold (PS3.3 C.18.1); a rounded one fits.
-    item.MeasuredValueSequence[0].pop("FloatingPointValue", None)
+    measured.pop("FloatingPointValue", None)
+    if decimals == 0:
+        measured.NumericValue = str(round(value))  # a count, without a point
     return with_children(item, children)
 
 

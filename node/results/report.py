@@ -731,12 +731,17 @@ def _summary_words(summary: Summary, sources: Sequence[Source]) -> str:
         beats = " one beat in" if ejection.of_beats else ""
         return f"From{beats} one clip ({names}), {by}."
     over = f"{counted(len(ejection.values), 'beat')} in {clips}" if ejection.of_beats else clips
-    return (
+    words = (
         f"Mean of {over} ({names}), {by}; range {min(ejection.values):.1f} to "
         f"{max(ejection.values):.1f} %, standard deviation {ejection.deviation:.1f} "
-        "percentage points. Intervals are the mean of the clips' own: a model errs on all clips "
-        "of one heart alike."
+        "percentage points."
     )
+    if len(ejection.members) > 1:
+        words += (
+            " Intervals are the mean of the clips' own: a model errs on all clips of one heart "
+            "alike."
+        )
+    return words
 
 
 def title_of(output: str, evidence: Evidence) -> str:

@@ -485,10 +485,11 @@ def test_the_value_to_read_first_counts_every_beat_once_and_comes_with_spread_an
     assert [(item.ConceptNameCodeSequence[0].CodeMeaning, _number(item)) for item in numbers] == [
         ("Left ventricular ejection fraction single plane 4C (MOD)", 57.0),
         ("Standard deviation of the ejection fraction", 4.0),
-        ("Beats averaged", 3.0),
+        ("Beats averaged", 3),
         ("Left ventricular end diastolic volume single plane 4C (MOD)", 101.5),
         ("Left ventricular end systolic volume single plane 4C (MOD)", 45.0),
     ]
+    assert str(numbers[2].MeasuredValueSequence[0].NumericValue) == "3"
     assert _coded(numbers[0], "Derivation") == ["Mean"]
     assert _coded(numbers[1], "Derivation") == ["Standard Deviation"]
     low = _named(numbers[0], "Lower bound of 95 % prediction interval")[0]
