@@ -457,7 +457,8 @@ def _aucs(axes: Axes, one: Views) -> None:
     axes.scatter([view.auc.value for view in each], place, color=colours, s=20, zorder=3)
     axes.set_yticks(place, [view.view.value for view in each], fontsize=8)
     axes.set(title="AUC by view, 95 % intervals", xlabel="AUC, against the rest")
-    axes.set_xlim(right=1.002)
+    lowest = min([*low, 0.99])
+    axes.set_xlim(lowest - 0.02 * (1 - lowest), 1 + 0.02 * (1 - lowest))
     axes.grid(visible=False, axis="y")
 
 
