@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
@@ -192,10 +193,22 @@ def test_dsrdump_reads_every_report(reports: Mapping[str, Path], allowed: Allowa
 
 
 @pytest.mark.slow
-def test_pixelmed_finds_the_templates_followed(
-    reports: Mapping[str, Path], allowed: Allowances
+def test_pixelmed_finds_the_templates_followed_but_for_the_faults_put_in(
+    reports: Mapping[str, Path], allowed: Allowances, tmp_path: Path
 ) -> None:
-    assert allowed.unlisted("pixelmed", pixelmed(reports["every-template"])) == []
+    # One run for both, since it takes seconds: a line for each fault, and not one more.
+    telling = [damage for damage in REPORT_DAMAGES if damage.pixelmed]
+    report = dcmread(reports["every-template"])
+    for damage in telling:
+        damage.do(report)
+    path = tmp_path / "faulty.dcm"
+    report.save_as(path, enforce_file_format=True)
+
+    said = allowed.unlisted("pixelmed", pixelmed(path))
+
+    noticed = [damage.name for line in said for damage in telling if damage.pixelmed in line]
+    assert sorted(noticed) == sorted(damage.name for damage in telling)
+    assert len(said) == len(telling), said
     assert allowed.unneeded("pixelmed") == []
 
 
@@ -242,29 +255,12 @@ def test_a_fault_is_noticed_by_those_who_are_said_to_notice_it(
     path = tmp_path / "faulty.dcm"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of the values put in wrong on purpose
-        path.write_bytes(rewritten(sound[victim], damage.do))
-        assert damage.rule in {fault.rule for fault in check_object(path.read_bytes())}
+        path.write_bytes(rewritten(sound[victim], damage.do))  # the gate: test_results_check
     judges = (
         {"dciodvfy": dciodvfy} if victim == "sc" else {"dciodvfy": dciodvfy, "dsrdump": dsrdump}
     )
     noticed = {name for name, judge in judges.items() if errors(judge(path))}
     assert noticed == damage.judges - {"pixelmed"}
-
-
-@pytest.mark.slow
-def test_faults_against_the_templates_are_noticed_by_pixelmed(
-    sound: Mapping[str, EncodedObject], allowed: Allowances, tmp_path: Path
-) -> None:
-    telling = [damage for damage in REPORT_DAMAGES if damage.pixelmed]
-
-    def do_all(report: Dataset) -> None:
-        for damage in telling:
-            damage.do(report)
-
-    path = tmp_path / "report.dcm"
-    path.write_bytes(rewritten(sound["report"], do_all))
-    said = "\n".join(allowed.unlisted("pixelmed", pixelmed(path)))
-    assert [damage.name for damage in telling if damage.pixelmed not in said] == []
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=lambda each: each.keyword)
