@@ -7,7 +7,7 @@ saliency cines were made when each clip was analysed and are only pointed at.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -160,10 +160,7 @@ class Reporter:
         """The summary page, with curves and frames of the cines."""
         encoded = build_page(
             clips,
-            {
-                capture.sop_instance_uid: self._files.path(capture.file_key).read_bytes()
-                for capture in material.captures.values()
-            },
+            _Cines(self._files, tuple(material.captures.values())),
             revision=material.revision,
             settings=self._settings,
             created_at=created_at,
@@ -201,6 +198,23 @@ class Reporter:
             capture=_reference(capture, material),
             packs=tuple(pack_from_row(row) for row in recording.packs),
         )
+
+
+class _Cines(Mapping[str, bytes]):
+    """Cines by SOP Instance UID, read when they are asked for: a study may have many."""
+
+    def __init__(self, files: FileStore, captures: Sequence[catalog.ResultRecord]) -> None:
+        self._files = files
+        self._keys = {capture.sop_instance_uid: capture.file_key for capture in captures}
+
+    def __getitem__(self, sop_instance_uid: str) -> bytes:
+        return self._files.path(self._keys[sop_instance_uid]).read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def study_material(session: Session, study: catalog.ReportableStudy) -> StudyMaterial:

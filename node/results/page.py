@@ -168,8 +168,8 @@ def _page(
     read = [source for source in sources if source.findings]
     first = [sources[index] for index, _ in summary.ejection.members] if summary else []
     ordered = [*first, *(each for each in read if not any(each is one for one in first))]
-    films = {id(source): film for source in ordered if (film := _film(source, cines))}
     columns = ordered[:MOST_CLIPS]
+    films = {id(source): film for source in columns if (film := _film(source, cines))}
     names = _names(source.result.header for source in sources)
     return Page(
         headline=_headline(summary, [titles[id(source)] for source in first], tested_on, sources),
