@@ -26,6 +26,7 @@ from node.delivery.sending import Sender
 from node.delivery.stow import StowSender
 from node.dispatch import Dispatcher, DispatchSettings, Work
 from node.doors.scp import DimseDoor
+from node.evidence import worth_running
 from node.executor import WorkerProcesses
 from node.intake import Intake
 from node.jobs import Jobs
@@ -86,7 +87,11 @@ class Node:
 
     def _build(self) -> None:
         settings = self._settings
-        packs = _check_packs(settings)
+        packs = worth_running(
+            _check_packs(settings),
+            allow_simulated=settings.analysis.allow_simulated_evidence,
+            allow_demographics=settings.analysis.person_estimates,
+        )
         try:
             migrate(settings.database_url)
             self._database = Database(settings.database_url)

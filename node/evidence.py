@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from models.finding import Evidence, Finding
+from models.packs import Pack, PackKind
 from models.tasks import TASKS
 
 
@@ -33,6 +34,30 @@ def reportable(
         is None
     )
     return reported, tuple(finding for finding in every if finding not in reported)
+
+
+def worth_running(
+    packs: Iterable[Pack],
+    *,
+    allow_simulated: bool,
+    allow_demographics: Collection[str] = (),
+) -> tuple[Pack, ...]:
+    """The packs that name views, and those of which some output may stand in a report."""
+    return tuple(
+        pack
+        for pack in packs
+        if pack.manifest.kind is PackKind.VIEW
+        or any(
+            why_withheld(
+                output.name,
+                output.evidence,
+                allow_simulated=allow_simulated,
+                allow_demographics=allow_demographics,
+            )
+            is None
+            for output in pack.manifest.outputs
+        )
+    )
 
 
 def may_speak(output: str, evidence: Evidence, allow_simulated: bool) -> bool:

@@ -33,6 +33,8 @@ def analyze(
     as_json: JsonOption = False,
 ) -> None:
     """Name the view of every clip, measure the A4C clips, write one SR a study and the pictures."""
+    from node.evidence import worth_running
+
     settings = settings_of(context)
     paths = list(_files(files))
     if not paths:
@@ -41,7 +43,11 @@ def analyze(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Problem(f"{out}: cannot be made: {error.strerror}; name another --out") from error
-    packs = load_packs(context)
+    packs = worth_running(
+        load_packs(context),
+        allow_simulated=settings.analysis.allow_simulated_evidence,
+        allow_demographics=settings.analysis.person_estimates,
+    )
     with stdout_kept():
         from node.cli.reading import read_files
 

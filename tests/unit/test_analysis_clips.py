@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from models.clip import Mode, read_clip
 from models.explain import panels
 from models.finding import Evidence, Finding, Kind, Method, PackRef
-from models.packs import InputSpec, PackError, write_pack
+from models.packs import InputSpec, Pack, PackError, load_pack, shipped_packs, write_pack
 from models.views import View
 from node import analysis
 from node.analysis import ClipAnalysis, analyse, load_packs, name_view
-from node.evidence import reportable
+from node.evidence import reportable, worth_running
 from node.executor import WorkerProcesses, WorkerStartFailed
 
 A4C_CINE = str(pydicom.examples.get_path("ybr_color"))
@@ -289,3 +290,23 @@ def test_reportable_is_what_was_tested_on_patients() -> None:
 def test_a_patients_age_sex_and_size_are_never_reportable(output: str, evidence: Evidence) -> None:
     finding = _finding(output, evidence)
     assert reportable([finding], allow_simulated=True) == ((), (finding,))
+
+
+def test_a_pack_of_which_nothing_may_be_said_is_not_run() -> None:
+    packs = {folder.name: load_pack(folder) for folder in shipped_packs()}
+
+    def run(**settings: Any) -> set[str]:
+        return {pack.manifest.name for pack in worth_running(packs.values(), **settings)}
+
+    assert run(allow_simulated=False) == {"views", "lv", "echonet"}
+    assert run(allow_simulated=True) == set(packs)
+    person = replace_outputs(packs["echonet-simulated"], {"age", "sex"})
+    assert worth_running([person], allow_simulated=True) == ()
+    assert worth_running([person], allow_simulated=True, allow_demographics=["age"]) == (person,)
+
+
+def replace_outputs(pack: Pack, names: set[str]) -> Pack:
+    """The same pack with these outputs and no other."""
+    kept = tuple(output for output in pack.manifest.outputs if output.name in names)
+    manifest = pack.manifest.model_copy(update={"outputs": kept})
+    return replace(pack, manifest=manifest)
