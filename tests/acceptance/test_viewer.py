@@ -158,14 +158,14 @@ def test_the_viewer_shows_each_value_of_the_report_on_its_frame(
 def test_the_summary_page_opens(ohif: Ohif, delivered: Delivered) -> None:
     (page,) = (one for one in delivered.results("US") if "NumberOfFrames" not in one)
     ohif.open_series(int(page.SeriesNumber))
-    ohif.browser.wait(lambda: ohif.shows(page.SeriesDescription, 1), what="show the summary page")
+    ohif.browser.wait(lambda: ohif.shows(page.SeriesDescription), what="show the summary page")
     ohif.browser.screenshot("summary")
 
 
 def test_the_cine_plays_at_its_own_speed(ohif: Ohif, delivered: Delivered) -> None:
     (cine,) = (one for one in delivered.results("US") if "NumberOfFrames" in one)
     ohif.open_series(int(cine.SeriesNumber))
-    ohif.browser.wait(lambda: ohif.shows(cine.SeriesDescription, 1), what="show the cine")
+    ohif.browser.wait(lambda: ohif.shows(cine.SeriesDescription), what="show the cine")
     ohif.browser.screenshot("cine")
     assert ohif.frame() == (1, cine.NumberOfFrames)
     assert ohif.speed() == pytest.approx(1000 / cine.FrameTime, abs=1)

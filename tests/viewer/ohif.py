@@ -50,6 +50,15 @@ new MutationObserver(() => window.framesShown.add(shown.innerText)).observe(
   shown, {subtree: true, childList: true, characterData: true});
 """
 
+# Whether anything but black stands in the picture's middle third.
+_DRAWN = """
+const canvas = document.querySelector(`${arguments[0]} canvas`);
+if (!canvas || !canvas.width) return false;
+const {width, height} = canvas;
+const data = canvas.getContext('2d').getImageData(0, height / 3, width, height / 3).data;
+return data.some((value, index) => index % 4 < 3 && value > 40);
+"""
+
 _CENTRE = """
 const box = document.querySelectorAll(arguments[0])[arguments[1]]?.getBoundingClientRect();
 return box && box.width > 0 ? [box.left + box.width / 2, box.top + box.height / 2] : null;
@@ -149,10 +158,11 @@ class Ohif:
         found = "return document.querySelector(arguments[0])?.innerText ?? ''"
         return str(self.browser.script(found, selector))
 
-    def shows(self, words: str, frame: int) -> bool:
-        """Whether the picture has these words in its upper corner and is at a frame."""
-        shown = self.frame()
-        return shown is not None and shown[0] == frame and words in self._text(_CORNER)
+    def shows(self, words: str) -> bool:
+        """Whether the series with these words in its upper corner is drawn, in its first frame."""
+        shown = self.frame()  # None for a picture of a single frame
+        drawn = bool(self.browser.script(_DRAWN, _VIEWPORT))
+        return drawn and words in self._text(_CORNER) and (shown is None or shown[0] == 1)
 
     def speed(self) -> float:
         """The frames per second at which it would play."""
