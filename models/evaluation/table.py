@@ -98,8 +98,6 @@ def table(folders: Sequence[Path] | None = None) -> str:
         held = _held(folder)
         reports: list[dict[str, Any]] = held.get("reports", [])
         rows += _rows(reports, _not_shown(held))
-        if not reports and "stand_ins" in held:
-            rows += _views_alone(folder.name, held)
         sets |= {one["dataset"]["name"]: one["dataset"]["title"] for one in reports}
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
@@ -178,36 +176,8 @@ def _views(report: Mapping[str, Any]) -> Iterator[Row]:
             return
 
 
-def _views_alone(pack: str, held: Mapping[str, Any]) -> Iterator[Row]:
-    """A view pack that was tested by :mod:`models.training.view_evidence`."""
-    simulated, patients = held["simulated"], held["patients"]
-    read = simulated.get("as_read", simulated)
-    yield Row(
-        output=f"View of a clip, {len(held['classes'])} classes",
-        pack=pack,
-        on="SIMULATED",
-        count=f"{read['clips']} clips",
-        measured=f"{_percent(_three(read['accuracy']))} right",
-        paper=f"(on patients: {MADANI_CLIPS})",
-    )
-    yield Row(
-        output="View of a clip, all a4c",
-        pack=pack,
-        on="patients, CAMUS",
-        count=f"{patients['patients']} patients",
-        measured=f"{_percent(_three(patients['accuracy']))} right",
-        paper="",
-    )
-
-
 def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
-
-
-def _three(share: Mapping[str, float] | Sequence[float]) -> Sequence[float]:
-    if isinstance(share, Mapping):
-        return [share["value"], share["low"], share["high"]]
-    return share
 
 
 def _measurement(one: Mapping[str, Any]) -> str:

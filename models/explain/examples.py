@@ -22,7 +22,10 @@ def draw_examples(examples: Sequence[Any], path: Path) -> None:
     cell = 2 * _SIDE + _GAP
     down = -(-len(examples) // across)
     width = across * cell + (across + 1) * 2 * _GAP
-    height = 2 * _LINE + down * (_SIDE + _LINE + _GAP) + _LINE
+    rows, columns = examples[0][2].shape  # one network sees them all
+    scale = _SIDE / max(rows, columns)
+    size = round(columns * scale), round(rows * scale)
+    height = 2 * _LINE + down * (size[1] + _LINE + _GAP) + _LINE
     sheet = Image.new("RGB", (width, height), ink.PAPER)
     draw = ImageDraw.Draw(sheet)
     method = examples[0][1]
@@ -33,12 +36,9 @@ def draw_examples(examples: Sequence[Any], path: Path) -> None:
     for number, (title, _, grey, strength, mask) in enumerate(examples):
         row, column = divmod(number, across)
         left = 2 * _GAP + column * (cell + 2 * _GAP)
-        top = 2 * _LINE + row * (_SIDE + _LINE + _GAP)
+        top = 2 * _LINE + row * (size[1] + _LINE + _GAP)
         text = ink.shortened(title, 14, cell)
         ink.write(draw, (left, top + _LINE // 2), text, size=14)
-        rows, columns = grey.shape
-        scale = _SIDE / max(rows, columns)
-        size = round(columns * scale), round(rows * scale)
         frame = Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS).convert("RGB")
         smooth = ndimage.gaussian_filter(np.abs(strength), 0.008 * min(rows, columns))
         full = float(np.percentile(smooth[grey > 0] if grey.any() else smooth, PERCENTILE))

@@ -90,15 +90,23 @@ def _of_maps(maps: Mapping[str, Any]) -> Iterator[str]:
         found = maps[name]["value"]
         return float("nan") if found is None else float(found)
 
-    if value("insertion") <= value("insertion_by_random") or (
-        value("deletion") >= value("deletion_by_random")
-    ):
-        yield "its order of places is no better than a random one (D1)"
+    blind = [
+        name
+        for name, worse in (
+            ("insertion", value("insertion") <= value("insertion_by_random")),
+            ("deletion", value("deletion") >= value("deletion_by_random")),
+        )
+        if worse
+    ]
+    if blind:
+        yield f"{' and '.join(blind)} no better than by a random map (D1)"
     elif value("insertion") < value("insertion_by_centre") and (
         value("deletion") > value("deletion_by_centre")
     ):
-        yield "its order of places is worse than the distance from the sector's middle (D1)"
-    if maps["energy"]["n"] and maps["energy"]["low"] <= maps["energy_by_chance"]["high"]:
+        yield "insertion and deletion worse than by a Gaussian at the sector's middle (D1)"
+    # A view is told by every structure, and the mask has the left heart's alone.
+    traced = maps["energy"]["n"] and list(maps["outputs"]) != ["view"]
+    if traced and maps["energy"]["low"] <= maps["energy_by_chance"]["high"]:
         yield "it lies on the structure no more than by chance (D2)"
     if maps["randomised"]:
         left = maps["randomised"][-1][1]["value"]
