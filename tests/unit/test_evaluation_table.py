@@ -108,19 +108,5 @@ def test_a_pack_without_such_a_report_has_no_row(tmp_path: Path) -> None:
     assert table([tmp_path]) == table([tmp_path / "nothing"])
 
 
-def test_a_view_pack_that_judged_itself_has_its_rows(tmp_path: Path) -> None:
-    share = {"value": 0.95, "low": 0.9, "high": 0.98}
-    held = {
-        "simulated": {"as_read": {"clips": 400, "accuracy": share}},
-        "patients": {"patients": 50, "accuracy": share},
-        "stand_ins": {},
-        "classes": ["a4c", "other"],
-    }
-    (tmp_path / "evaluation.json").write_text(json.dumps(held))
-    rows = [line for line in table([tmp_path]).splitlines() if line.startswith("| View")]
-    assert "SIMULATED | 400 clips | 95.0 % (90.0 to 98.0) right" in rows[0]
-    assert "patients, CAMUS | 50 patients | 95.0 %" in rows[1]
-
-
 def test_the_paper_s_figures_are_of_outputs_that_there_are() -> None:
     assert set(PAPER) <= set(TASKS)
