@@ -36,8 +36,10 @@ def page(reports: Sequence[Report], pictures: Sequence[Mapping[str, str]]) -> st
         "",
         f"Weights {first.weights_sha256[:12]}. Research use only, not for diagnosis.",
         "",
-        "In brackets: 95 % intervals, by bootstrap over patients. How far its explanations can be "
-        "trusted stands in [explanations.md](explanations.md).",
+        (
+            "In brackets: 95 % intervals, by bootstrap over patients. How far its explanations can "
+            "be trusted stands in [explanations.md](explanations.md)."
+        ),
         "",
     ]
     for report, drawn in zip(reports, pictures, strict=True):

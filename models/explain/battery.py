@@ -83,13 +83,15 @@ class MapChecks:
 @dataclass(frozen=True, kw_only=True)
 class OutputChecks:
     """D3 and D6, which are of outputs and no method of maps. ``covering_wins`` is the share of
-    clips in which covering the structure moves the output more than covering elsewhere."""
+    clips in which covering the structure moves the output more than covering elsewhere, and
+    ``by_text`` by how much letters burned in outside the sector move it."""
 
     outputs: tuple[str, ...]
     structure: str
     by_structure: Measured
     by_elsewhere: Measured
     covering_wins: Measured
+    by_text: Measured
     completeness_gap: Measured
     complete: Measured
     straight: Measured
@@ -525,7 +527,7 @@ class _Checks:
             integrate(self._numbers, frame.inputs, self._outputs, sector=frame.sector)
             for frame in self._asked[: self._few]
         ]
-        covered = self._covered()
+        covered, by_text = self._covered(), self._moved_by_text()
         checked = []
         for question in self._questions:
             moved = [
@@ -546,6 +548,7 @@ class _Checks:
                     by_structure=over_clips(float(one) for one, _ in moved),
                     by_elsewhere=over_clips(float(other) for _, other in moved),
                     covering_wins=over_clips(float(one > other) for one, other in moved),
+                    by_text=over_clips(by_text[range(len(by_text)), question.targets]),
                     completeness_gap=over_clips(gaps),
                     complete=over_clips(float(gap <= TOLERANCE) for gap in gaps),
                     straight=over_clips(float(one.straight[column, 0]) for one, column in asked),
@@ -576,6 +579,19 @@ class _Checks:
             numbers[len(self._asked) :].reshape(len(keys), 2, numbers.shape[1]),
         )
         return {key: np.abs(both - whole[key[0]]) for key, both in zip(keys, rest, strict=True)}
+
+    def _moved_by_text(self) -> NDArray[np.float64]:
+        """(clips, targets): by how much letters outside the sector move every number; NaN where
+        there is no room for any."""
+        pictures, room = [], []
+        for frame in self._asked:
+            texted, letters = quality.with_text(frame.inputs, frame.sector)
+            pictures += [frame.inputs, texted]
+            room.append(letters.any())
+        numbers = numbers_of(self._numbers, np.concatenate(pictures)).astype(np.float64)
+        moved = np.abs(numbers[1::2] - numbers[::2])
+        moved[~np.array(room)] = np.nan
+        return np.asarray(moved)
 
 
 def _plain(value: Any) -> Any:

@@ -62,11 +62,11 @@ def page(report: QualityReport) -> Iterator[str]:
         "D3 Covering",
         "By how much the network's own number moves when the structure is covered by its "
         "surroundings, and when an equal patch elsewhere is; in which share of clips the former is "
-        "more.",
-        ("structure", "covered", "elsewhere", "structure moves more"),
+        "more. Beside it, of D7, by how much white letters outside the sector move the number.",
+        ("structure", "covered", "elsewhere", "structure moves more", "letters"),
         [
             (*_who(checked, out), out.structure or "-", out.by_structure, out.by_elsewhere,
-             out.covering_wins)
+             out.covering_wins, out.by_text)
             for checked, out in _outputs(report)
         ],
         method=False,

@@ -27,6 +27,7 @@ LEGEND = (
 _ALIKE = 0.5  # rank correlation with a network of shuffled weights
 _STEADY = 0.8  # rank correlation under a little noise or a small shift
 _SELDOM = 0.05  # of clips above the limit
+_READS = 0.5  # of what covering the structure does: a network that letters move so much reads them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,13 @@ def _of_maps(maps: Mapping[str, Any]) -> Iterator[str]:
 def _of_output(one: Mapping[str, Any]) -> Iterator[str]:
     if one["covering_wins"]["n"] and one["covering_wins"]["low"] <= 0.5:
         yield "covering the structure is not shown to move it more than covering elsewhere (D3)"
+    if one["by_text"]["n"] and one["by_structure"]["n"]:
+        letters, structure = one["by_text"]["value"], one["by_structure"]["value"]
+        if letters > _READS * structure:
+            yield (
+                f"letters outside the sector move it by {letters:.3g}, covering the structure by "
+                f"{structure:.3g} (D7)"
+            )
     if one["complete"]["value"] is not None and one["complete"]["value"] < 1:
         gap = 100 * one["completeness_gap"]["value"]
         yield f"integrated gradients do not always add up within 1 %, on average {gap:.1f} % (D6)"

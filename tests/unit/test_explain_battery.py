@@ -72,7 +72,7 @@ def test_every_check_has_a_figure_for_every_map_on_every_data_set(report: Qualit
             assert one.randomised[-1][1].value < 0.95
             assert 0 <= one.energy.value <= 1
         for out in checked.outputs:
-            assert out.by_structure.n == checked.clips
+            assert out.by_structure.n == out.by_text.n == checked.clips
             assert out.completeness_gap.n == 2
 
 
