@@ -37,11 +37,11 @@ CLIPS, FEW = 20, 4
 letters of D7."""
 
 METHODS = (MapMethod.SMOOTHGRAD, MapMethod.GRAD_CAM)
-MOST_OUTPUTS = 4
+MOST_OUTPUTS = 8
 STAGES = (0.25, 0.5, 0.75, 1.0)
 
 _LEAD_CLIPS, _LEAD_FRAMES = 12, 4
-_EXAMPLES = 2  # of each output
+_EXAMPLES = 8  # pictures, shared among the outputs
 _EXAMPLES_FILE = "explanations.png"
 _VENTRICLE, _HEART = ("cavity", "myocardium"), ("cavity", "myocardium", "atrium")
 _WHERE: Mapping[str, tuple[str, ...]] = {
@@ -380,8 +380,10 @@ class _Checks:
         """Title, method, frame, map and mask for the picture, of the first clips."""
         drawn = []
         for question in self._questions:
-            count = _EXAMPLES * (MOST_OUTPUTS if len(self._questions) == 1 else 1)
-            for number in range(min(count, len(self._asked))):
+            each = max(1, _EXAMPLES // len(self._questions))
+            if len(self._questions) > 1:
+                each = min(each, 2)
+            for number in range(min(each, len(self._asked))):
                 frame, target = self._asked[number], question.targets[number]
                 strength = self._found[method][number].true[self._outputs.index(target)]
                 title = self._numbers.targets[target].title

@@ -149,10 +149,15 @@ def _short(report: QualityReport) -> Iterator[str]:
     yield ""
     yield LEGEND
     yield ""
-    if short.remarks:
-        yield "Not passed:"
+    for words, remarks in (
+        ("Not passed:", short.remarks),
+        ("Nor by other methods, for comparison:", short.of_others),
+    ):
+        if not remarks:
+            continue
+        yield words
         yield ""
-        for remark in short.remarks:
+        for remark in remarks:
             yield f"- {remark}"
         yield ""
 

@@ -32,11 +32,13 @@ _READS = 0.5  # of what covering the structure does: a network that letters move
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """``rows`` under :data:`COLUMNS`, of the first method; ``remarks`` on what was not passed."""
+    """``rows`` under :data:`COLUMNS`, of the first method; ``remarks`` on what it or the outputs
+    did not pass, and ``of_others`` on what the other methods did not."""
 
     method: str
     rows: tuple[tuple[str, ...], ...]
     remarks: tuple[str, ...]
+    of_others: tuple[str, ...]
 
 
 def read_summary(folder: Path) -> Summary | None:
@@ -69,21 +71,28 @@ def summary(figures: Mapping[str, Any]) -> Summary:
                     f"{_share(maps['outside']['value'])}, most {_share(maps['outside_most'])}",
                 )
             )
-    return Summary(method=method, rows=tuple(rows), remarks=tuple(_remarks(figures)))
+    said = list(_remarks(figures))
+    return Summary(
+        method=method,
+        rows=tuple(rows),
+        remarks=tuple(words for by, words in said if by in ("", method)),
+        of_others=tuple(words for by, words in said if by not in ("", method)),
+    )
 
 
-def _remarks(figures: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The method, empty where it is of none, and the words."""
     for checked in figures["on"]:
         where = f"on {checked['clips']} {checked['evidence']}"
         for maps in checked["maps"]:
             said = list(_of_maps(maps))
             if said:
                 what = f"{', '.join(maps['outputs'])} by {maps['method']}"
-                yield f"{what}, {where}: {'; '.join(said)}"
+                yield maps["method"], f"{what}, {where}: {'; '.join(said)}"
         for one in checked["outputs"]:
             said = list(_of_output(one))
             if said:
-                yield f"{', '.join(one['outputs'])}, {where}: {'; '.join(said)}"
+                yield "", f"{', '.join(one['outputs'])}, {where}: {'; '.join(said)}"
 
 
 def _of_maps(maps: Mapping[str, Any]) -> Iterator[str]:

@@ -76,7 +76,7 @@ def test_what_may_speak_is_explained_in_a_picture_and_a_cine(
     assert 0.0 <= one["outside_share"] <= 1.0
     with Image.open(one["png"]) as png, Image.open(one["gif"]) as gif:
         assert png.size == gif.size
-        assert gif.n_frames == 30
+        assert getattr(gif, "n_frames", 1) == 30
     assert "patient" not in Path(one["png"]).name.lower()
 
 

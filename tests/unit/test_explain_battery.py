@@ -18,7 +18,7 @@ from models.data.dataset import open_dataset
 from models.explain import battery
 from models.explain.battery import Asked, QualityReport, check_pack, write_report
 from models.explain.methods import MapMethod
-from models.explain.summary import read_summary
+from models.explain.summary import read_summary, summary
 from models.explain.target import explained
 from models.finding import Evidence
 from models.packs import InputSpec, Pack, load_pack, write_pack
@@ -106,6 +106,16 @@ def test_the_page_the_figures_and_examples_stand_in_the_folder(
         ("ef, edv", "2 patients"), ("la_area", "2 patients"),
     ]  # fmt: skip
     assert any("(D" in remark for remark in short.remarks)  # an untrained network passes little
+
+
+def test_a_network_that_letters_move_is_told_of(report: QualityReport) -> None:
+    figures = report.as_json()
+    (one, *_), few = figures["on"][0]["outputs"], {"value": 0.1, "n": 3}
+    one["by_structure"], one["by_text"] = {"value": 1.0, "n": 3}, few
+    words = "letters outside the sector move it by 0.9, covering the structure by 1"
+    assert not any(words in remark for remark in summary(figures).remarks)
+    one["by_text"] = few | {"value": 0.9}
+    assert any(words in remark for remark in summary(figures).remarks)
 
 
 def test_whoever_shows_a_pack_is_told_of_its_maps(
