@@ -118,7 +118,11 @@ class Reader:
         frames: tuple[int, ...],
         per_beat: tuple[float, ...] = (),
     ) -> Finding | Refusal:
-        """A finding, or a refusal where the value is not believable."""
+        """A finding, or a refusal where the value is not believable.
+
+        A score whose output bears a caution has no threshold: what was not shown to be better
+        than chance gives no verdict.
+        """
         task = TASKS[output.name]
         lowest, highest = output.range or (task.low, task.high)
         if not lowest <= value <= highest:
@@ -136,7 +140,7 @@ class Reader:
             low=_bound(value, output.low_error, lowest, highest),
             high=_bound(value, output.high_error, lowest, highest),
             score=value if score else None,
-            threshold=output.threshold if score else None,
+            threshold=output.threshold if score and not output.caution else None,
             pack=self.pack.ref,
             evidence=output.evidence,
             method=Method.CLASSIFICATION if score else method,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,24 @@ def test_a_score_comes_with_its_threshold(regression: RegressionReader) -> None:
     assert found.score == pytest.approx(1 / (1 + np.e))
     assert found.threshold == 0.5
     assert found.method is Method.CLASSIFICATION
+
+
+def test_a_score_that_is_no_better_than_chance_gives_no_verdict(
+    regression: RegressionReader,
+) -> None:
+    pack = regression.pack
+    outputs = tuple(
+        output.model_copy(update={"caution": "not shown to be better than chance"})
+        for output in pack.manifest.outputs
+    )
+    manifest = pack.manifest.model_copy(update={"outputs": outputs})
+    doubted = RegressionReader(replace(pack, manifest=manifest))
+
+    plain, said = (_named(one.read(_clip()).findings)["lvh"] for one in (regression, doubted))
+
+    assert said.score == plain.score
+    assert plain.threshold is not None
+    assert said.threshold is None
 
 
 def test_a_volume_grows_with_the_cube_of_the_pixel(regression: RegressionReader) -> None:
