@@ -60,6 +60,22 @@ def worth_running(
     )
 
 
+def cautions(findings: Iterable[Finding], packs: Iterable[Pack]) -> tuple[str, ...]:
+    """What a reader must know beside these values: what was not shown of their outputs."""
+    doubted = {
+        (pack.ref, output.name): output.caution
+        for pack in packs
+        for output in pack.manifest.outputs
+        if output.caution
+    }
+    return tuple(
+        f"Mind: {TASKS[finding.output].title} by {finding.pack.name} was "
+        f"{doubted[finding.pack, finding.output]}."
+        for finding in findings
+        if (finding.pack, finding.output) in doubted
+    )
+
+
 def may_speak(output: str, evidence: Evidence, allow_simulated: bool) -> bool:
     """Whether an output with this evidence may stand in a report."""
     return why_withheld(output, evidence, allow_simulated=allow_simulated) is None

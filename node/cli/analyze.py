@@ -60,8 +60,8 @@ def analyze(
 
         print_clips(clips)
         for clip in outcome.clips:
-            for reason in clip.not_given:
-                print_text(f"{Path(clip.file).name}: {reason}")
+            for words in (*clip.cautions, *clip.not_given):
+                print_text(f"{Path(clip.file).name}: {words}")
         written = [(item.kind, item.path) for item in outcome.results]
         print_table("Results", ("kind", "path"), written, long=("path",))
     if outcome.problems:

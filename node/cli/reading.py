@@ -28,7 +28,7 @@ from node.analysis import (
 from node.cli.findings import finding_json, output_title, view_json
 from node.cli.output import Problem, say
 from node.cli.picture import write_frame
-from node.evidence import reportable
+from node.evidence import cautions, reportable
 from node.executor import WorkerError, WorkerProcesses, WorkerStartFailed
 from node.results import (
     ClipResult,
@@ -61,6 +61,7 @@ class ReadClip:
     unreadable: bool = False
     result: ClipResult | None = None
     findings: tuple[Finding, ...] = ()  #: what may be reported
+    cautions: tuple[str, ...] = ()  #: what must be known beside the findings
     analysed: bool = False
 
     @property
@@ -76,6 +77,7 @@ class ReadClip:
             "sop_instance_uid": self.sop_instance_uid,
             "view": view_json(self.view),
             "findings": [finding_json(finding) for finding in self.findings],
+            "cautions": list(self.cautions),
             "refused": self.refused,
         }
 
@@ -126,7 +128,7 @@ def read_files(
         time_limit_s=settings.analysis.time_limit_s,
     )
     with executor:
-        reader = _Reader(executor, out, settings, report_settings)
+        reader = _Reader(executor, packs, out, settings, report_settings)
         clips = tuple(reader.read(paths, headers))
     reports, problems = _write_reports(clips, packs, out, report_settings, reader.cines)
     return Outcome(clips=clips, results=(*reports, *reader.written), problems=tuple(problems))
@@ -136,9 +138,15 @@ class _Reader:
     """Takes files through the steps of a worker, all files at once, answers in their order."""
 
     def __init__(
-        self, executor: Executor, out: Path, settings: Settings, report_settings: ReportSettings
+        self,
+        executor: Executor,
+        packs: Sequence[Pack],
+        out: Path,
+        settings: Settings,
+        report_settings: ReportSettings,
     ) -> None:
         self._executor = executor
+        self._packs = packs
         self._out = out
         self._settings = settings
         self._report_settings = report_settings
@@ -201,6 +209,7 @@ class _Reader:
             refused=skipped if seen.view.view is View.A4C else None,
             result=result,
             findings=findings,
+            cautions=cautions(findings, self._packs),
             analysed=answer is not None and answer.refused is None,
         )
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from models.packs import load_pack, shipped_packs
 from node.results import is_own_object
 from tests.running_node import REAL_CINE, echonode, variant
 
 pytestmark = pytest.mark.timeout(600)
 
-CLIP_KEYS = {"file", "sop_instance_uid", "view", "findings", "refused"}
+CLIP_KEYS = {"file", "sop_instance_uid", "view", "findings", "cautions", "refused"}
 FINDING_KEYS = {
     "output", "value", "unit", "low", "high", "score", "pack", "version", "evidence",
     "per_beat", "outside_share",
@@ -80,6 +81,23 @@ def test_the_real_cine_is_an_a4c_with_an_ef_tested_on_patients(answer: Any) -> N
         assert ef["unit"] == "%"
         assert ef["low"] <= ef["value"] <= ef["high"]
         assert ef["evidence"] == "patients"
+
+
+def test_what_was_not_shown_of_an_output_stands_beside_its_value(answer: Any) -> None:
+    doubted = {
+        (pack.manifest.name, output.name): output.caution
+        for pack in map(load_pack, shipped_packs())
+        for output in pack.manifest.outputs
+        if output.caution
+    }
+
+    for clip in read(answer):
+        given = [(finding["pack"], finding["output"]) for finding in clip["findings"]]
+        wanted = [doubted[one] for one in given if one in doubted]
+        assert wanted
+        assert len(clip["cautions"]) == len(wanted)
+        for words, caution in zip(wanted, clip["cautions"], strict=True):
+            assert words in caution
 
 
 def test_what_cannot_be_read_says_why_and_keeps_no_other_back(answer: Any) -> None:
