@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,7 +116,6 @@ def read_files(
         refused = [_not_read(path, header) for path, header in zip(paths, headers, strict=True)]
         return Outcome(clips=tuple(refused), results=())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("node").setLevel(logging.CRITICAL)  # the command itself says what failed
     report_settings = ReportSettings(
         simulated_evidence=settings.analysis.allow_simulated_evidence,
         demographic_estimates=frozenset(settings.analysis.person_estimates),
@@ -127,11 +127,24 @@ def read_files(
         initargs=(tuple(str(pack.folder) for pack in packs), count, _LOG),
         time_limit_s=settings.analysis.time_limit_s,
     )
-    with executor:
-        reader = _Reader(executor, packs, out, settings, report_settings)
-        clips = tuple(reader.read(paths, headers))
-    reports, problems = _write_reports(clips, packs, out, report_settings, reader.cines)
+    with _quiet():
+        with executor:
+            reader = _Reader(executor, packs, out, settings, report_settings)
+            clips = tuple(reader.read(paths, headers))
+        reports, problems = _write_reports(clips, packs, out, report_settings, reader.cines)
     return Outcome(clips=clips, results=(*reports, *reader.written), problems=tuple(problems))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The node's log keeps still: the command itself says what failed."""
+    log = logging.getLogger("node")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _Reader:
