@@ -18,7 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom.uid import Comprehensive3DSRStorage, MultiFrameTrueColorSecondaryCaptureImageStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 from sqlalchemy.orm import Session
 
 from node.cli.catalog import open_catalog, running_nodes
@@ -228,6 +232,11 @@ def _outcome(
         raise Problem(f"step 'deliver the results': the archive has no {missing}")
     picture = out / "saliency.png"
     write_frame(_cine_of(str(study.clips[0][1].SOPInstanceUID), shown, archive), picture)
+    pages = _kept(archive, SecondaryCaptureImageStorage)
+    pictures = [picture]
+    for page in pages[:1]:
+        pictures.append(out / "summary.png")
+        write_frame(page.read_bytes(), pictures[-1])
     names = {str(dataset.SOPInstanceUID): name for name, dataset in study.clips}
     answer = {
         "clips": [
@@ -239,8 +248,8 @@ def _outcome(
         ],
         "results": [
             *({"kind": "sr", "path": str(path)} for path in reports),
-            *({"kind": "sc", "path": str(path)} for path in cines),
-            {"kind": "png", "path": str(picture)},
+            *({"kind": "sc", "path": str(path)} for path in (*cines, *pages)),
+            *({"kind": "png", "path": str(path)} for path in pictures),
         ],
         "study": {
             "uid": study.study_instance_uid,

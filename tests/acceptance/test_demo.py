@@ -91,11 +91,14 @@ def test_clips_of_other_views_are_named_too(answer: Any) -> None:
     assert all(clip["view"] is not None for clip in simulated)
 
 
-def test_the_report_a_cine_and_a_picture_lie_where_it_says(answer: Any, kept: Demo) -> None:
+def test_the_report_the_captures_and_their_pictures_lie_where_it_says(
+    answer: Any, kept: Demo
+) -> None:
     results = [(result["kind"], Path(result["path"])) for result in answer["results"]]
 
     assert {kind for kind, _ in results} == {"sr", "sc", "png"}
     assert all(path.parent == kept.out and path.is_file() for _, path in results)
+    assert {path.name for kind, path in results if kind == "png"} == {"saliency.png", "summary.png"}
     (report,) = [path for kind, path in results if kind == "sr"]
     assert dcmread(report).StudyInstanceUID == answer["study"]["uid"]
 
