@@ -34,7 +34,7 @@ from models.readers import (
     TracingReading,
 )
 from models.tasks import TASKS
-from node.evidence import may_speak, reportable
+from node.evidence import cautions, may_speak, reportable
 from node.settings import Settings
 
 MOST_MAPS = 6
@@ -343,11 +343,8 @@ def _draw(
 def _cautions(said: Sequence[tuple[Pack, Reading]], allow_simulated: bool) -> Iterator[str]:
     """What packs say a reader must know beside the values that they gave."""
     for pack, reading in said:
-        given = {finding.output for finding in reading.findings}
-        for output in _spoken(pack, allow_simulated):
-            if output.caution and output.name in given:
-                title = TASKS[output.name].title
-                yield f"Mind: {title} by {pack.manifest.name} was {output.caution}."
+        spoken = {output.name for output in _spoken(pack, allow_simulated)}
+        yield from cautions((one for one in reading.findings if one.output in spoken), (pack,))
         outside = [
             TASKS[finding.output].title for finding in reading.findings if finding.looked_outside
         ]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 
 import structlog
@@ -126,33 +127,49 @@ class Reporter:
         results = [new_result(capture) for capture in material.captures.values()]
         faulty: list[FaultyResultError] = []
         if self._summary_page:
-            try:
-                results.append(self._page(clips, material, created_at))
-            except (ValueError, OSError) as error:
-                # The report is worth more than a picture of it: only the page is given up.
-                log.error("page-not-made", reason=str(error))  # noqa: TRY400 - says all
-                faulty += [error] if isinstance(error, FaultyResultError) else []
+            made = self._beside("page", partial(self._page, clips, material, created_at), faulty)
+            results += made
         results.append(keep_result(self._files, encoded, kind=ResultKind.SR))
         if self._text_for:
-            text = build_text_report(
-                clips,
-                revision=material.revision,
-                predecessor=_reference(material.text_predecessor, material),
-                settings=self._settings,
-                created_at=created_at,
-                tested_on=self._tested_on,
-                not_read=_not_read(material),
-            )
-            kept = keep_result(self._files, text, kind=ResultKind.TEXT)
-            results.append(replace(kept, destinations=self._text_for))
+            made = self._beside("text", partial(self._text, clips, material, created_at), faulty)
+            results += [replace(kept, destinations=self._text_for) for kept in made]
         if self._key_object_for:
-            try:
-                kept = self._key_object(clips, results, material, created_at)
-                results.append(replace(kept, destinations=self._key_object_for))
-            except ValueError as error:
-                log.error("key-object-not-made", reason=str(error))  # noqa: TRY400 - says all
-                faulty += [error] if isinstance(error, FaultyResultError) else []
+            key_object = partial(self._key_object, clips, tuple(results), material, created_at)
+            made = self._beside("key-object", key_object, faulty)
+            results += [replace(kept, destinations=self._key_object_for) for kept in made]
         return Report(results=tuple(results), faulty=tuple(faulty))
+
+    def _beside(
+        self,
+        what: str,
+        make: Callable[[], catalog.NewResult],
+        faulty: list[FaultyResultError],
+    ) -> list[catalog.NewResult]:
+        """What goes beside the report; nothing where it cannot be made: the report is worth more.
+
+        One with a fault is added to ``faulty``, for quarantine.
+        """
+        try:
+            return [make()]
+        except (ValueError, OSError) as error:
+            log.error(f"{what}-not-made", reason=str(error))  # noqa: TRY400 - says all
+            faulty += [error] if isinstance(error, FaultyResultError) else []
+            return []
+
+    def _text(
+        self, clips: Sequence[ClipResult], material: StudyMaterial, created_at: datetime
+    ) -> catalog.NewResult:
+        """The report as plain sentences."""
+        encoded = build_text_report(
+            clips,
+            revision=material.revision,
+            predecessor=_reference(material.text_predecessor, material),
+            settings=self._settings,
+            created_at=created_at,
+            tested_on=self._tested_on,
+            not_read=_not_read(material),
+        )
+        return keep_result(self._files, encoded, kind=ResultKind.TEXT)
 
     def _page(
         self, clips: Sequence[ClipResult], material: StudyMaterial, created_at: datetime

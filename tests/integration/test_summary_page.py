@@ -72,13 +72,29 @@ def test_a_key_object_goes_only_where_it_is_wanted(house: House) -> None:
     assert (sent.count("pacs"), sent.count("archive")) == (3, 4)
 
 
-def test_a_page_that_cannot_be_made_does_not_keep_the_report_back(
-    house: House, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("maker", "left"),
+    [
+        ("build_page", {ResultKind.SC, ResultKind.SR, ResultKind.TEXT, ResultKind.KEY}),
+        ("build_text_report", {ResultKind.SC, ResultKind.SR, ResultKind.KEY}),
+        ("build_key_object", {ResultKind.SC, ResultKind.SR, ResultKind.TEXT}),
+    ],
+)
+def test_what_goes_beside_the_report_does_not_keep_it_back(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    maker: str,
+    left: set[ResultKind],
 ) -> None:
     def broken(*_args: object, **_options: object) -> None:
         raise ValueError("no ink")
 
-    monkeypatch.setattr(reporting, "build_page", broken)
+    monkeypatch.setattr(reporting, maker, broken)
+    house = House(
+        database, tmp_path, summary_page=True, text_for=("ward",), key_object_for=("archive",)
+    )
     uid = _run(house)
-    assert _pages(house, uid) == []
+    assert {result.kind for result in house.detail(uid).results} == left
+    assert bool(_pages(house, uid)) is (maker != "build_page")
     assert house.detail(uid).study.state is StudyState.DELIVERING
