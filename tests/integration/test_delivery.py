@@ -24,7 +24,7 @@ from node.settings import DeliverySettings, DicomwebDestination, DimseDestinatio
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import Area, FileStore
-from storage.states import DeliveryState, RecordingKind, ResultKind
+from storage.states import DeliveryState, ResultKind
 from tests.peers import (
     Archive,
     accepts_connections,
@@ -36,6 +36,7 @@ from tests.peers import (
     wait_until,
 )
 from tests.running_node import variant
+from tests.unit.storage_steps import clip_of
 
 pytestmark = [
     # The network library leaves the socket of a failed or rejected association to the collector.
@@ -253,7 +254,7 @@ class OneResult:
         digest = hashlib.sha256(data).hexdigest()
         key = self.files.write(Area.RESULTS, digest, data)
         with database.write() as session:
-            instance = catalog.add_instance(session, _clip(self.uid))
+            instance = catalog.add_instance(session, clip_of(self.uid, received_at=NOW))
             study_id = instance.study_id
             catalog.begin_analysis(session, study_id, "quiet", now=NOW)
             claimed = catalog.claim_next(session, "test", NOW)
@@ -280,22 +281,6 @@ class OneResult:
     def detail(self) -> catalog.StudyDetail:
         with self.database.read() as session:
             return catalog.study_detail(session, self.uid)
-
-
-def _clip(study_uid: str) -> catalog.NewInstance:
-    return catalog.NewInstance(
-        study_instance_uid=study_uid,
-        series_instance_uid=generate_uid(),
-        sop_instance_uid=generate_uid(),
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.3.1",
-        transfer_syntax_uid="1.2.840.10008.1.2.4.50",
-        content_sha256="0" * 64,
-        size_bytes=1,
-        file_key="objects/00/" + "0" * 62 + ".dcm",
-        door="test",
-        received_at=NOW,
-        recording_kind=RecordingKind.ULTRASOUND,
-    )
 
 
 def test_a_refused_result_is_tried_again_with_growing_pauses_and_sent_once(

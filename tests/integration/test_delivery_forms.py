@@ -32,7 +32,7 @@ from node.settings import DeliverySettings, DicomwebDestination, DimseDestinatio
 from storage import catalog
 from storage.database import Database
 from storage.files import FileStore
-from storage.states import DeliveryState, RecordingKind, ResultKind
+from storage.states import DeliveryState, ResultKind
 from tests.peers import (
     Archive,
     accepts_connections,
@@ -50,6 +50,7 @@ from tests.results_examples import (
     study_report,
     tracing_findings,
 )
+from tests.unit.storage_steps import clip_of
 
 pytestmark = [
     # The network library leaves the socket of a failed or rejected association to the collector.
@@ -101,7 +102,7 @@ class Place:
     def study(self, uid: str) -> tuple[EncodedObject, EncodedObject]:
         """A study with a cine and a report in the outbox: (cine, report)."""
         with self.database.write() as session:
-            instance = catalog.add_instance(session, _clip(uid))
+            instance = catalog.add_instance(session, clip_of(uid, received_at=NOW))
         cine = capture_of(source_header(1, StudyInstanceUID=uid))
         report = study_report([_read_clip(uid, cine)])
         self.report(instance.study_id, cine, report)
@@ -109,7 +110,7 @@ class Place:
 
     def revision(self, uid: str, cine: EncodedObject, first: EncodedObject) -> EncodedObject:
         with self.database.write() as session:
-            instance = catalog.add_instance(session, _clip(uid))
+            instance = catalog.add_instance(session, clip_of(uid, received_at=NOW))
         second = study_report([_read_clip(uid, cine)], revision=2, predecessor=first.ref)
         self.report(instance.study_id, cine, second, revision=2)
         return second
@@ -144,22 +145,6 @@ class Place:
 
     def events(self, uid: str) -> list[str]:
         return [event.kind for event in self.detail(uid).timeline]
-
-
-def _clip(uid: str) -> catalog.NewInstance:
-    return catalog.NewInstance(
-        study_instance_uid=uid,
-        series_instance_uid=generate_uid(),
-        sop_instance_uid=generate_uid(),
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.3.1",
-        transfer_syntax_uid="1.2.840.10008.1.2.4.50",
-        content_sha256="0" * 64,
-        size_bytes=1,
-        file_key="objects/00/" + "0" * 62 + ".dcm",
-        door="test",
-        received_at=NOW,
-        recording_kind=RecordingKind.ULTRASOUND,
-    )
 
 
 def _read_clip(uid: str, cine: EncodedObject) -> ClipResult:

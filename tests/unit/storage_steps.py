@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydicom.uid import generate_uid
+
 from storage import catalog
 from storage.catalog import (
     ClaimedRecording,
@@ -72,6 +74,17 @@ def clip(number: int, **changes: Any) -> NewInstance:
         "recording_kind": RecordingKind.ULTRASOUND,
     }
     return NewInstance(**{**fields, **changes})
+
+
+def clip_of(study_uid: str, *, received_at: datetime) -> NewInstance:
+    """A clip of a study, another each time."""
+    return clip(
+        1,
+        study_instance_uid=study_uid,
+        series_instance_uid=generate_uid(),
+        sop_instance_uid=generate_uid(),
+        received_at=received_at,
+    )
 
 
 def receive(database: Database, *instances: NewInstance) -> list[InstanceRecord]:
