@@ -33,7 +33,8 @@ from node.jobs import Jobs
 from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
-from node.settings import Destination, DicomwebDestination, Settings
+from node.sections import Destination, DicomwebDestination
+from node.settings import Settings
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate

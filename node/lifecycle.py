@@ -16,7 +16,7 @@ import structlog
 from node.reporting import Report, Reporter, study_material
 from node.results import ResultError
 from node.results.store import FaultyResultError
-from node.settings import StudySettings
+from node.sections import StudySettings
 from node.watch import study_key
 from storage import catalog
 from storage.database import Database

@@ -14,12 +14,25 @@ import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
+
+from node.sections import (
+    DESTINATION_KINDS,
+    AbsolutePath,
+    AnalysisSettings,
+    CaptureSettings,
+    DatabaseUrl,
+    DeliverySettings,
+    Destination,
+    DimseSettings,
+    HttpSettings,
+    LogSettings,
+    StudySettings,
+)
 
 DEFAULT_FILE = Path("echonode.toml")
 ENV_PREFIX = "ECHONODE_"
@@ -36,190 +49,6 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-def _ae_title(value: str) -> str:
-    # PS3.5 6.2, AE: 16 bytes at most, no backslash, no control characters, not only spaces.
-    title = value.strip(" ")
-    if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
-        raise ValueError("an AE title has 1 to 16 plain characters and no backslash")
-    return title
-
-
-def _host(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", value):
-        raise ValueError("a host is a name or an IP address, without a port")
-    return value
-
-
-def _destination_name(value: str) -> str:
-    if not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip():
-        raise ValueError("a name has 1 to 64 printable characters")
-    return value
-
-
-def _web_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("a DICOMweb URL looks like https://pacs.example/dicom-web")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a DICOMweb URL must not carry a name or password")
-    return value.rstrip("/")
-
-
-def _database_url(value: str) -> str:
-    if not re.fullmatch(r"sqlite(\+pysqlite)?:////[^?]+(\?.*)?", value):
-        raise ValueError(
-            "this version keeps its rows in an SQLite file: sqlite:////absolute/path.db"
-        )
-    return value
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Host = Annotated[str, AfterValidator(_host)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
-PersonEstimate = Literal["age", "sex", "weight", "height"]
-Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class DimseSettings(_Section):
-    """``[dimse]``: the door for echo machines."""
-
-    host: Host = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - machines call in
-    port: Port = Field(11112, description="port to listen on; 0 takes a free one")
-    ae_title: AETitle = Field("ECHONODE", description="the node's own AE title")
-    allowed_calling_aes: tuple[AETitle, ...] = Field(
-        (), description="AE titles that may call; an empty list lets all call"
-    )
-    max_associations: int = Field(50, ge=1, le=1000, description="open associations at once")
-    maximum_pdu_size: int = Field(131072, ge=4096, le=1 << 24, description="in bytes")
-    network_timeout_s: Seconds = Field(60.0, description="silence after which a caller is cut off")
-    acse_timeout_s: Seconds = Field(30.0, description="longest wait in association set-up")
-    dimse_timeout_s: Seconds = Field(30.0, description="longest wait for a DIMSE message")
-
-
-class HttpSettings(_Section):
-    """``[http]``: the status page. This version reads the keys and serves no page yet."""
-
-    host: Host = Field("127.0.0.1", description="address to listen on")
-    port: Port = Field(8080, description="port to listen on; 0 takes a free one")
-
-
-class StudySettings(_Section):
-    """``[study]``: when a study counts as complete."""
-
-    quiet_s: Seconds = Field(30.0, description="quiet time since the last image")
-    released_quiet_s: Seconds = Field(
-        default_factory=lambda known: min(10.0, known.get("quiet_s", 10.0)),
-        description="quiet time once the sender has released its association",
-    )
-    max_age_s: Seconds = Field(3600.0, description="longest time from the first image")
-
-    @model_validator(mode="after")
-    def _released_is_sooner(self) -> Self:
-        if self.released_quiet_s > self.quiet_s:
-            raise ValueError(
-                f"released_quiet_s ({self.released_quiet_s:g}) must not be longer than "
-                f"quiet_s ({self.quiet_s:g})"
-            )
-        return self
-
-
-_TEXT_REPORT = "also send each report as text for people, in a series of its own"
-_KEY_OBJECT = "also send a Key Object Selection that points at the clips read and the pictures"
-
-
-class DimseDestination(_Section):
-    """A ``[[destinations]]`` that takes results by C-STORE."""
-
-    name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
-    kind: Literal["dimse"]
-    host: Host = Field(description="where the archive listens")
-    port: int = Field(ge=1, le=65535, description="where the archive listens")
-    ae_title: AETitle = Field(description="the archive's AE title")
-    text_report: bool = Field(False, description=_TEXT_REPORT)
-    key_object: bool = Field(False, description=_KEY_OBJECT)
-
-
-class DicomwebDestination(_Section):
-    """A ``[[destinations]]`` that takes results by STOW-RS."""
-
-    name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
-    kind: Literal["dicomweb"]
-    url: Annotated[str, AfterValidator(_web_url)] = Field(
-        description="the DICOMweb root, such as https://pacs.example/dicom-web"
-    )
-    text_report: bool = Field(False, description=_TEXT_REPORT)
-    key_object: bool = Field(False, description=_KEY_OBJECT)
-
-
-Destination = Annotated[DimseDestination | DicomwebDestination, Field(discriminator="kind")]
-_KINDS: Mapping[int | str, type[_Section]] = {
-    "dimse": DimseDestination,
-    "dicomweb": DicomwebDestination,
-}
-
-
-class AnalysisSettings(_Section):
-    """``[analysis]``: the worker processes and what may be reported."""
-
-    workers: int = Field(
-        default_factory=lambda: max(1, (os.cpu_count() or 1) - 1),
-        ge=1,
-        le=256,
-        description="worker processes; the default leaves one core free",
-    )
-    allow_simulated_evidence: bool = Field(
-        False, description="also report outputs that have only seen the simulator"
-    )
-    person_estimates: tuple[PersonEstimate, ...] = Field(
-        (),
-        description='also report these estimates of the person: "age", "sex", "weight", "height"',
-    )
-    time_limit_s: Seconds = Field(600.0, description="longest time for one clip")
-    max_attempts: int = Field(3, ge=1, le=100, description="tries before a clip has failed")
-    packs: tuple[AbsolutePath, ...] = Field(
-        (), description="folders of packs beside the shipped ones"
-    )
-
-
-class CaptureSettings(_Section):
-    """``[capture]``: the pictures, saliency cines and the summary page."""
-
-    summary_page: bool = Field(True, description="also send a page of each study's results")
-    jpeg_quality: int = Field(70, ge=40, le=95, description="of each frame: size against grain")
-    frames_per_second: float = Field(
-        30.0, ge=5.0, le=1000.0, description="of a faster clip frames are left out"
-    )
-
-
-class DeliverySettings(_Section):
-    """``[delivery]``: the pauses between tries, and when to give up."""
-
-    first_pause_s: Seconds = Field(10.0, description="pause after the first failed try")
-    longest_pause_s: Seconds = Field(900.0, description="pauses double up to this")
-    give_up_after_s: Seconds = Field(259_200.0, description="age at which a delivery has failed")
-    ask_again_after_s: Seconds = Field(
-        604_800.0, description="age at which a refused SOP class is asked for anew"
-    )
-
-
-class LogSettings(_Section):
-    """``[log]``: what goes to stderr, and how."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level")
-    format: Literal["auto", "console", "json"] = Field(
-        "auto", description="auto: console on a terminal, otherwise JSON"
-    )
-
-
 class Settings(BaseSettings):
     """All settings of a node. Paths are absolute. Made by :func:`load_settings`."""
 
@@ -232,7 +61,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: AbsolutePath = Field(Path("var/echonode"), description="the node's own folder")
-    database_url: Annotated[str, AfterValidator(_database_url)] = Field(
+    database_url: DatabaseUrl = Field(
         default_factory=lambda known: f"sqlite:///{known['data_dir']}/echonode.db",
         description="an SQLAlchemy URL; by default a file in data_dir",
         repr=False,
@@ -348,18 +177,33 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _with_absolute_paths(written: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths in the file are meant from the file's folder, those of variables from where we are."""
-    values = dict(written)
-    if isinstance(values.get("data_dir"), str):
-        values["data_dir"] = _beside(values["data_dir"], base)
-    analysis = values.get("analysis")
-    if isinstance(analysis, dict) and isinstance(analysis.get("packs"), list):
-        values["analysis"] = {
-            **analysis,
-            "packs": [
-                _beside(pack, base) if isinstance(pack, str) else pack for pack in analysis["packs"]
-            ],
+    return {
+        name: _beside_file(value, Settings.model_fields[name].annotation, base)
+        if name in Settings.model_fields
+        else value
+        for name, value in written.items()
+    }
+
+
+def _beside_file(value: Any, annotation: Any, base: Path) -> Any:
+    """A value of the file with every path in it made absolute, as its type says which are."""
+    if isinstance(value, list):
+        return [_beside_file(item, annotation, base) for item in value]
+    if isinstance(value, dict):
+        fields = {
+            name: field
+            for model in _models(annotation)
+            for name, field in model.model_fields.items()
         }
-    return values
+        return {
+            name: _beside_file(item, fields[name].annotation, base) if name in fields else item
+            for name, item in value.items()
+        }
+    return _beside(value, base) if isinstance(value, str) and _names_path(annotation) else value
+
+
+def _names_path(annotation: Any) -> bool:
+    return annotation is Path or any(_names_path(part) for part in get_args(annotation))
 
 
 def _beside(path: str, base: Path) -> Path:
@@ -412,8 +256,8 @@ def _model_at(key: tuple[int | str, ...]) -> dict[str, Any]:
     """The fields of the section at ``key``: name to field. Empty where ``key`` is no section."""
     fields: dict[str, Any] = dict(Settings.model_fields)
     for depth, part in enumerate(key):
-        if key[0] == "destinations" and depth == 2 and part in _KINDS:
-            fields = dict(_KINDS[part].model_fields)
+        if key[0] == "destinations" and depth == 2 and part in DESTINATION_KINDS:
+            fields = dict(DESTINATION_KINDS[part].model_fields)
         elif isinstance(part, str):
             field = fields.get(part)
             models = tuple(_models(field.annotation)) if field is not None else ()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from node.analysis import load_packs
-from node.settings import LogSettings
+from node.sections import LogSettings
 from node.watch import set_up_logging
 
 

@@ -23,7 +23,8 @@ from node.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from node.settings import Destination, Settings
+    from node.sections import Destination
+    from node.settings import Settings
     from storage.catalog import RefusedClassRecord
 
 commands = typer.Typer(help="Where results go, and what is refused.", invoke_without_command=True)

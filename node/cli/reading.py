@@ -43,7 +43,8 @@ from node.results import (
     is_own_object,
 )
 from node.results.check import check_object
-from node.settings import LogSettings, Settings
+from node.sections import LogSettings
+from node.settings import Settings
 from node.watch import study_key
 from node.workers import prepare_worker
 

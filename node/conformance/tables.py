@@ -38,7 +38,7 @@ from node.intake import Status
 from node.results import alternatives, codes
 from node.results.iods import IODS
 from node.results.objects import IMPLEMENTATION_CLASS_UID, PRIVATE_CREATOR, PRIVATE_GROUP
-from node.settings import (
+from node.sections import (
     AnalysisSettings,
     CaptureSettings,
     DeliverySettings,

@@ -13,7 +13,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext, build_context
 
 from node.delivery.sending import Answer, Outgoing, speaks_of_class
-from node.settings import DimseDestination
+from node.sections import DimseDestination
 
 log = structlog.get_logger(__name__)
 

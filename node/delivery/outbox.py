@@ -18,7 +18,7 @@ from node.delivery.sending import Answer, Outgoing, Sender
 from node.results import ObjectRef, ResultError
 from node.results.alternatives import form_for
 from node.results.store import FaultyResultError, keep_result, new_result
-from node.settings import DeliverySettings
+from node.sections import DeliverySettings
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import FileStore

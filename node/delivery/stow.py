@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from node.delivery.sending import Answer, Outgoing, speaks_of_class
-from node.settings import DicomwebDestination
+from node.sections import DicomwebDestination
 
 _FAILED_SOP_SEQUENCE = "00081198"
 _FAILURE_REASON = "00081197"

@@ -28,7 +28,7 @@ from node.doors.contexts import (
     VERIFICATION_CLASS,
 )
 from node.intake import Arrival, Intake, Receipt, Status
-from node.settings import DimseSettings
+from node.sections import DimseSettings
 
 log = structlog.get_logger(__name__)
 

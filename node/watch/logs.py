@@ -16,7 +16,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import Processor
 
-from node.settings import LogSettings
+from node.sections import LogSettings
 
 _DICOM_LIBRARIES = ("pydicom", "pynetdicom", "highdicom")
 _CHATTY = ("alembic", "apscheduler", "httpx", "httpcore", "PIL", "tensorflow", "absl", "h5py")

@@ -20,7 +20,7 @@ from node.delivery.outbox import Outbox
 from node.delivery.sending import Answer, Outgoing, Sender
 from node.delivery.stow import StowSender
 from node.intake import content_digest
-from node.settings import DeliverySettings, DicomwebDestination, DimseDestination
+from node.sections import DeliverySettings, DicomwebDestination, DimseDestination
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import Area, FileStore

@@ -28,7 +28,7 @@ from node.delivery.stow import StowSender
 from node.intake import content_digest
 from node.results import ClipResult, EncodedObject
 from node.results.store import keep_result
-from node.settings import DeliverySettings, DicomwebDestination, DimseDestination
+from node.sections import DeliverySettings, DicomwebDestination, DimseDestination
 from storage import catalog
 from storage.database import Database
 from storage.files import FileStore

@@ -21,7 +21,7 @@ from pynetdicom import AE
 from node.doors.contexts import RETIRED_KEYWORDS, STORAGE_CLASSES
 from node.doors.scp import DimseDoor
 from node.intake import Intake
-from node.settings import DimseSettings
+from node.sections import DimseSettings
 from storage import catalog
 from storage.database import Database
 from storage.files import FileStore

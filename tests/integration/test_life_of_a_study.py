@@ -32,7 +32,7 @@ from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
 from node.results.store import new_result
-from node.settings import StudySettings
+from node.sections import StudySettings
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import FileStore

@@ -16,7 +16,7 @@ from node.doors.contexts import STORAGE_CLASSES
 from node.results import codes
 from node.results.check import RULES_OF
 from node.results.iods import IODS
-from node.settings import DicomwebDestination, DimseDestination, DimseSettings
+from node.sections import DicomwebDestination, DimseDestination, DimseSettings
 
 STATEMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from node.settings import (
+from node.sections import (
     AnalysisSettings,
     CaptureSettings,
     DeliverySettings,
@@ -14,9 +14,9 @@ from node.settings import (
     DimseSettings,
     HttpSettings,
     LogSettings,
-    Settings,
     StudySettings,
 )
+from node.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SECTIONS = {

@@ -7,15 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from node.settings import (
-    DicomwebDestination,
-    DimseDestination,
-    SettingsError,
-    load_settings,
-    shown,
-    sources,
-    unknown_variables,
-)
+from node.sections import DicomwebDestination, DimseDestination
+from node.settings import SettingsError, load_settings, shown, sources, unknown_variables
 
 
 @pytest.fixture(autouse=True)

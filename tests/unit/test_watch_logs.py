@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from node.settings import LogSettings
+from node.sections import LogSettings
 from node.watch import set_up_logging, study_key
 
 

@@ -1,0 +1,228 @@
+"""The sections of the settings: every key with its type, its default and what it means.
+
+Each class is a section of ``echonode.toml``; :mod:`node.settings` reads and joins them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _ae_title(value: str) -> str:
+    # PS3.5 6.2, AE: 16 bytes at most, no backslash, no control characters, not only spaces.
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16 or not re.fullmatch(r"[ -\[\]-~]+", title):
+        raise ValueError("an AE title has 1 to 16 plain characters and no backslash")
+    return title
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", value):
+        raise ValueError("a host is a name or an IP address, without a port")
+    return value
+
+
+def _destination_name(value: str) -> str:
+    if not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip():
+        raise ValueError("a name has 1 to 64 printable characters")
+    return value
+
+
+def _web_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("a DICOMweb URL looks like https://pacs.example/dicom-web")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a DICOMweb URL must not carry a name or password")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    if not re.fullmatch(r"sqlite(\+pysqlite)?:////[^?]+(\?.*)?", value):
+        raise ValueError(
+            "this version keeps its rows in an SQLite file: sqlite:////absolute/path.db"
+        )
+    return value
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, AfterValidator(_host)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+PersonEstimate = Literal["age", "sex", "weight", "height"]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, nothing changes after the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ServerTls(Section):
+    """``[….tls]`` of a door: who we are to callers, and which callers may come in."""
+
+    certificate: AbsolutePath = Field(description="PEM: ours, then those that signed it")
+    private_key: AbsolutePath = Field(description="PEM: the certificate's key, without a password")
+    client_authorities: AbsolutePath | None = Field(
+        None, description="PEM: callers need a certificate signed by one of these"
+    )
+
+
+class ClientTls(Section):
+    """``[….tls]`` of a destination: whom we believe to be it, and who we are to it."""
+
+    authorities: AbsolutePath | None = Field(
+        None, description="PEM: authorities that may vouch for it; by default the system's"
+    )
+    certificate: AbsolutePath | None = Field(None, description="PEM: ours, where it asks for one")
+    private_key: AbsolutePath | None = Field(None, description="PEM: the certificate's key")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together: write both or neither")
+        return self
+
+
+class DimseSettings(Section):
+    """``[dimse]``: the door for echo machines."""
+
+    host: Host = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - machines call in
+    port: Port = Field(11112, description="port to listen on; 0 takes a free one")
+    ae_title: AETitle = Field("ECHONODE", description="the node's own AE title")
+    allowed_calling_aes: tuple[AETitle, ...] = Field(
+        (), description="AE titles that may call; an empty list lets all call"
+    )
+    max_associations: int = Field(50, ge=1, le=1000, description="open associations at once")
+    maximum_pdu_size: int = Field(131072, ge=4096, le=1 << 24, description="in bytes")
+    network_timeout_s: Seconds = Field(60.0, description="silence after which a caller is cut off")
+    acse_timeout_s: Seconds = Field(30.0, description="longest wait in association set-up")
+    dimse_timeout_s: Seconds = Field(30.0, description="longest wait for a DIMSE message")
+
+
+class HttpSettings(Section):
+    """``[http]``: the status page. This version reads the keys and serves no page yet."""
+
+    host: Host = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(8080, description="port to listen on; 0 takes a free one")
+
+
+class StudySettings(Section):
+    """``[study]``: when a study counts as complete."""
+
+    quiet_s: Seconds = Field(30.0, description="quiet time since the last image")
+    released_quiet_s: Seconds = Field(
+        default_factory=lambda known: min(10.0, known.get("quiet_s", 10.0)),
+        description="quiet time once the sender has released its association",
+    )
+    max_age_s: Seconds = Field(3600.0, description="longest time from the first image")
+
+    @model_validator(mode="after")
+    def _released_is_sooner(self) -> Self:
+        if self.released_quiet_s > self.quiet_s:
+            raise ValueError(
+                f"released_quiet_s ({self.released_quiet_s:g}) must not be longer than "
+                f"quiet_s ({self.quiet_s:g})"
+            )
+        return self
+
+
+_TEXT_REPORT = "also send each report as text for people, in a series of its own"
+_KEY_OBJECT = "also send a Key Object Selection that points at the clips read and the pictures"
+
+
+class DimseDestination(Section):
+    """A ``[[destinations]]`` that takes results by C-STORE."""
+
+    name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
+    kind: Literal["dimse"]
+    host: Host = Field(description="where the archive listens")
+    port: int = Field(ge=1, le=65535, description="where the archive listens")
+    ae_title: AETitle = Field(description="the archive's AE title")
+    text_report: bool = Field(False, description=_TEXT_REPORT)
+    key_object: bool = Field(False, description=_KEY_OBJECT)
+
+
+class DicomwebDestination(Section):
+    """A ``[[destinations]]`` that takes results by STOW-RS."""
+
+    name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
+    kind: Literal["dicomweb"]
+    url: Annotated[str, AfterValidator(_web_url)] = Field(
+        description="the DICOMweb root, such as https://pacs.example/dicom-web"
+    )
+    text_report: bool = Field(False, description=_TEXT_REPORT)
+    key_object: bool = Field(False, description=_KEY_OBJECT)
+
+
+Destination = Annotated[DimseDestination | DicomwebDestination, Field(discriminator="kind")]
+DESTINATION_KINDS: Mapping[int | str, type[Section]] = {
+    "dimse": DimseDestination,
+    "dicomweb": DicomwebDestination,
+}
+
+
+class AnalysisSettings(Section):
+    """``[analysis]``: the worker processes and what may be reported."""
+
+    workers: int = Field(
+        default_factory=lambda: max(1, (os.cpu_count() or 1) - 1),
+        ge=1,
+        le=256,
+        description="worker processes; the default leaves one core free",
+    )
+    allow_simulated_evidence: bool = Field(
+        False, description="also report outputs that have only seen the simulator"
+    )
+    person_estimates: tuple[PersonEstimate, ...] = Field(
+        (),
+        description='also report these estimates of the person: "age", "sex", "weight", "height"',
+    )
+    time_limit_s: Seconds = Field(600.0, description="longest time for one clip")
+    max_attempts: int = Field(3, ge=1, le=100, description="tries before a clip has failed")
+    packs: tuple[AbsolutePath, ...] = Field(
+        (), description="folders of packs beside the shipped ones"
+    )
+
+
+class CaptureSettings(Section):
+    """``[capture]``: the pictures, saliency cines and the summary page."""
+
+    summary_page: bool = Field(True, description="also send a page of each study's results")
+    jpeg_quality: int = Field(70, ge=40, le=95, description="of each frame: size against grain")
+    frames_per_second: float = Field(
+        30.0, ge=5.0, le=1000.0, description="of a faster clip frames are left out"
+    )
+
+
+class DeliverySettings(Section):
+    """``[delivery]``: the pauses between tries, and when to give up."""
+
+    first_pause_s: Seconds = Field(10.0, description="pause after the first failed try")
+    longest_pause_s: Seconds = Field(900.0, description="pauses double up to this")
+    give_up_after_s: Seconds = Field(259_200.0, description="age at which a delivery has failed")
+    ask_again_after_s: Seconds = Field(
+        604_800.0, description="age at which a refused SOP class is asked for anew"
+    )
+
+
+class LogSettings(Section):
+    """``[log]``: what goes to stderr, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level")
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, otherwise JSON"
+    )
