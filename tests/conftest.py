@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.database import Database, migrate
+from tests.certificates import Certificates, make_certificates
 
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -44,3 +45,9 @@ def database(database_url: str, tmp_path: Path, _empty_database: Path) -> Iterat
     opened = Database(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates for TLS in and out; see :mod:`tests.certificates`."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -38,6 +38,7 @@ _PACKAGES = {
     "java": "pixelmed-apps",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
+    "openssl": "openssl",
 }
 
 
