@@ -63,6 +63,15 @@ class ResultKind(StrEnum):
     TEXT = "text"  #: a Structured Report of words: the same for a reader without an SR viewer
 
 
+class FileState(StrEnum):
+    """Whether the file of a row is there. The row and the study's timeline stay in any case."""
+
+    KEPT = "kept"  #: it is there
+    REMOVING = "removing"  #: given up by retention; the file goes next, and a start goes on with it
+    REMOVED = "removed"  #: given up by retention, and gone
+    LOST = "lost"  #: found missing or damaged; the sender's next copy takes its place
+
+
 class EventKind(StrEnum):
     """The slugs of timeline events that the catalog writes itself."""
 
@@ -90,6 +99,9 @@ class EventKind(StrEnum):
     DELIVERY_FAILED = "delivery-failed"
     SENT_INSTEAD = "sent-instead"
     RESULT_QUARANTINED = "result-quarantined"  #: our own object had a fault and is not sent
+    FILES_REMOVED = "files-removed"  #: retention gave up files; the rows stay
+    FILE_LOST = "file-lost"  #: a file was found missing or damaged
+    FILE_AGAIN = "file-again"  #: a file that was gone is kept again
 
 
 #: Events that tell of trouble, for the operator's list of last errors.
@@ -101,6 +113,7 @@ TROUBLE = (
     EventKind.DELIVERY_AGAIN,
     EventKind.DELIVERY_FAILED,
     EventKind.RESULT_QUARANTINED,
+    EventKind.FILE_LOST,
 )
 
 #: Which state of a study may follow which; HELD stands beside it (see :data:`HOLDABLE`).

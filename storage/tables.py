@@ -27,7 +27,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from storage.states import DeliveryState, RecordingKind, RecordingState, ResultKind, StudyState
+from storage.states import (
+    DeliveryState,
+    FileState,
+    RecordingKind,
+    RecordingState,
+    ResultKind,
+    StudyState,
+)
 
 _UID = String(64)  # PS3.5 9: at most 64 characters
 _AE_TITLE = String(16)  # PS3.5 6.2, VR AE
@@ -88,6 +95,7 @@ class Base(DeclarativeBase):
         DeliveryState: _words(DeliveryState),
         RecordingKind: _words(RecordingKind),
         ResultKind: _words(ResultKind),
+        FileState: _words(FileState),
     }
 
 
@@ -152,11 +160,17 @@ class Instance(Base):
     received_at: Mapped[datetime]
     own: Mapped[bool] = mapped_column(default=False)  #: made by the node itself
     revision: Mapped[int]  #: of the study, in which it came
+    file_state: Mapped[FileState] = mapped_column(
+        default=FileState.KEPT, server_default=FileState.KEPT.value
+    )
+    file_since: Mapped[datetime | None]  #: in that state; None: from the first on
 
     study: Mapped[Study] = relationship(back_populates="instances")
     recording: Mapped[Recording | None] = relationship(
         back_populates="instance", cascade=_CASCADE, passive_deletes=True
     )
+
+    __table_args__ = (Index("ix_instance_file", "file_state", "received_at"),)
 
 
 class Recording(Base):
@@ -280,11 +294,17 @@ class Result(Base):
     current: Mapped[bool] = mapped_column(default=True)  #: no later revision replaced it
     stands_for: Mapped[str | None] = mapped_column(_UID)  #: SOP instance UID of another result,
     # in whose place it goes to destinations that do not take that one's class
+    file_state: Mapped[FileState] = mapped_column(
+        default=FileState.KEPT, server_default=FileState.KEPT.value
+    )
+    file_since: Mapped[datetime | None]  #: in that state; None: from the first on
 
     study: Mapped[Study] = relationship(back_populates="results")
     deliveries: Mapped[list[Delivery]] = relationship(
         back_populates="result", cascade=_CASCADE, passive_deletes=True, order_by="Delivery.id"
     )
+
+    __table_args__ = (Index("ix_result_file", "file_state", "created_at"),)
 
 
 class Delivery(Base):
@@ -366,6 +386,12 @@ class QuarantinedObject(Base):
     file_key: Mapped[str | None] = mapped_column(String(128))
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     sha256: Mapped[str] = mapped_column(_SHA256, default="")
+    file_state: Mapped[FileState] = mapped_column(
+        default=FileState.KEPT, server_default=FileState.KEPT.value
+    )
+    file_since: Mapped[datetime | None]  #: in that state; None: from the first on
+
+    __table_args__ = (Index("ix_quarantined_object_file", "file_state", "received_at"),)
 
 
 class NodeProcess(Base):

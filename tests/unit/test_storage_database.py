@@ -32,7 +32,8 @@ from storage.database import (
     migration_state,
     open_database,
 )
-from storage.tables import Base, Instance, Recording, Study, TimelineEvent
+from storage.states import FileState
+from storage.tables import Base, Instance, Recording, Result, Study, TimelineEvent
 from tests.unit.storage_steps import (
     STUDY,
     clip,
@@ -239,6 +240,29 @@ def test_what_was_sent_instead_is_no_result_of_an_earlier_version_both_ways(
     again.close()
     assert [made.stands_for for made in shown.results] == [None]
     assert [item.state for item in shown.deliveries] == [catalog.DeliveryState.FAILED]
+
+
+def test_whether_a_file_is_there_is_not_known_to_an_earlier_version_both_ways(
+    database: Database, database_url: str
+) -> None:
+    until_delivering(database)
+    with database.write() as session:
+        for row in (*session.query(Instance), *session.query(Result)):
+            assert (row.file_state, row.file_since) == (FileState.KEPT, None)
+            row.file_state, row.file_since = FileState.REMOVED, later(60)
+    database.close()
+    migrate(database_url, "0004")
+    with create_engine(database_url, poolclass=NullPool).connect() as connection:
+        for table in ("instance", "result", "quarantined_object"):
+            columns = {column["name"] for column in inspect(connection).get_columns(table)}
+            assert not columns & {"file_state", "file_since"}
+        assert connection.execute(text("SELECT count(*) FROM instance")).scalar_one() == 1
+    migrate(database_url)
+    again = open_database(database_url)
+    with again.read() as session:
+        for row in (*session.query(Instance), *session.query(Result)):
+            assert (row.file_state, row.file_since) == (FileState.KEPT, None)
+    again.close()
 
 
 def test_migrating_again_keeps_every_row(database: Database, database_url: str) -> None:
