@@ -42,9 +42,34 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"  #: to be sent when its time has come
     SENDING = "sending"  #: taken by a sender
-    DELIVERED = "delivered"  #: the destination has said so
+    SENT = "sent"  #: stored, as the destination's status says; its promise to keep it is awaited
+    DELIVERED = "delivered"  #: the destination has it; how it is known says :class:`Promise`
     REPLACED = "replaced"  #: the destination does not take its class and gets others instead
     FAILED = "failed"  #: given up; the last answer says why
+
+
+class Promise(StrEnum):
+    """How it is known that a destination has what was delivered."""
+
+    COMMITTED = "committed"  #: it has promised to keep it: storage commitment
+    FOUND = "found"  #: it shows it when it is asked by a query
+    STATUS = "status"  #: by the status of the sending alone: it was not, or could not be, asked
+
+
+class Silence(StrEnum):
+    """Why the last attempt at a delivery ended without an answer of the destination."""
+
+    NOT_REACHED = "not-reached"  #: nothing was sent: it does not have it from that attempt
+    NO_ANSWER = "no-answer"  #: it was sent, or partly: it may have it
+
+
+class CommitmentOutcome(StrEnum):
+    """How a transaction of storage commitment ended."""
+
+    ANSWERED = "answered"  #: the destination has spoken of every object
+    NOT_TAKEN = "not-taken"  #: it did not take the request
+    OVERDUE = "overdue"  #: it took the request, and was silent for too long
+    INTERRUPTED = "interrupted"  #: the node stopped before it knew whether the request was taken
 
 
 class RecordingKind(StrEnum):
@@ -94,6 +119,9 @@ class EventKind(StrEnum):
     RECORDING_FAILED = "recording-failed"
     RECORDING_AGAIN = "recording-again"
     INTERRUPTED = "interrupted"
+    STORED = "stored"  #: a destination has stored a result; its promise to keep it is awaited
+    PROMISE_ASKED = "promise-asked"
+    NO_PROMISE = "no-promise"  #: a destination did not promise to keep what it stored
     DELIVERED = "delivered"
     DELIVERY_AGAIN = "delivery-again"
     DELIVERY_FAILED = "delivery-failed"
@@ -110,6 +138,7 @@ TROUBLE = (
     EventKind.RECORDING_REFUSED,
     EventKind.RECORDING_FAILED,
     EventKind.RECORDING_AGAIN,
+    EventKind.NO_PROMISE,
     EventKind.DELIVERY_AGAIN,
     EventKind.DELIVERY_FAILED,
     EventKind.RESULT_QUARANTINED,

@@ -28,11 +28,14 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from storage.states import (
+    CommitmentOutcome,
     DeliveryState,
     FileState,
+    Promise,
     RecordingKind,
     RecordingState,
     ResultKind,
+    Silence,
     StudyState,
 )
 
@@ -96,6 +99,9 @@ class Base(DeclarativeBase):
         RecordingKind: _words(RecordingKind),
         ResultKind: _words(ResultKind),
         FileState: _words(FileState),
+        Promise: _words(Promise),
+        Silence: _words(Silence),
+        CommitmentOutcome: _words(CommitmentOutcome),
     }
 
 
@@ -323,13 +329,70 @@ class Delivery(Base):
     last_answer: Mapped[str] = mapped_column(Text, default="")
     last_status: Mapped[int | None]  #: a DIMSE or HTTP status
     delivered_at: Mapped[datetime | None]
+    silence: Mapped[Silence | None]  #: of the last attempt, where no answer came
+    stored_at: Mapped[datetime | None]  #: the destination's status last said so
+    asks: Mapped[int] = mapped_column(default=0, server_default="0")  #: for its promise, since then
+    promise: Mapped[Promise | None]  #: how it is known that the destination has it
 
     result: Mapped[Result] = relationship(back_populates="deliveries")
+    commitments: Mapped[list[CommitmentItem]] = relationship(
+        back_populates="delivery",
+        cascade=_CASCADE,
+        passive_deletes=True,
+        order_by="CommitmentItem.id",
+    )
 
     __table_args__ = (
         UniqueConstraint("result_id", "destination"),
         Index("ix_delivery_due", "state", "next_attempt_at"),
     )
+
+
+class Commitment(Base):
+    """A transaction of storage commitment that we asked a destination for (PS3.4 Annex J).
+
+    Its row is committed before the request is sent: an answer can come sooner than the request's.
+    """
+
+    __tablename__ = "commitment"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(_UID, unique=True)
+    destination: Mapped[str] = mapped_column(String(64))
+    asked_at: Mapped[datetime]
+    due_at: Mapped[datetime]  #: after that no answer is waited for
+    accepted_at: Mapped[datetime | None]  #: the destination took the request
+    closed_at: Mapped[datetime | None]  #: nothing is waited for any more
+    outcome: Mapped[CommitmentOutcome | None]
+    answer: Mapped[str] = mapped_column(Text, default="")  #: in words, where the request failed
+
+    items: Mapped[list[CommitmentItem]] = relationship(
+        back_populates="commitment",
+        cascade=_CASCADE,
+        passive_deletes=True,
+        order_by="CommitmentItem.id",
+    )
+
+    __table_args__ = (Index("ix_commitment_open", "destination", "closed_at", "due_at"),)
+
+
+class CommitmentItem(Base):
+    """One delivery in a transaction, and what the destination said of it."""
+
+    __tablename__ = "commitment_item"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    commitment_id: Mapped[int] = mapped_column(ForeignKey("commitment.id", ondelete="CASCADE"))
+    delivery_id: Mapped[int] = mapped_column(
+        ForeignKey("delivery.id", ondelete="CASCADE"), index=True
+    )
+    answered_at: Mapped[datetime | None]
+    failure_reason: Mapped[int | None]  #: PS3.3 C.14; None where it promised
+
+    commitment: Mapped[Commitment] = relationship(back_populates="items")
+    delivery: Mapped[Delivery] = relationship(back_populates="commitments")
+
+    __table_args__ = (UniqueConstraint("commitment_id", "delivery_id"),)
 
 
 class RefusedClass(Base):

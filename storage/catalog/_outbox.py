@@ -162,7 +162,7 @@ def send_instead(
         there = next((d for d in row.deliveries if d.destination == delivery.destination), None)
         if there is None:
             row.deliveries.append(new_delivery(delivery.destination, now))
-        elif there.state not in (DeliveryState.WAITING, DeliveryState.SENDING):
+        elif there.state not in (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.SENT):
             requeue_delivery(there, now)
     add_event(
         session,

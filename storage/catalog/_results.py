@@ -233,7 +233,7 @@ def settle_deliveries(session: Session, study: Study, now: datetime) -> None:
         .order_by(Delivery.id)
     ).all()
     states = {delivery.state for delivery in deliveries}
-    if states & {DeliveryState.WAITING, DeliveryState.SENDING}:
+    if states & {DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.SENT}:
         return
     failed = [d for d in deliveries if d.state is DeliveryState.FAILED]
     if failed:
@@ -339,6 +339,8 @@ def requeue_delivery(delivery: Delivery, now: datetime) -> None:
     delivery.attempts = 0
     delivery.queued_at = now
     delivery.next_attempt_at = now
+    delivery.silence = None
+    delivery.promise = None
 
 
 def _announce(
