@@ -172,7 +172,7 @@ def _acceptor() -> str:
             ("longest wait in association set-up", "`acse_timeout_s`", _seconds("acse_timeout_s")),
             ("longest wait for a DIMSE message", "`dimse_timeout_s`", _seconds("dimse_timeout_s")),
             ("asynchronous operations window", "-", "not negotiated: one operation at a time"),
-            ("SCP/SCU role selection", "-", "default roles only"),
+            ("SCP/SCU role selection", "-", "for storage commitment: both roles"),
             ("user identity, extended negotiation", "-", "not supported"),
             ("called AE title", "`ae_title`", "any is accepted"),
             ("calling AE title", "`allowed_calling_aes`", "empty: any is accepted"),

@@ -80,6 +80,12 @@ STORAGE_CLASSES: Mapping[UID, str] = MappingProxyType(
 VERIFICATION_CLASS = UID("1.2.840.10008.1.1")
 """C-ECHO."""
 
+COMMITMENT_CLASS = UID("1.2.840.10008.1.20.1")
+"""Storage Commitment Push Model: asked of us by machines, and reported to us by archives."""
+
+COMMITMENT_SYNTAXES: tuple[UID, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+"""Of its data sets, which are lists of UIDs."""
+
 RETIRED_KEYWORDS: Mapping[UID, str] = MappingProxyType(
     {
         UID("1.2.840.10008.5.1.4.1.1.3"): "UltrasoundMultiFrameImageStorageRetired",

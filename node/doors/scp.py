@@ -1,4 +1,4 @@
-"""The DIMSE door: C-ECHO and C-STORE as SCP.
+"""The DIMSE door: C-ECHO, C-STORE and storage commitment as SCP.
 
 The network library writes each arriving data set straight to a file in the store's incoming folder
 (chunked receive), so memory does not grow with the object; :mod:`node.intake` does the rest.
@@ -11,17 +11,21 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from typing import cast
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, dimse_messages, evt, register_uid
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import ThreadedAssociationServer
 
 from node.doors.contexts import (
+    COMMITMENT_CLASS,
+    COMMITMENT_SYNTAXES,
     RETIRED_KEYWORDS,
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
@@ -29,8 +33,23 @@ from node.doors.contexts import (
 )
 from node.intake import Arrival, Intake, Receipt, Status
 from node.sections import DimseSettings
+from node.watch.transfers import Direction, Peer, Transfer, TurnedAway
 
 log = structlog.get_logger(__name__)
+
+_Told = TypeVar("_Told", Transfer, TurnedAway)
+
+_TRANSIENT, _BY_PRESENTATION, _CONGESTION = 2, 3, 1  # PS3.8 9.3.4: "come again later"
+_NO_SUCH_INSTANCE = 0x0112  # PS3.7 C.5.10: of a report on a transaction that we do not know
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one association brought of one study."""
+
+    classes: dict[str, None] = field(default_factory=dict)
+    count: int = 0
+    accepted: bool = True
 
 
 class DimseDoor:
@@ -47,6 +66,16 @@ class DimseDoor:
     released
         Called with the study UIDs of an association that its sender released. An aborted one is no
         sign that a study is whole.
+    refusing
+        Gives a reason while nothing may be taken, such as a disk that is nearly full: new
+        associations are rejected for now, objects on open ones are answered with 0xA700.
+    commitment_reported
+        Called with the event type and the event information when an archive reports on a storage
+        commitment that we asked for; gives the DIMSE status to answer.
+    transferred
+        Told at the end of each association what it brought, study by study.
+    turned_away
+        Told of each caller that was not let in.
     """
 
     def __init__(
@@ -56,12 +85,23 @@ class DimseDoor:
         incoming_folder: str,
         *,
         released: Callable[[frozenset[str]], None] = lambda _studies: None,
+        refusing: Callable[[], str | None] = lambda: None,
+        commitment_reported: Callable[[Peer, int, Dataset], int] = (
+            lambda _peer, _event_type, _information: _NO_SUCH_INSTANCE
+        ),
+        transferred: Callable[[Transfer], None] = lambda _transfer: None,
+        turned_away: Callable[[TurnedAway], None] = lambda _turned_away: None,
     ) -> None:
         self._settings = settings
         self._intake = intake
         self._incoming = incoming_folder
         self._released = released
+        self._refusing = refusing
+        self._commitment_reported = commitment_reported
+        self._transferred = transferred
+        self._turned_away = turned_away
         self._studies: defaultdict[Association, set[str]] = defaultdict(set)
+        self._tallies: defaultdict[Association, dict[str, _Tally]] = defaultdict(dict)
         self._lock = threading.Lock()
         self._server: ThreadedAssociationServer | None = None
 
@@ -78,6 +118,10 @@ class DimseDoor:
         for sop_class in STORAGE_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         entity.add_supported_context(VERIFICATION_CLASS)
+        # In both roles: machines ask us for a promise, archives report on theirs (PS3.4 J.3.3).
+        entity.add_supported_context(
+            COMMITMENT_CLASS, list(COMMITMENT_SYNTAXES), scu_role=True, scp_role=True
+        )
         entity.maximum_associations = self._settings.max_associations
         entity.maximum_pdu_size = self._settings.maximum_pdu_size
         entity.network_timeout = self._settings.network_timeout_s
@@ -90,6 +134,8 @@ class DimseDoor:
             evt_handlers=[
                 (evt.EVT_C_STORE, self._store),
                 (evt.EVT_C_ECHO, lambda _event: int(Status.SUCCESS)),
+                (evt.EVT_N_EVENT_REPORT, self._reported),
+                (evt.EVT_REQUESTED, self._requested),
                 (evt.EVT_RELEASED, self._end_of_transfer),
                 (evt.EVT_CONN_CLOSE, self._closed),
                 (evt.EVT_REJECTED, self._rejected),
@@ -114,6 +160,33 @@ class DimseDoor:
             self._server.shutdown()
             self._server = None
 
+    def _requested(self, event: evt.Event) -> None:
+        association = event.assoc
+        if not isinstance(association.requestor.primitive, A_ASSOCIATE):
+            return  # it aborted before we looked
+        reason = self._refusing()
+        if reason is not None:
+            association.requestor.ae_title = association.requestor.primitive.calling_ae_title
+            self._turn_away(association, reason)
+            association.acse.send_reject(_TRANSIENT, _BY_PRESENTATION, _CONGESTION)
+            association.kill()  # waits until the answer is out
+
+    def _turn_away(self, association: Association, reason: str) -> None:
+        peer = _peer(association)
+        log.warning("caller-turned-away", reason=reason, calling_ae=peer.ae_title, peer=peer.host)
+        self._tell(self._turned_away, TurnedAway(peer=peer, door="dimse", reason=reason))
+
+    def _tell(self, told: Callable[[_Told], None], what: _Told) -> None:
+        try:
+            told(what)
+        except Exception:
+            log.exception("not-told", what=type(what).__name__)  # those who watch hold up no one
+
+    def _reported(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        return self._commitment_reported(
+            _peer(event.assoc), int(event.event_type), event.event_information
+        ), None
+
     def _store(self, event: evt.Event) -> Dataset | int:
         requestor = event.assoc.requestor
         request = cast(C_STORE, event.request)
@@ -126,16 +199,28 @@ class DimseDoor:
             announced_class_uid=str(request.AffectedSOPClassUID),
             announced_instance_uid=str(request.AffectedSOPInstanceUID),
         )
+        receipt = self._receive(arrival)
+        study = receipt.study_instance_uid or ""
+        with self._lock:
+            if study:
+                self._studies[event.assoc].add(study)
+            tally = self._tallies[event.assoc].setdefault(study, _Tally())
+            tally.classes[arrival.announced_class_uid or ""] = None
+            tally.count += 1
+            tally.accepted &= receipt.status == Status.SUCCESS
+        return _answer(receipt)
+
+    def _receive(self, arrival: Arrival) -> Receipt:
+        reason = self._refusing()
+        if reason is not None:
+            log.warning("object-refused", reason=reason, calling_ae=arrival.calling_ae)
+            return Receipt(status=Status.OUT_OF_RESOURCES, comment="cannot be kept now, try again")
         try:
-            receipt = self._intake.receive(arrival)
+            return self._intake.receive(arrival)
         except Exception:
             # The edge of a request: the sender gets a failure and keeps its copy.
             log.exception("intake-failed", calling_ae=arrival.calling_ae)
-            receipt = Receipt(status=Status.PROCESSING_FAILURE, comment="internal error")
-        if receipt.study_instance_uid is not None:
-            with self._lock:
-                self._studies[event.assoc].add(receipt.study_instance_uid)
-        return _answer(receipt)
+            return Receipt(status=Status.PROCESSING_FAILURE, comment="internal error")
 
     def _end_of_transfer(self, event: evt.Event) -> None:
         with self._lock:
@@ -150,13 +235,28 @@ class DimseDoor:
     def _closed(self, event: evt.Event) -> None:
         with self._lock:
             self._studies.pop(event.assoc, None)
+            tallies = self._tallies.pop(event.assoc, {})
+        for study, tally in tallies.items():
+            transfer = Transfer(
+                direction=Direction.IN,
+                peer=_peer(event.assoc),
+                door="dimse",
+                study_instance_uid=study,
+                sop_class_uids=tuple(tally.classes),
+                count=tally.count,
+                accepted=tally.accepted,
+            )
+            self._tell(self._transferred, transfer)
 
     def _rejected(self, event: evt.Event) -> None:
-        log.warning(
-            "association-rejected",
-            calling_ae=str(event.assoc.requestor.ae_title),
-            peer=str(event.assoc.requestor.address),
-        )
+        self._turn_away(event.assoc, "AE title or number of associations")
+
+
+def _peer(association: Association) -> Peer:
+    requestor = association.requestor
+    return Peer(
+        host=str(requestor.address), ae_title=str(requestor.ae_title), port=int(requestor.port)
+    )
 
 
 def _answer(receipt: Receipt) -> Dataset | int:

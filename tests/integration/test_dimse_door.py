@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,17 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     generate_uid,
 )
-from pynetdicom import AE
+from pynetdicom import AE, build_role
 
-from node.doors.contexts import RETIRED_KEYWORDS, STORAGE_CLASSES
+from node.doors.contexts import COMMITMENT_CLASS, RETIRED_KEYWORDS, STORAGE_CLASSES
 from node.doors.scp import DimseDoor
 from node.intake import Intake
 from node.sections import DimseSettings
+from node.watch.transfers import Peer, Transfer, TurnedAway
 from storage import catalog
 from storage.database import Database
 from storage.files import FileStore
-from tests.peers import require, send
+from tests.peers import require, send, wait_until
 from tests.running_node import REAL_CINE, variant
 
 pytestmark = [
@@ -41,6 +42,10 @@ class OpenDoor:
     database: Database
     files: FileStore
     released: list[frozenset[str]]
+    refusal: list[str] = field(default_factory=list)  #: a reason in it shuts the door
+    transfers: list[Transfer] = field(default_factory=list)
+    turned_away: list[TurnedAway] = field(default_factory=list)
+    reports: list[tuple[str, int, str]] = field(default_factory=list)
 
     def kept(self, uid: str) -> catalog.InstanceRecord | None:
         with self.database.read() as session:
@@ -56,11 +61,24 @@ def door(database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> 
     files = FileStore(tmp_path / "store")
     released: list[frozenset[str]] = []
     settings = DimseSettings(host="127.0.0.1", port=0, **getattr(request, "param", {}))
+    seen = OpenDoor(port=0, database=database, files=files, released=released)
+
+    def reported(peer: Peer, event_type: int, information: Dataset) -> int:
+        seen.reports.append((peer.ae_title, event_type, str(information.TransactionUID)))
+        return 0x0000
+
     opened = DimseDoor(
-        settings, Intake(database, files), str(files.incoming_folder), released=released.append
+        settings,
+        Intake(database, files),
+        str(files.incoming_folder),
+        released=released.append,
+        refusing=lambda: seen.refusal[0] if seen.refusal else None,
+        commitment_reported=reported,
+        transferred=seen.transfers.append,
+        turned_away=seen.turned_away.append,
     )
     opened.start()
-    yield OpenDoor(port=opened.port, database=database, files=files, released=released)
+    yield replace(seen, port=opened.port)
     opened.stop()
 
 
@@ -351,3 +369,60 @@ def _exchange(association, request, encoded: bytes) -> Dataset:  # type: ignore[
     answer = Dataset()
     answer.Status = response.Status
     return answer
+
+
+def test_while_the_store_is_refusing_callers_are_told_to_come_again_and_open_ones_get_a700(
+    door: OpenDoor,
+) -> None:
+    still = small_image()
+    association = _associate(door, still)
+    door.refusal.append("the disk is nearly full")
+    entity = AE("ECHOCART")
+    entity.add_requested_context("1.2.840.10008.1.1")
+    late = entity.associate("127.0.0.1", door.port, ae_title="ECHONODE")
+
+    answer = association.send_c_store(still)
+    rejection = late.acceptor.primitive
+    assert answer.Status == 0xA700
+    assert late.is_rejected
+    assert (rejection.result, rejection.result_source, rejection.diagnostic) == (2, 3, 1)
+    assert [away.reason for away in door.turned_away] == ["the disk is nearly full"]
+    assert door.kept(still.SOPInstanceUID) is None
+    assert list(door.files.incoming_folder.iterdir()) == []
+
+    door.refusal.clear()
+    assert association.send_c_store(still).Status == 0x0000
+    association.release()
+
+
+def test_those_who_watch_are_told_what_an_association_brought(door: OpenDoor) -> None:
+    still, nameless = small_image(), small_image(StudyInstanceUID=None)
+    store(door, still)
+    store(door, nameless)
+    wait_until(lambda: len(door.transfers) == 2, what="both associations are told of", timeout_s=5)
+
+    kept, refused = door.transfers
+    assert (kept.study_instance_uid, kept.count, kept.accepted) == (still.StudyInstanceUID, 1, True)
+    assert kept.sop_class_uids == (still.SOPClassUID,)
+    assert (kept.peer.ae_title, kept.peer.host) == ("ECHOCART", "127.0.0.1")
+    assert (refused.study_instance_uid, refused.accepted) == ("", False)
+
+
+def test_a_report_of_an_archive_on_its_commitment_is_handed_on(door: OpenDoor) -> None:
+    archive = AE("ARCHIVE")
+    archive.add_requested_context(COMMITMENT_CLASS)
+    association = archive.associate(
+        "127.0.0.1",
+        door.port,
+        ae_title="ECHONODE",
+        ext_neg=[build_role(COMMITMENT_CLASS, scp_role=True)],
+    )
+    information = Dataset()
+    information.TransactionUID = "1.2.3"
+    status, _ = association.send_n_event_report(
+        information, 1, COMMITMENT_CLASS, "1.2.840.10008.1.20.1.1"
+    )
+    association.release()
+
+    assert status.Status == 0x0000
+    assert door.reports == [("ARCHIVE", 1, "1.2.3")]
