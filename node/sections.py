@@ -5,6 +5,7 @@ Each class is a section of ``echonode.toml``; :mod:`node.settings` reads and joi
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -56,11 +57,28 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("a network looks like 10.1.2.3 or 10.1.0.0/16") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address in the settings can only be reached from this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Network = Annotated[str, AfterValidator(_network)]
+Role = Literal["send", "read", "operate"]
 PersonEstimate = Literal["age", "sex", "weight", "height"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 
@@ -114,10 +132,53 @@ class DimseSettings(Section):
 
 
 class HttpSettings(Section):
-    """``[http]``: the status page. This version reads the keys and serves no page yet."""
+    """``[http]``: status, the operator's buttons, and whether the node is well."""
 
+    enabled: bool = Field(True, description="serve HTTP at all")
     host: Host = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(8080, description="port to listen on; 0 takes a free one")
+    tls: ServerTls | None = Field(None, description="speak HTTPS with this certificate")
+    certificate_roles: tuple[Role, ...] = Field(
+        ("read",), description="what callers may do who show a certificate of client_authorities"
+    )
+    users_file: AbsolutePath | None = Field(
+        None, description="users and tokens; by default users.json in data_dir"
+    )
+    anyone_may_look: bool = Field(False, description="reading needs no user")
+    proxies: tuple[Network, ...] = Field(
+        (), description="addresses or networks of the proxies that speak HTTPS for the node"
+    )
+    max_request_bytes: int = Field(
+        1 << 20, ge=1024, le=1 << 40, description="longest body of a request"
+    )
+    max_connections: int = Field(100, ge=1, le=10_000, description="open connections at once")
+
+
+class SyslogSettings(Section):
+    """``[audit.syslog]``: where the audit trail goes besides."""
+
+    host: Host = Field(description="the syslog server")
+    port: int = Field(6514, ge=1, le=65535, description="the syslog server's port")
+    transport: Literal["tls", "tcp"] = Field("tls", description="tcp only on this machine")
+    tls: ClientTls = ClientTls()
+
+    @model_validator(mode="after")
+    def _in_the_clear_only_here(self) -> Self:
+        if self.transport == "tcp" and not is_loopback(self.host):
+            raise ValueError('transport = "tcp" is for a server on this machine; use "tls"')
+        return self
+
+
+class AuditSettings(Section):
+    """``[audit]``: who sent, got, asked and changed what (PS3.15 A.5)."""
+
+    enabled: bool = Field(True, description="write it at all")
+    folder: AbsolutePath | None = Field(None, description="by default audit in data_dir")
+    max_file_bytes: int = Field(
+        10_000_000, ge=10_000, le=1 << 34, description="size at which a new file is begun"
+    )
+    keep_days: int = Field(2192, ge=1, le=36_500, description="age at which a file is deleted")
+    syslog: SyslogSettings | None = None
 
 
 class StudySettings(Section):

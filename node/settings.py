@@ -24,6 +24,7 @@ from node.sections import (
     DESTINATION_KINDS,
     AbsolutePath,
     AnalysisSettings,
+    AuditSettings,
     CaptureSettings,
     DatabaseUrl,
     DeliverySettings,
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)
     capture: CaptureSettings = CaptureSettings()
     delivery: DeliverySettings = DeliverySettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from node.sections import (
     AnalysisSettings,
+    AuditSettings,
     CaptureSettings,
     DeliverySettings,
     DicomwebDestination,
@@ -14,19 +15,22 @@ from node.sections import (
     DimseSettings,
     HttpSettings,
     LogSettings,
+    ServerTls,
     StudySettings,
+    SyslogSettings,
 )
 from node.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SECTIONS = {
     "dimse": [DimseSettings],
-    "http": [HttpSettings],
+    "http": [HttpSettings, ServerTls],
     "study": [StudySettings],
     "destinations": [DimseDestination, DicomwebDestination],
     "analysis": [AnalysisSettings],
     "capture": [CaptureSettings],
     "delivery": [DeliverySettings],
+    "audit": [AuditSettings, SyslogSettings],
     "log": [LogSettings],
 }
 
