@@ -7,11 +7,26 @@ What an operator asks for in vain raises :class:`CatalogError` with one line for
 
 For the queue: ``claim_next`` -> ``record_view`` / ``record_analysis`` / ``refuse_recording`` /
 ``record_failure``. For the outbox: ``claim_due_deliveries`` -> ``record_delivered`` /
-``record_delivery_retry`` / ``record_delivery_failed`` / ``send_instead`` / ``put_back_deliveries``.
+``record_stored`` / ``record_delivery_retry`` / ``record_delivery_failed`` / ``send_instead`` /
+``put_back_deliveries``. For promises: ``promises_due`` -> ``open_commitment`` ->
+``note_commitment_answer`` -> ``record_promised`` / ``record_not_kept`` / ``record_promise_failed``.
 At a start, before the first claim: ``requeue_interrupted``, ``requeue_interrupted_deliveries``,
 and ``studies_in_reporting``.
 """
 
+from storage.catalog._commitment import (
+    ask_again,
+    commitment_not_taken,
+    commitment_taken,
+    find_commitment,
+    note_commitment_answer,
+    open_commitment,
+    promise_counts,
+    promises_due,
+    record_not_kept,
+    record_promise_failed,
+    record_promised,
+)
 from storage.catalog._destinations import (
     forget_refused_classes,
     note_refused_class,
@@ -54,6 +69,7 @@ from storage.catalog._outbox import (
     record_delivered,
     record_delivery_failed,
     record_delivery_retry,
+    record_stored,
     requeue_interrupted_deliveries,
     send_instead,
     sent_instead,
@@ -77,6 +93,7 @@ from storage.catalog._queue import (
 )
 from storage.catalog._records import (
     ClaimedRecording,
+    CommitmentRecord,
     CompletableStudy,
     DeliveryRecord,
     DueDelivery,
@@ -88,6 +105,8 @@ from storage.catalog._records import (
     NewResult,
     NodeRecord,
     PackRunRecord,
+    PromiseCounts,
+    PromiseDue,
     QuarantinedRecord,
     QueueStatus,
     RecordingRecord,
@@ -113,17 +132,22 @@ from storage.catalog._results import (
     studies_to_report,
 )
 from storage.states import (
+    CommitmentOutcome,
     DeliveryState,
     EventKind,
+    Promise,
     RecordingKind,
     RecordingState,
     ResultKind,
+    Silence,
     StudyState,
 )
 
 __all__ = [
     "CatalogError",
     "ClaimedRecording",
+    "CommitmentOutcome",
+    "CommitmentRecord",
     "CompletableStudy",
     "DeliveryRecord",
     "DeliveryState",
@@ -138,6 +162,9 @@ __all__ = [
     "NewResult",
     "NodeRecord",
     "PackRunRecord",
+    "Promise",
+    "PromiseCounts",
+    "PromiseDue",
     "QuarantinedRecord",
     "QueueStatus",
     "RecordingKind",
@@ -149,6 +176,7 @@ __all__ = [
     "ResultKind",
     "ResultRecord",
     "RevisionSupersededError",
+    "Silence",
     "StudyDetail",
     "StudyRecord",
     "StudyState",
@@ -160,13 +188,17 @@ __all__ = [
     "add_instance",
     "add_quarantined",
     "add_results",
+    "ask_again",
     "begin_analysis",
     "begin_reporting",
     "claim_due_deliveries",
     "claim_next",
+    "commitment_not_taken",
+    "commitment_taken",
     "current_report",
     "deliveries_of",
     "fail_study",
+    "find_commitment",
     "find_instance",
     "find_study",
     "forget_node",
@@ -176,9 +208,13 @@ __all__ = [
     "ignore_study",
     "list_quarantined",
     "list_studies",
+    "note_commitment_answer",
     "note_refused_class",
     "note_released",
+    "open_commitment",
     "original_of",
+    "promise_counts",
+    "promises_due",
     "put_back",
     "put_back_deliveries",
     "quarantine_result",
@@ -189,6 +225,10 @@ __all__ = [
     "record_delivery_failed",
     "record_delivery_retry",
     "record_failure",
+    "record_not_kept",
+    "record_promise_failed",
+    "record_promised",
+    "record_stored",
     "record_view",
     "recordings_of",
     "refuse_recording",

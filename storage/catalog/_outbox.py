@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
+from storage.catalog._commitment import close_interrupted_commitments
 from storage.catalog._moves import CatalogError, add_event, counted, delivery_by_id, utc_now
 from storage.catalog._records import DeliveryRecord, DueDelivery, NewResult, ResultRecord
 from storage.catalog._results import (
@@ -17,7 +18,7 @@ from storage.catalog._results import (
     settle_deliveries,
 )
 from storage.catalog._rows import delivery_record, result_record
-from storage.states import DeliveryState, EventKind, StudyState
+from storage.states import DeliveryState, EventKind, Promise, Silence, StudyState
 from storage.tables import Delivery, Result, Study
 
 
@@ -31,23 +32,36 @@ def claim_due_deliveries(
 
     Each goes to SENDING with its attempt counted. Those of held studies stay where they are. No
     two callers ever get the same one.
+
+    What waits only because its destination was not reached goes with whatever is due for it: when
+    an archive comes back it gets everything in the order of the queue. An object at which the
+    association broke goes last, so that one that breaks it each time keeps no other waiting.
     """
     now = now or utc_now()
-    query = (
+    waiting = (
         select(Delivery)
         .join(Delivery.result)
         .join(Result.study)
-        .where(
-            Delivery.state == DeliveryState.WAITING,
-            Delivery.next_attempt_at <= now,
-            Study.state != StudyState.HELD,
+        .where(Delivery.state == DeliveryState.WAITING, Study.state != StudyState.HELD)
+    )
+    if destination is not None:
+        waiting = waiting.where(Delivery.destination == destination)
+    is_due = Delivery.next_attempt_at <= now
+    if session.scalar(waiting.where(is_due).limit(1)) is None:
+        return ()
+    if destination is not None:
+        is_due = or_(is_due, Delivery.silence == Silence.NOT_REACHED)
+    query = (
+        waiting.where(is_due)
+        .order_by(
+            Study.urgency.desc(),
+            case((Delivery.silence == Silence.NO_ANSWER, 1), else_=0),
+            Delivery.queued_at,
+            Delivery.id,
         )
-        .order_by(Study.urgency.desc(), Delivery.queued_at, Delivery.id)
         .limit(limit)
         .with_for_update(of=Delivery, skip_locked=True)
     )
-    if destination is not None:
-        query = query.where(Delivery.destination == destination)
     due = []
     for delivery in session.scalars(query):
         delivery.state = DeliveryState.SENDING
@@ -59,6 +73,7 @@ def claim_due_deliveries(
                 destination=delivery.destination,
                 attempts=delivery.attempts,
                 queued_at=delivery.queued_at,
+                silence=delivery.silence,
                 study_instance_uid=delivery.result.study.study_instance_uid,
                 result=result_record(delivery.result),
             )
@@ -74,13 +89,32 @@ def record_delivered(
     status: int | None,
     now: datetime | None = None,
 ) -> None:
-    """Note that the destination has the result; the study is done when it was the last."""
+    """Note that the destination has the result, by its status; the study may be done by it."""
     now = now or utc_now()
     delivery = _being_sent(session, delivery_id)
     delivery.state = DeliveryState.DELIVERED
+    delivery.stored_at = now
     delivery.delivered_at = now
+    delivery.promise = Promise.STATUS
     _answered(session, delivery, answer, status, now, kind=EventKind.DELIVERED, word="has")
     settle_deliveries(session, delivery.result.study, now)
+
+
+def record_stored(
+    session: Session,
+    delivery_id: int,
+    answer: str,
+    status: int | None,
+    now: datetime | None = None,
+) -> None:
+    """Note that the destination has stored the result, by its status; it is asked for a promise."""
+    now = now or utc_now()
+    delivery = _being_sent(session, delivery_id)
+    delivery.state = DeliveryState.SENT
+    delivery.stored_at = now
+    delivery.asks = 0
+    delivery.next_attempt_at = now
+    _answered(session, delivery, answer, status, now, kind=EventKind.STORED, word="has stored")
 
 
 def record_delivery_retry(
@@ -91,15 +125,22 @@ def record_delivery_retry(
     now: datetime | None = None,
     *,
     next_attempt_at: datetime,
+    silence: Silence | None = None,
 ) -> None:
-    """Note that a delivery did not succeed and when it is to be tried again."""
+    """Note that a delivery did not succeed and when it is to be tried again.
+
+    That an earlier sending had no answer stays known until the destination is reached again.
+    """
     now = now or utc_now()
     delivery = _being_sent(session, delivery_id)
+    before = delivery.silence
     delivery.state = DeliveryState.WAITING
     delivery.next_attempt_at = next_attempt_at
     _answered(
         session, delivery, answer, status, now, kind=EventKind.DELIVERY_AGAIN, word="did not take"
     )
+    in_doubt = silence is Silence.NOT_REACHED and before is Silence.NO_ANSWER
+    delivery.silence = before if in_doubt else silence
 
 
 def record_delivery_failed(
@@ -215,15 +256,17 @@ def requeue_interrupted_deliveries(session: Session, *, now: datetime | None = N
     """Put back what was being sent when the node last stopped. Call once, before any claim.
 
     The destination may have it already: sending the same bytes again does no harm. Returns how
-    many were put back.
+    many were put back. Requests for a promise that were on the wire are made anew, too.
     """
     now = now or utc_now()
+    close_interrupted_commitments(session, now)
     interrupted = session.scalars(
         select(Delivery).where(Delivery.state == DeliveryState.SENDING).order_by(Delivery.id)
     ).all()
     for delivery in interrupted:
         delivery.state = DeliveryState.WAITING
         delivery.next_attempt_at = now
+        delivery.silence = Silence.NO_ANSWER
         add_event(
             session,
             delivery.result.study_id,
@@ -273,6 +316,7 @@ def _answered(
 ) -> None:
     delivery.last_answer = answer
     delivery.last_status = status
+    delivery.silence = None
     result = delivery.result
     add_event(
         session,

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from storage.states import DeliveryState, RecordingKind, RecordingState, ResultKind, StudyState
+from storage.states import (
+    CommitmentOutcome,
+    DeliveryState,
+    Promise,
+    RecordingKind,
+    RecordingState,
+    ResultKind,
+    Silence,
+    StudyState,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,8 +283,52 @@ class DueDelivery:
     destination: str
     attempts: int  #: with this one
     queued_at: datetime
+    silence: Silence | None  #: of the attempt before, where no answer came
     study_instance_uid: str
     result: ResultRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromiseDue:
+    """A delivery that its destination has stored and is to be asked for."""
+
+    delivery_id: int
+    destination: str
+    attempts: int  #: at sending
+    asks: int  #: for its promise, since it was last stored
+    queued_at: datetime
+    stored_at: datetime
+    study_instance_uid: str
+    result: ResultRecord
+    overdue: bool  #: the destination took a request since then, and was silent for too long
+    refusals: tuple[int, ...]  #: the failure reasons that it gave since then
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommitmentRecord:
+    """A transaction of storage commitment, open or closed."""
+
+    transaction_uid: str
+    destination: str
+    asked_at: datetime
+    due_at: datetime
+    accepted_at: datetime | None
+    closed_at: datetime | None
+    outcome: CommitmentOutcome | None
+    sop_instance_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromiseCounts:
+    """What a destination has promised, shown and refused so far, and what is waited for."""
+
+    committed: int = 0  #: deliveries that it has promised to keep
+    found: int = 0  #: deliveries that it showed when it was asked by a query
+    by_status: int = 0  #: deliveries that are known by its status alone
+    waiting: int = 0  #: deliveries whose promise is awaited
+    refused: int = 0  #: objects of which it said that it does not keep them
+    overdue: int = 0  #: requests that it took and never answered
+    last_taken_at: datetime | None = None  #: when it last took a request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,6 +348,9 @@ class DeliveryRecord:
     last_answer: str
     last_status: int | None
     delivered_at: datetime | None
+    stored_at: datetime | None = None  #: the destination's status last said so
+    asks: int = 0  #: for its promise, since then
+    promise: Promise | None = None  #: how it is known that the destination has it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -196,6 +196,9 @@ def delivery_record(delivery: Delivery) -> DeliveryRecord:
         last_answer=delivery.last_answer,
         last_status=delivery.last_status,
         delivered_at=delivery.delivered_at,
+        stored_at=delivery.stored_at,
+        asks=delivery.asks,
+        promise=delivery.promise,
     )
 
 
