@@ -1,0 +1,1 @@
+"""Faults: processes killed, peers that misbehave, and whether what was promised still holds."""
