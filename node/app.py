@@ -35,6 +35,9 @@ from node.reporting import Reporter
 from node.results import ReportSettings
 from node.sections import Destination, DicomwebDestination
 from node.settings import Settings
+from node.tls import TlsError
+from node.watch.audit import Audit
+from node.watch.audit_file import AuditFileError
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
@@ -98,6 +101,11 @@ class Node:
             self._database = Database(settings.database_url)
         except DatabaseError as error:
             raise NodeError(str(error)) from error
+        try:
+            self._audit = Audit(settings.audit, settings.data_dir, settings.dimse.ae_title)
+        except (AuditFileError, TlsError) as error:
+            raise NodeError(str(error)) from error
+        self._audit.start()
         self._files = FileStore(settings.data_dir)
         self._sweep(older_than_s=0.0)
         self._take_up()
@@ -162,6 +170,8 @@ class Node:
             Intake(self._database, self._files),
             str(self._files.incoming_folder),
             released=self._lifecycle.released,
+            transferred=self._audit.transferred,
+            turned_away=self._audit.turned_away,
         )
         try:
             self._door.start()
@@ -194,6 +204,8 @@ class Node:
             with self._database.write() as session:
                 catalog.forget_node(session, socket.gethostname())
             self._database.close()
+        if hasattr(self, "_audit"):
+            self._audit.stop()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -240,6 +252,7 @@ class Node:
                 details={
                     "addresses": asdict(self.addresses),
                     "associations": self._door.associations,
+                    "audit": self._audit.status(),
                     "workers": [
                         {**asdict(worker), "since": worker.since.isoformat()}
                         for worker in self._executor.workers()
@@ -252,6 +265,7 @@ def run(
     settings: Settings, *, ready: Callable[[Addresses], None] = lambda _addresses: None
 ) -> None:
     """Run a node until SIGTERM or SIGINT; ``ready`` is called once it listens."""
+    os.umask(0o077)  # whatever is written here is for the service user alone
     stopping = threading.Event()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
