@@ -28,7 +28,7 @@ from node.watch import study_key
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import Area, FileStore, FileStoreError
-from storage.states import RecordingKind
+from storage.states import FileState, RecordingKind
 
 log = structlog.get_logger(__name__)
 
@@ -125,16 +125,31 @@ class Intake:
         study_uid = str(header.StudyInstanceUID)
         with self._database.read() as session:
             known = catalog.find_instance(session, uid)
-        if known is not None and self._files.path(known.file_key).exists():
+        if self._is_there(known):
             return self._known(arrival, header, digest, known)
+        came_again = known is not None  # and its file is gone, or not whole
         key = self._files.adopt(arrival.path, Area.OBJECTS, _file_digest(uid, digest))
         size = self._files.path(key).stat().st_size
         with self._database.write() as session:
             # Another association may have brought the same object in the meantime.
             known = catalog.find_instance(session, uid)
+            if not self._files.path(key).is_file():
+                # Retention gave up an earlier copy, the same file, at this very moment.
+                raise FileStoreError(f"{key} was removed while it was kept again; send it again")
             if known is None:
                 self._add(session, arrival, header, digest, key, size)
-        if known is not None and known.content_sha256 != digest:
+            elif came_again or _is_gone(known):
+                came_again = True
+                catalog.keep_again(
+                    session,
+                    known.id,
+                    file_key=key,
+                    content_sha256=digest,
+                    size_bytes=size,
+                    transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+                    now=self._clock(),
+                )
+        if known is not None and not came_again and known.content_sha256 != digest:
             kept_beside = replace(arrival, path=self._files.path(key))
             return self._known(kept_beside, header, digest, known)
         log.info(
@@ -173,6 +188,15 @@ class Intake:
                 description=_text(header, "StudyDescription"),
             ),
         )
+
+    def _is_there(self, known: catalog.InstanceRecord | None) -> bool:
+        """Whether an object is kept whole: a row may outlive its file."""
+        if known is None or _is_gone(known):
+            return False
+        try:
+            return self._files.path(known.file_key).stat().st_size == known.size_bytes
+        except FileNotFoundError:
+            return False
 
     def _known(
         self, arrival: Arrival, header: Dataset, digest: str, known: catalog.InstanceRecord
@@ -224,6 +248,10 @@ class Intake:
             peer=arrival.peer_host,
         )
         return Receipt(status=why.status, comment=why.reason)
+
+
+def _is_gone(known: catalog.InstanceRecord) -> bool:
+    return known.file_state is not FileState.KEPT
 
 
 def recording_kind(header: Dataset) -> RecordingKind | None:

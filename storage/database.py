@@ -13,8 +13,10 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
@@ -26,6 +28,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     NoSuchModuleError,
     OperationalError,
@@ -33,7 +36,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 10_000
@@ -41,6 +44,7 @@ _MIGRATION_LOCK_TIMEOUT_S = 60.0
 #: PostgreSQL advisory locks are numbers shared by a whole database: "echonode" in ASCII, and +1.
 _WRITER_LOCK = 0x6563686F6E6F6465
 _MIGRATION_LOCK = _WRITER_LOCK + 1
+_PLACE = "place"  # of a pooled connection's notes: the file it was opened on
 #: What makes a transaction see one state of the database and change nothing.
 _READER: dict[str, dict[str, object]] = {
     "sqlite": {},  # see `_begin_sqlite`
@@ -116,6 +120,8 @@ class Database:
             raise  # a mistake of ours, not a state of the database
         except DBAPIError as error:
             raise _explained(self.url, error) from error
+        except DisconnectionError as error:
+            raise DatabaseError(f"database {_name(self.url)}: {error}; try again") from error
         except PoolTimeoutError as error:
             raise DatabaseError(
                 f"database {_name(self.url)}: every connection is in use; "
@@ -248,9 +254,12 @@ def _engine(url: URL, *, foreign_keys: bool = True) -> Engine:
         engine = create_engine(url, pool_size=8, max_overflow=56)
     else:
         engine = create_engine(url, poolclass=NullPool)
+    event.listen(engine, "do_connect", _open_what_is_there)
+    event.listen(engine, "checkout", partial(_check_in_place, _sqlite_file(url)))
 
     @event.listens_for(engine, "connect")
-    def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    def _set_up(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        record.info[_PLACE] = _identity(_sqlite_file(url))
         # The driver would begin transactions where it likes: `_begin_sqlite` does it.
         connection.isolation_level = None
         for pragma in (
@@ -263,6 +272,31 @@ def _engine(url: URL, *, foreign_keys: bool = True) -> Engine:
 
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _open_what_is_there(
+    _dialect: object, _record: object, arguments: list[str], keywords: dict[str, object]
+) -> None:
+    # The driver would make an empty file where the database was moved away, and the one that is
+    # moved back would meet that one's log.
+    arguments[0] = f"file:{quote(str(arguments[0]))}?mode=rw"
+    keywords["uri"] = True
+
+
+def _check_in_place(
+    file: Path, _connection: object, record: ConnectionPoolEntry, _fairy: object
+) -> None:
+    """Before each use: what is written into a file that was moved away is written nowhere."""
+    if record.info.get(_PLACE) != _identity(file):
+        raise DisconnectionError(f"{file} is not the file that was opened")
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _begin_sqlite(connection: Connection) -> None:

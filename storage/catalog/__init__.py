@@ -32,6 +32,11 @@ from storage.catalog._destinations import (
     note_refused_class,
     refused_classes,
 )
+from storage.catalog._files import (
+    keep_again,
+    mend_times,
+    newest_time,
+)
 from storage.catalog._intake import (
     add_instance,
     begin_analysis,
@@ -135,6 +140,7 @@ from storage.states import (
     CommitmentOutcome,
     DeliveryState,
     EventKind,
+    FileState,
     Promise,
     RecordingKind,
     RecordingState,
@@ -154,6 +160,7 @@ __all__ = [
     "DueDelivery",
     "EventKind",
     "EventRecord",
+    "FileState",
     "FindingRecord",
     "InstanceExistsError",
     "InstanceRecord",
@@ -206,8 +213,11 @@ __all__ = [
     "get_quarantined",
     "hold",
     "ignore_study",
+    "keep_again",
     "list_quarantined",
     "list_studies",
+    "mend_times",
+    "newest_time",
     "note_commitment_answer",
     "note_refused_class",
     "note_released",

@@ -13,6 +13,7 @@ from typing import Any
 from storage.states import (
     CommitmentOutcome,
     DeliveryState,
+    FileState,
     Promise,
     RecordingKind,
     RecordingState,
@@ -72,6 +73,7 @@ class InstanceRecord:
     own: bool
     revision: int
     recording_id: int | None
+    file_state: FileState = FileState.KEPT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,6 +265,7 @@ class ResultRecord:
     created_at: datetime
     current: bool
     stands_for: str | None = None
+    file_state: FileState = FileState.KEPT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,6 +50,7 @@ def instance_record(instance: Instance) -> InstanceRecord:
         own=instance.own,
         revision=instance.revision,
         recording_id=instance.recording.id if instance.recording else None,
+        file_state=instance.file_state,
     )
 
 
@@ -177,6 +178,7 @@ def result_record(result: Result) -> ResultRecord:
         created_at=result.created_at,
         current=result.current,
         stands_for=result.stands_for,
+        file_state=result.file_state,
     )
 
 

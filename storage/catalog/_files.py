@@ -1,0 +1,127 @@
+"""Files that go while their rows stay, and times that a clock set back has made untrue."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from storage.catalog._moves import CatalogError, add_event, utc_now
+from storage.catalog._records import InstanceRecord
+from storage.catalog._rows import instance_record
+from storage.states import DeliveryState, EventKind, FileState, RecordingState, StudyState
+from storage.tables import Commitment, Delivery, Instance, NodeProcess, Recording, Study
+
+_GONE = {
+    FileState.KEPT: "was missing",
+    FileState.REMOVING: "was removed",
+    FileState.REMOVED: "was removed",
+    FileState.LOST: "was lost",
+}
+
+
+def keep_again(
+    session: Session,
+    instance_id: int,
+    *,
+    file_key: str,
+    content_sha256: str,
+    size_bytes: int,
+    transfer_syntax_uid: str,
+    now: datetime | None = None,
+) -> InstanceRecord:
+    """Say that an object whose file was gone came again, and that its file is there from now on.
+
+    There was nothing to compare it with: what came is what is kept, also in another encoding.
+    """
+    now = now or utc_now()
+    instance = session.get(Instance, instance_id)
+    if instance is None:
+        raise CatalogError(f"no instance with row {instance_id}")
+    words = f"an object whose file {_GONE[instance.file_state]} came again and is kept"
+    if instance.content_sha256 != content_sha256:
+        words += "; its bytes are not those of the first time"
+    recording = instance.recording
+    if recording is not None and recording.state is RecordingState.FAILED:
+        words += f"; `echonode retry {instance.study.study_instance_uid}` analyses it"
+    instance.file_key = file_key
+    instance.content_sha256 = content_sha256
+    instance.size_bytes = size_bytes
+    instance.transfer_syntax_uid = transfer_syntax_uid
+    instance.file_state = FileState.KEPT
+    instance.file_since = now
+    add_event(
+        session,
+        instance.study_id,
+        EventKind.FILE_AGAIN,
+        words,
+        at=now,
+        details={"sop_instance_uid": instance.sop_instance_uid},
+    )
+    session.flush()
+    return instance_record(instance)
+
+
+def newest_time(session: Session) -> datetime | None:
+    """The latest time at which the rows say that something happened; None where nothing did."""
+    times = (
+        session.scalar(
+            select(func.max(Instance.received_at)).where(Instance.file_state == FileState.KEPT)
+        ),
+        session.scalar(select(func.max(NodeProcess.heartbeat_at))),
+    )
+    return max((time for time in times if time is not None), default=None)
+
+
+def mend_times(session: Session, now: datetime, *, longest_pause_s: float) -> int:
+    """After the clock was set back: what still waits counts its time from now on.
+
+    Otherwise a study would wait for its quiet time, and a result for its next try, until the
+    clock has caught up. Times of what is past stay as they were written. Returns how many rows
+    were changed.
+    """
+    latest_try = now + timedelta(seconds=2 * longest_pause_s)
+    changed = 0
+    for study in session.scalars(
+        select(Study).where(
+            Study.state.in_((StudyState.RECEIVING, StudyState.HELD)),
+            or_(
+                Study.last_image_at > now,
+                Study.revision_opened_at > now,
+                Study.last_released_at > now,
+            ),
+        )
+    ):
+        study.last_image_at = min(study.last_image_at, now)
+        study.revision_opened_at = min(study.revision_opened_at, now)
+        if study.last_released_at is not None:
+            study.last_released_at = min(study.last_released_at, now)
+        changed += 1
+    for recording in session.scalars(
+        select(Recording).where(
+            Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)),
+            Recording.queued_at > now,
+        )
+    ):
+        recording.queued_at = now
+        changed += 1
+    waiting = (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.SENT)
+    for delivery in session.scalars(
+        select(Delivery).where(
+            Delivery.state.in_(waiting),
+            or_(Delivery.queued_at > now, Delivery.next_attempt_at > latest_try),
+        )
+    ):
+        delivery.queued_at = min(delivery.queued_at, now)
+        if delivery.next_attempt_at > latest_try:
+            delivery.next_attempt_at = now
+        changed += 1
+    for commitment in session.scalars(
+        select(Commitment).where(Commitment.closed_at.is_(None), Commitment.asked_at > now)
+    ):
+        commitment.due_at = now + (commitment.due_at - commitment.asked_at)
+        commitment.asked_at = now
+        changed += 1
+    session.flush()
+    return changed
