@@ -118,17 +118,46 @@ class ClientTls(Section):
 class DimseSettings(Section):
     """``[dimse]``: the door for echo machines."""
 
-    host: Host = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - machines call in
+    host: Host = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(11112, description="port to listen on; 0 takes a free one")
     ae_title: AETitle = Field("ECHONODE", description="the node's own AE title")
+    allowed_addresses: tuple[Network, ...] = Field(
+        (), description="addresses or networks that may call; an empty list lets all call"
+    )
     allowed_calling_aes: tuple[AETitle, ...] = Field(
         (), description="AE titles that may call; an empty list lets all call"
     )
+    check_called_ae: bool = Field(False, description="callers must call us by our AE title")
+    anyone_may_send: bool = Field(
+        False, description="listen on the network although anyone there may send"
+    )
+    tls: ServerTls | None = Field(None, description="speak TLS, and nothing else, on the port")
     max_associations: int = Field(50, ge=1, le=1000, description="open associations at once")
+    max_associations_per_peer: int = Field(
+        20, ge=1, le=1000, description="open associations at once from one address"
+    )
     maximum_pdu_size: int = Field(131072, ge=4096, le=1 << 24, description="in bytes")
     network_timeout_s: Seconds = Field(60.0, description="silence after which a caller is cut off")
     acse_timeout_s: Seconds = Field(30.0, description="longest wait in association set-up")
     dimse_timeout_s: Seconds = Field(30.0, description="longest wait for a DIMSE message")
+    pdu_timeout_s: Seconds = Field(30.0, description="longest time from a PDU's begin to its end")
+
+    @model_validator(mode="after")
+    def _not_open_to_all(self) -> Self:
+        shows_certificate = self.tls is not None and self.tls.client_authorities is not None
+        if not (
+            is_loopback(self.host)
+            or self.allowed_addresses
+            or self.allowed_calling_aes
+            or shows_certificate
+            or self.anyone_may_send
+        ):
+            raise ValueError(
+                f"listening on {self.host} lets anyone on the network send: name "
+                "allowed_addresses, or allowed_calling_aes, or tls.client_authorities; or write "
+                "anyone_may_send = true"
+            )
+        return self
 
 
 class HttpSettings(Section):

@@ -1,0 +1,572 @@
+"""The network library's transport, held in bounds.
+
+pynetdicom 3.0.4 trusts its peers more than a port on a hospital's network can. Read in its
+sources, and met in ``tests/integration/test_peers_that_misbehave.py``:
+
+- An accepted socket has no timeout. A peer that stops within a PDU keeps two threads and a place
+  for good (its issue 979): ``Association.kill`` waits for the thread that reads.
+- A length field is believed, whatever it says; so is the length of a message that is no C-STORE.
+- A caller that leaves before it asks for an association keeps a thread until the ACSE timeout, and
+  counts against the limit of associations.
+- What goes wrong while a PDU is worked on (a disk that is full, an unknown context, an empty PDV)
+  ends the thread that reads without a word to the peer, and leaves its file behind.
+- TLS is negotiated in the accept loop, where one silent caller keeps all others out.
+- A socket that the peer closed first is never closed; requests that are sent without waiting for
+  answers queue up without limit.
+
+Everything that we put in the place of its parts is in this module. A test fails when the library
+is another than :data:`TRIED_WITH`: read its sources again then.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import ipaddress
+import socket
+import ssl
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import structlog
+from pynetdicom import _config, dimse_messages, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu_primitives import A_P_ABORT, P_DATA
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from node.doors.incoming import IncomingFile
+from node.watch.transfers import Peer
+
+log = structlog.get_logger(__name__)
+
+TRIED_WITH = "3.0.4"
+
+_TICK_S = 0.25
+_GRACE_S = 5.0  # from the word that it is over to the end of the threads
+_COLLECT_EVERY_S = 30.0
+_PIECE_BYTES = 1 << 18
+_P_DATA = 0x04
+# PS3.8 9.3: an A-ASSOCIATE with 128 contexts of many syntaxes has less than 100 kB; a release or
+# an abort has four bytes.
+_LONGEST_PDU_BYTES = {0x01: 1 << 18, 0x02: 1 << 18} | dict.fromkeys((0x03, 0x05, 0x06, 0x07), 64)
+_SLACK_BYTES = 1024  # some peers count the heads of PDU and PDV in, or do not
+_LONGEST_COMMAND_BYTES = 1 << 16
+_LONGEST_LIST_BYTES = 16 << 20  # a data set that is no C-STORE's is kept in memory
+_LEAST_BYTES_PER_S = 1024.0  # of a message, over its whole time
+_WAITING_REQUESTS = 4  # one operation at a time is negotiated; no more are read ahead than this
+_LONGEST_DRAIN_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """How much of the node callers may take."""
+
+    associations: int
+    associations_per_host: int
+    pdu_bytes: int  #: longest P-DATA-TF, as negotiated
+    set_up_s: float  #: from connection to association
+    pdu_s: float  #: from a PDU's first byte to its last
+    silence_s: float
+
+    @property
+    def connections(self) -> int:
+        """Those beyond the associations are heard and told to come again, or are still silent."""
+        return self.associations + max(20, self.associations // 2)
+
+    @property
+    def connections_per_host(self) -> int:
+        """The same for one address."""
+        return self.associations_per_host + 10
+
+
+class DoorServer(ThreadedAssociationServer):
+    """Accepts at once, and gives each connection a thread that sees to its end.
+
+    Parameters
+    ----------
+    bounds
+        How much callers may take.
+    tls
+        What to speak TLS with; None speaks in the clear.
+    admits
+        Gives a reason to turn an address away, or None.
+    turned_away
+        Told of each caller that was turned away here, and why.
+    new_file
+        Makes the file for a data set that arrives.
+    ended
+        Told when nothing of a connection is left.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        *args: Any,
+        bounds: Bounds,
+        tls: ssl.SSLContext | None,
+        admits: Callable[[str], str | None],
+        turned_away: Callable[[Peer, str], None],
+        new_file: Callable[[], IncomingFile],
+        ended: Callable[[Connection], None],
+        **options: Any,
+    ) -> None:
+        _use_our_files()
+        super().__init__(*args, **options)
+        self.bounds = bounds
+        self.new_file = new_file
+        self._tls = tls
+        self._admits = admits
+        self._turned_away = turned_away
+        self._ended = ended
+        self._collected = time.monotonic()
+        self._lock = threading.Lock()
+        self._connections: dict[Any, Connection] = {}  # by the socket as accepted
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All that are open, associated or not."""
+        with self._lock:
+            return tuple(self._connections.values())
+
+    def connection_of(self, association: Association) -> Connection | None:
+        """The connection of an association; None once nothing is left of it."""
+        for connection in self.connections:
+            if connection.association is association:
+                return connection
+        return None
+
+    def take_place(self, connection: Connection) -> str | None:
+        """Give a connection its place among the associations, or the reason why it gets none."""
+        with self._lock:
+            placed = [other.peer.host for other in self._connections.values() if other.has_place]
+            if len(placed) >= self.bounds.associations:
+                return f"{len(placed)} associations are open"
+            if placed.count(connection.peer.host) >= self.bounds.associations_per_host:
+                return f"{placed.count(connection.peer.host)} associations are open from there"
+            connection.placed = True
+            return None
+
+    def service_actions(self) -> None:
+        """Now and then clear away the rings of references that ended associations are."""
+        if time.monotonic() - self._collected > _COLLECT_EVERY_S:
+            gc.collect()
+            self._collected = time.monotonic()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept, and nothing that could wait for the caller."""
+        listening = cast(socket.socket, self.socket)
+        return listening.accept()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether a caller is served at all."""
+        peer = Peer(host=plain_address(client_address[0]), port=int(client_address[1]))
+        reason = self._admits(peer.host)
+        with self._lock:
+            hosts = [other.peer.host for other in self._connections.values()]
+            if reason is None and len(hosts) >= self.bounds.connections:
+                reason = f"{len(hosts)} connections are open"
+            if reason is None and hosts.count(peer.host) >= self.bounds.connections_per_host:
+                reason = f"{hosts.count(peer.host)} connections are open from there"
+            if reason is None:
+                self._connections[request] = Connection(self, request, peer)
+        if reason is not None:
+            self._turned_away(peer, reason)
+        return reason is None
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The thread of a connection: from its acceptance until nothing of it is left."""
+        connection = self._connections[request]
+        try:
+            if self._secured(connection, request):
+                connection.attend(_Handler(connection.socket, client_address, self).association)
+        except Exception:
+            # The edge of a connection's thread.
+            log.exception("connection-failed", peer=connection.peer.host)
+        finally:
+            connection.close()
+            self._forget(request)
+            self._ended(connection)
+
+    def _secured(self, connection: Connection, request: socket.socket) -> bool:
+        """Make the socket ready, with TLS where it is spoken; False where the caller cannot."""
+        try:
+            _keep_alive(request)
+            request.settimeout(self.bounds.set_up_s)
+            if self._tls is not None:
+                secured = self._tls.wrap_socket(
+                    request, server_side=True, do_handshake_on_connect=False
+                )
+                connection.socket = secured
+                secured.do_handshake()  # the timeout is that of the whole handshake
+                connection.peer = _with_certificate(connection.peer, secured)
+            connection.socket.settimeout(self.bounds.pdu_s)
+        except (OSError, ValueError) as error:
+            if self._tls is not None:
+                reason = getattr(error, "reason", None) or error.__class__.__name__
+                self._turned_away(connection.peer, f"no TLS: {reason}")
+            return False
+        return True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start the thread of a connection."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._forget(request)
+            raise
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Log what went wrong before a connection had its thread."""
+        log.exception("connection-failed", peer=str(client_address[0]))  # noqa: LOG004 - in one
+
+    def shutdown(self) -> None:
+        """Listen no more, let what is being taken in be answered, and end the associations."""
+        super().shutdown()
+        deadline = time.monotonic() + _GRACE_S
+        for connection in self.connections:
+            connection.end(deadline)
+        while self.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for connection in self.connections:
+            connection.close()
+
+    def _forget(self, request: Any) -> None:
+        with self._lock:
+            self._connections.pop(request, None)
+
+
+class Connection:
+    """One caller's connection, with what the library does not keep of it."""
+
+    def __init__(self, server: DoorServer, accepted: socket.socket, peer: Peer) -> None:
+        self.peer = peer
+        self.socket = accepted
+        self.association: Association | None = None
+        self.placed = False  #: was given a place among the associations
+        self.serving = threading.Lock()  #: held while a request is answered
+        self._server = server
+        self._bounds = server.bounds
+        self._opened = self._heard = time.monotonic()
+        self._pdu_since: float | None = None
+        self._message_since: float | None = None
+        self._message_bytes = 0
+        self._drained_bytes = 0
+        self._waiting = 0
+        self._files: list[IncomingFile] = []
+        self._over_since: float | None = None
+
+    def attend(self, association: Association) -> None:
+        """Start an association and stay until it has ended, or end it when it is overdue."""
+        self.association = association
+        dul = association.dul
+        dul.event_queue.get_nowait()  # "Evt5" of the library's own socket; ours puts it again
+        dul.socket = _Socket(association, self)
+        dul.daemon = True
+        _CONNECTIONS[dul] = self
+        for owner, name, replacement in (
+            (dul, "_read_pdu_data", self._read_pdu),
+            (dul.state_machine, "do_action", self._guarded(dul.state_machine.do_action)),
+            (association.dimse, "receive_primitive", self._bounded),
+            (association, "_serve_request", self._serve),
+        ):
+            setattr(owner, name, replacement)
+        evt.trigger(association, evt.EVT_CONN_OPEN, {"address": (self.peer.host, self.peer.port)})
+        association.start()
+        while association.is_alive() or dul.is_alive():
+            association.join(_TICK_S)
+            self._watch(time.monotonic())
+            if self._over_since and time.monotonic() - self._over_since > 2 * _GRACE_S:
+                log.error("connection-does-not-end", peer=self.peer.host)
+                break
+
+    def new_file(self) -> IncomingFile:
+        """A file for a data set that begins now; it goes with the connection if no one keeps it."""
+        self._files = [file for file in self._files if file.is_open]
+        file = self._server.new_file()
+        self._files.append(file)
+        return file
+
+    def end(self, deadline: float) -> None:
+        """End the association from our side, once what is being served has been answered."""
+        association = self.association
+        if association is None:
+            self._hang_up(socket.SHUT_RDWR)
+            return
+        got = self.serving.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        while not association.dul.to_provider_queue.empty() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self._over_since = self._over_since or time.monotonic()
+        association.dul.event_queue.put("Evt19")  # sends an A-ABORT
+        if got:
+            self.serving.release()
+
+    def close(self) -> None:
+        """Let go of the socket and of files that no one took over."""
+        self._hang_up(socket.SHUT_RDWR)
+        self.socket.close()
+        for file in self._files:
+            file.discard()
+        self._files = []
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it takes a place among the associations now."""
+        association = self.association
+        over = association is None or association.is_released or association.is_aborted
+        return self.placed and not over
+
+    @property
+    def busy(self) -> bool:
+        """Whether as many requests wait as are read ahead."""
+        association = cast(Association, self.association)
+        return max(association.dimse.msg_queue.qsize(), self._waiting) >= _WAITING_REQUESTS
+
+    # What the association's threads call in the place of the library's own.
+
+    def _read_pdu(self) -> None:
+        """Read one PDU, believing no length; see ``DULServiceProvider._read_pdu_data``."""
+        dul = cast(Association, self.association).dul
+        if dul.state_machine.current_state == "Sta13":
+            self._drain()
+            return
+        self._pdu_since = time.monotonic()
+        try:
+            event = self._read_and_decode()
+        except OSError:
+            event = "Evt17"  # the connection is lost
+        finally:
+            self._pdu_since = None
+        # Evt19 sends an A-ABORT; where we ended the reading ourselves, the peer shall hear it.
+        dul.event_queue.put("Evt19" if event == "Evt17" and self._over_since else event)
+
+    def _read_and_decode(self) -> str:
+        dul = cast(Association, self.association).dul
+        head = self._read(bytearray(6), 0)
+        if head is None:
+            return "Evt17"
+        kind, _, length = struct.unpack(">BBL", head)
+        longest = self._bounds.pdu_bytes + _SLACK_BYTES
+        if kind != _P_DATA:
+            longest = _LONGEST_PDU_BYTES.get(kind, -1)
+        if length > longest:
+            log.warning("pdu-refused", peer=self.peer.host, type=kind, length=length)
+            return "Evt19"
+        head.extend(bytes(length))
+        pdu_bytes = self._read(head, 6)
+        if pdu_bytes is None:
+            return "Evt17"
+        try:
+            pdu, event = dul._decode_pdu(pdu_bytes)
+        except Exception as error:  # noqa: BLE001 - a foreign PDU may fail in any way
+            log.warning("pdu-not-understood", peer=self.peer.host, error=type(error).__name__)
+            return "Evt19"
+        dul._recv_pdu.put(pdu)
+        return event
+
+    def _read(self, buffer: bytearray, start: int) -> bytearray | None:
+        """Fill a buffer from ``start``; None where the peer closes before."""
+        with memoryview(buffer) as view:
+            while start < len(buffer):
+                # An unmodified storescu waits for our acknowledgement before each small object
+                # (Nagle), and Linux holds that back for 40 ms unless it is told each time.
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                count = self.socket.recv_into(view[start : start + _PIECE_BYTES])
+                if not count:
+                    return None
+                start += count
+                self._heard = time.monotonic()
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return buffer
+
+    def _drain(self) -> None:
+        """What comes after the end is dropped, and not for long."""
+        with suppress(OSError):
+            count = len(self.socket.recv(_PIECE_BYTES))
+            self._drained_bytes += count
+            if count and self._drained_bytes < _LONGEST_DRAIN_BYTES:
+                return
+        cast(Association, self.association).dul.event_queue.put("Evt17")
+
+    def _guarded(self, do_action: Callable[[str], None]) -> Callable[[str], None]:
+        """The state machine, whose failures end the association with a word to the peer."""
+
+        def guarded(event: str) -> None:
+            try:
+                do_action(event)
+            except Exception as error:  # noqa: BLE001 - the library has logged it, and ends the thread
+                log.warning("association-failed", peer=self.peer.host, error=type(error).__name__)
+                with suppress(OSError):
+                    abort = A_ABORT_RQ()
+                    abort.source, abort.reason_diagnostic = 0x02, 0x00
+                    self.socket.sendall(abort.encode())
+                self._hang_up(socket.SHUT_RDWR)
+                self._wake()
+
+        return guarded
+
+    def _bounded(self, primitive: P_DATA) -> None:
+        """Messages, as long as they stay within what may be kept in memory."""
+        dimse = cast(Association, self.association).dimse
+        if self._message_since is None:
+            self._message_since, self._message_bytes = time.monotonic(), 0
+        self._message_bytes += sum(len(data) for _, data in primitive.presentation_data_value_list)
+        type(dimse).receive_primitive(dimse, primitive)
+        message = dimse.message
+        if message is None:
+            self._message_since = None
+        elif message.encoded_command_set.tell() > _LONGEST_COMMAND_BYTES or (
+            message.data_set is not None and message.data_set.tell() > _LONGEST_LIST_BYTES
+        ):
+            log.warning("message-too-long", peer=self.peer.host)
+            dimse.dul.event_queue.put("Evt19")
+
+    def _serve(self, message: DimseServiceType, context_id: int) -> None:
+        """A request, one after another; the library gives each N-EVENT-REPORT a thread."""
+        association = cast(Association, self.association)
+        self._waiting += 1
+        try:
+            with self.serving:
+                type(association)._serve_request(association, message, context_id)
+        finally:
+            self._waiting -= 1
+            self._heard = time.monotonic()
+            # The library counts our own time as the peer's silence.
+            association.dul._idle_timer.restart()
+
+    # Watching.
+
+    def _watch(self, now: float) -> None:
+        association = cast(Association, self.association)
+        if self._over_since is None:
+            reason = self._overdue(now)
+            if reason is not None:
+                log.warning("caller-cut-off", reason=reason, peer=self.peer.host)
+                self._over_since = now
+                # Wakes the thread that reads, and leaves the way open for an A-ABORT.
+                self._hang_up(socket.SHUT_RD)
+                association.dul.event_queue.put("Evt19")
+        elif now - self._over_since > _GRACE_S:
+            self._hang_up(socket.SHUT_RDWR)
+            association.dul.kill_dul()
+            association._kill = True
+        if not association.dul.is_alive():
+            self._wake()
+
+    def _overdue(self, now: float) -> str | None:
+        association = cast(Association, self.association)
+        if not (association.is_established or association.is_released or association.is_aborted):
+            late = now - self._opened > self._bounds.set_up_s
+            return "no association was asked for" if late else None
+        if self._pdu_since is not None and now - self._pdu_since > self._bounds.pdu_s:
+            return "a PDU did not come to its end"
+        if self._message_since is not None:
+            age = now - self._message_since
+            if age > self._bounds.pdu_s and self._message_bytes < age * _LEAST_BYTES_PER_S:
+                return "a message trickles"
+        # The library's own timer goes by a clock that can be set.
+        if not self.serving.locked() and now - self._heard > self._bounds.silence_s + 2 * _TICK_S:
+            return "silence"
+        return None
+
+    def _wake(self) -> None:
+        """The association's own thread may wait for a request that will not come any more."""
+        association = cast(Association, self.association)
+        if association.requestor.primitive is None:
+            association.is_aborted = True
+        if association.dul.to_user_queue.empty():
+            association.dul.to_user_queue.put(A_P_ABORT())
+
+    def _hang_up(self, how: int) -> None:
+        with suppress(OSError):
+            # Not SSLSocket.shutdown, which takes TLS away under the thread that reads.
+            socket.socket.shutdown(self.socket, how)
+
+
+class _Socket(AssociationSocket):
+    """Reads only what can be served, and is closed when it is closed."""
+
+    def __init__(self, association: Association, connection: Connection) -> None:
+        super().__init__(association, client_socket=connection.socket)
+        self._connection = connection
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read, and room for it."""
+        return not self._connection.busy and super().ready
+
+    def _shutdown_socket(self) -> None:
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
+
+class _Handler(RequestHandler):
+    """Makes an association as the library does, and leaves its life to :class:`Connection`."""
+
+    association: Association
+
+    def handle(self) -> None:
+        """Make the association."""
+        self.association = self._create_association()
+
+
+def plain_address(host: str) -> str:
+    """An address as it is written in settings: an IPv4 one that came by an IPv6 socket is IPv4."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _with_certificate(peer: Peer, secured: ssl.SSLSocket) -> Peer:
+    """A caller with the name in its certificate, where it has shown one that we believe."""
+    certificate = cast(dict[str, Any], secured.getpeercert() or {})
+    names = [
+        value
+        for part in certificate.get("subject", ())
+        for key, value in part
+        if key == "commonName"
+    ]
+    return Peer(host=peer.host, port=peer.port, user=names[0]) if names else peer
+
+
+def _keep_alive(accepted: socket.socket) -> None:
+    """Let the kernel find out when the other machine is gone."""
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+_CONNECTIONS: WeakKeyDictionary[threading.Thread, Connection] = WeakKeyDictionary()
+
+
+def _use_our_files() -> None:
+    """Data sets go to the files of the connection whose thread receives them.
+
+    The library has no setting for that: it makes a ``NamedTemporaryFile`` wherever it is.
+    """
+    _config.STORE_RECV_CHUNKED_DATASET = True
+    setattr(dimse_messages, "NamedTemporaryFile", _file_here)  # noqa: B010 - a name it imports
+
+
+@functools.wraps(tempfile.NamedTemporaryFile)
+def _file_here(*args: Any, **options: Any) -> Any:
+    connection = _CONNECTIONS.get(threading.current_thread())
+    if connection is None:
+        return tempfile.NamedTemporaryFile(*args, **options)
+    return connection.new_file()
