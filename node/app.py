@@ -180,6 +180,8 @@ class Node:
                 f"cannot listen on {settings.dimse.host}:{settings.dimse.port}: {error.strerror}; "
                 "choose another [dimse] port or stop what uses it"
             ) from error
+        except TlsError as error:
+            raise NodeError(f"[dimse.tls]: {error}") from error
         self._dispatcher.start()
         self._jobs.start()
         self._heartbeat()

@@ -2,27 +2,27 @@
 
 The network library writes each arriving data set straight to a file in the store's incoming folder
 (chunked receive), so memory does not grow with the object; :mod:`node.intake` does the rest.
+:mod:`node.doors.transport` keeps callers within bounds.
 """
 
 from __future__ import annotations
 
-import functools
-import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import structlog
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config, dimse_messages, evt, register_uid
+from pynetdicom import AE, evt, register_uid
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.transport import ThreadedAssociationServer
 
+from node.doors.callers import Addresses, TurnedAwayBook
 from node.doors.contexts import (
     COMMITMENT_CLASS,
     COMMITMENT_SYNTAXES,
@@ -31,16 +31,24 @@ from node.doors.contexts import (
     TRANSFER_SYNTAXES,
     VERIFICATION_CLASS,
 )
+from node.doors.incoming import IncomingFile
+from node.doors.transport import Bounds, Connection, DoorServer
 from node.intake import Arrival, Intake, Receipt, Status
 from node.sections import DimseSettings
+from node.tls import server_context
 from node.watch.transfers import Direction, Peer, Transfer, TurnedAway
 
 log = structlog.get_logger(__name__)
 
-_Told = TypeVar("_Told", Transfer, TurnedAway)
-
-_TRANSIENT, _BY_PRESENTATION, _CONGESTION = 2, 3, 1  # PS3.8 9.3.4: "come again later"
+_TRANSIENT, _BY_PRESENTATION = 2, 3  # PS3.8 9.3.4: "come again later", ...
+_CONGESTION, _LIMIT_EXCEEDED = 1, 2  # ... and why
+_REJECTIONS = {
+    3: "calling AE title is not in allowed_calling_aes",
+    7: "called AE title is not ours",
+}
 _NO_SUCH_INSTANCE = 0x0112  # PS3.7 C.5.10: of a report on a transaction that we do not know
+_POLL_S = 0.1
+_TRY_AGAIN = "cannot be kept now, try again"
 
 
 @dataclass(slots=True)
@@ -58,7 +66,7 @@ class DimseDoor:
     Parameters
     ----------
     settings
-        Address, AE title, limits.
+        Address, AE title, limits, and who may come in.
     intake
         Takes the objects.
     incoming_folder
@@ -75,7 +83,7 @@ class DimseDoor:
     transferred
         Told at the end of each association what it brought, study by study.
     turned_away
-        Told of each caller that was not let in.
+        Told of callers that were not let in.
     """
 
     def __init__(
@@ -94,16 +102,15 @@ class DimseDoor:
     ) -> None:
         self._settings = settings
         self._intake = intake
-        self._incoming = incoming_folder
+        self._incoming = Path(incoming_folder)
         self._released = released
         self._refusing = refusing
         self._commitment_reported = commitment_reported
         self._transferred = transferred
-        self._turned_away = turned_away
-        self._studies: defaultdict[Association, set[str]] = defaultdict(set)
-        self._tallies: defaultdict[Association, dict[str, _Tally]] = defaultdict(dict)
+        self._book = TurnedAwayBook("dimse", turned_away)
+        self._tallies: dict[Association, dict[str, _Tally]] = {}
         self._lock = threading.Lock()
-        self._server: ThreadedAssociationServer | None = None
+        self._server: DoorServer | None = None
 
     def start(self) -> None:
         """Bind the port and serve from threads of its own.
@@ -112,9 +119,14 @@ class DimseDoor:
         ------
         OSError
             If the port cannot be bound.
+        TlsError
+            If a certificate, a key or the list of authorities cannot be used.
         """
-        _prepare_library(self._incoming)
-        entity = AE(self._settings.ae_title)
+        settings = self._settings
+        for uid, keyword in RETIRED_KEYWORDS.items():
+            register_uid(uid, keyword, StorageServiceClass)
+        bounds = _bounds(settings)
+        entity = AE(settings.ae_title)
         for sop_class in STORAGE_CLASSES:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         entity.add_supported_context(VERIFICATION_CLASS)
@@ -122,25 +134,37 @@ class DimseDoor:
         entity.add_supported_context(
             COMMITMENT_CLASS, list(COMMITMENT_SYNTAXES), scu_role=True, scp_role=True
         )
-        entity.maximum_associations = self._settings.max_associations
-        entity.maximum_pdu_size = self._settings.maximum_pdu_size
-        entity.network_timeout = self._settings.network_timeout_s
-        entity.acse_timeout = self._settings.acse_timeout_s
-        entity.dimse_timeout = self._settings.dimse_timeout_s
-        entity.require_calling_aet = list(self._settings.allowed_calling_aes)
-        self._server = entity.start_server(
-            (self._settings.host, self._settings.port),
-            block=False,
+        # The library counts every thread, also of callers that are gone: ours counts instead.
+        entity.maximum_associations = 10 * bounds.connections
+        entity.maximum_pdu_size = settings.maximum_pdu_size
+        entity.network_timeout = settings.network_timeout_s
+        entity.acse_timeout = settings.acse_timeout_s
+        entity.dimse_timeout = settings.dimse_timeout_s
+        entity.require_calling_aet = list(settings.allowed_calling_aes)
+        entity.require_called_aet = settings.check_called_ae
+        server: Any = entity.make_server(  # the library does not know that it is a DoorServer
+            (settings.host, settings.port),
             evt_handlers=[
                 (evt.EVT_C_STORE, self._store),
                 (evt.EVT_C_ECHO, lambda _event: int(Status.SUCCESS)),
                 (evt.EVT_N_EVENT_REPORT, self._reported),
                 (evt.EVT_REQUESTED, self._requested),
-                (evt.EVT_RELEASED, self._end_of_transfer),
-                (evt.EVT_CONN_CLOSE, self._closed),
                 (evt.EVT_REJECTED, self._rejected),
+                (evt.EVT_RELEASED, self._end_of_transfer),
             ],
+            server_class=DoorServer,
+            bounds=bounds,
+            tls=None if settings.tls is None else server_context(settings.tls),
+            admits=Addresses(settings.allowed_addresses).refuse,
+            turned_away=self._book.enter,
+            new_file=partial(IncomingFile, self._incoming, self._refusing),
+            ended=self._ended,
         )
+        entity._servers.append(server)  # its shutdown takes it out of there
+        threading.Thread(
+            target=server.serve_forever, args=(_POLL_S,), name="dimse-door", daemon=True
+        ).start()
+        self._server = server
 
     @property
     def port(self) -> int:
@@ -152,7 +176,13 @@ class DimseDoor:
     @property
     def associations(self) -> int:
         """How many associations are open now."""
-        return 0 if self._server is None else len(self._server.active_associations)
+        connections = () if self._server is None else self._server.connections
+        return sum(connection.has_place for connection in connections)
+
+    @property
+    def turned_away(self) -> int:
+        """How many callers were not let in since the start."""
+        return self._book.count
 
     def stop(self) -> None:
         """Stop listening and end open associations; what was acknowledged is kept."""
@@ -162,59 +192,58 @@ class DimseDoor:
 
     def _requested(self, event: evt.Event) -> None:
         association = event.assoc
-        if not isinstance(association.requestor.primitive, A_ASSOCIATE):
+        request = association.requestor.primitive
+        connection = self._connection(association)
+        if not isinstance(request, A_ASSOCIATE) or connection is None:
             return  # it aborted before we looked
+        connection.peer = replace(connection.peer, ae_title=str(request.calling_ae_title))
+        diagnostic = _CONGESTION
         reason = self._refusing()
+        if reason is None:
+            diagnostic = _LIMIT_EXCEEDED
+            reason = cast(DoorServer, self._server).take_place(connection)
         if reason is not None:
-            association.requestor.ae_title = association.requestor.primitive.calling_ae_title
-            self._turn_away(association, reason)
-            association.acse.send_reject(_TRANSIENT, _BY_PRESENTATION, _CONGESTION)
+            self._book.enter(connection.peer, reason)
+            association.acse.send_reject(_TRANSIENT, _BY_PRESENTATION, diagnostic)
             association.kill()  # waits until the answer is out
 
-    def _turn_away(self, association: Association, reason: str) -> None:
-        peer = _peer(association)
-        log.warning("caller-turned-away", reason=reason, calling_ae=peer.ae_title, peer=peer.host)
-        self._tell(self._turned_away, TurnedAway(peer=peer, door="dimse", reason=reason))
-
-    def _tell(self, told: Callable[[_Told], None], what: _Told) -> None:
-        try:
-            told(what)
-        except Exception:
-            log.exception("not-told", what=type(what).__name__)  # those who watch hold up no one
+    def _rejected(self, event: evt.Event) -> None:
+        answer = event.assoc.acceptor.primitive
+        reason = _REJECTIONS.get(getattr(answer, "diagnostic", 0), "rejected")
+        self._book.enter(self._peer(event.assoc), reason)
 
     def _reported(self, event: evt.Event) -> tuple[int, Dataset | None]:
-        return self._commitment_reported(
-            _peer(event.assoc), int(event.event_type), event.event_information
-        ), None
+        status = self._commitment_reported(
+            self._peer(event.assoc), event.event_type or 0, event.event_information
+        )
+        return status, None
 
     def _store(self, event: evt.Event) -> Dataset | int:
-        requestor = event.assoc.requestor
+        peer = self._peer(event.assoc)
         request = cast(C_STORE, event.request)
         arrival = Arrival(
             path=event.dataset_path,
             door="dimse",
-            calling_ae=str(requestor.ae_title),
+            calling_ae=peer.ae_title,
             called_ae=str(event.assoc.acceptor.ae_title),
-            peer_host=str(requestor.address),
+            peer_host=peer.host,
             announced_class_uid=str(request.AffectedSOPClassUID),
             announced_instance_uid=str(request.AffectedSOPInstanceUID),
         )
-        receipt = self._receive(arrival)
-        study = receipt.study_instance_uid or ""
+        receipt = self._receive(arrival, cast(IncomingFile, request._dataset_file))
         with self._lock:
-            if study:
-                self._studies[event.assoc].add(study)
-            tally = self._tallies[event.assoc].setdefault(study, _Tally())
+            studies = self._tallies.setdefault(event.assoc, {})
+            tally = studies.setdefault(receipt.study_instance_uid or "", _Tally())
             tally.classes[arrival.announced_class_uid or ""] = None
             tally.count += 1
             tally.accepted &= receipt.status == Status.SUCCESS
         return _answer(receipt)
 
-    def _receive(self, arrival: Arrival) -> Receipt:
-        reason = self._refusing()
+    def _receive(self, arrival: Arrival, file: IncomingFile) -> Receipt:
+        reason = file.problem or self._refusing()
         if reason is not None:
             log.warning("object-refused", reason=reason, calling_ae=arrival.calling_ae)
-            return Receipt(status=Status.OUT_OF_RESOURCES, comment="cannot be kept now, try again")
+            return Receipt(status=Status.OUT_OF_RESOURCES, comment=_TRY_AGAIN)
         try:
             return self._intake.receive(arrival)
         except Exception:
@@ -224,7 +253,7 @@ class DimseDoor:
 
     def _end_of_transfer(self, event: evt.Event) -> None:
         with self._lock:
-            studies = frozenset(self._studies.get(event.assoc, ()))
+            studies = frozenset(study for study in self._tallies.get(event.assoc, ()) if study)
         if studies:
             try:
                 self._released(studies)
@@ -232,30 +261,45 @@ class DimseDoor:
                 # Only a hint that a study may be complete sooner: the quiet time completes it.
                 log.exception("release-not-noted")
 
-    def _closed(self, event: evt.Event) -> None:
+    def _ended(self, connection: Connection) -> None:
+        if connection.association is None:
+            return
         with self._lock:
-            self._studies.pop(event.assoc, None)
-            tallies = self._tallies.pop(event.assoc, {})
-        for study, tally in tallies.items():
+            studies = self._tallies.pop(connection.association, {})
+        for study, tally in studies.items():
             transfer = Transfer(
                 direction=Direction.IN,
-                peer=_peer(event.assoc),
+                peer=connection.peer,
                 door="dimse",
                 study_instance_uid=study,
                 sop_class_uids=tuple(tally.classes),
                 count=tally.count,
                 accepted=tally.accepted,
             )
-            self._tell(self._transferred, transfer)
+            try:
+                self._transferred(transfer)
+            except Exception:
+                log.exception("not-told", what="Transfer")  # those who watch hold up no one
 
-    def _rejected(self, event: evt.Event) -> None:
-        self._turn_away(event.assoc, "AE title or number of associations")
+    def _connection(self, association: Association) -> Connection | None:
+        return None if self._server is None else self._server.connection_of(association)
+
+    def _peer(self, association: Association) -> Peer:
+        connection = self._connection(association)
+        if connection is not None:
+            return connection.peer
+        requestor = association.requestor  # the door is closing
+        return Peer(host=str(requestor.address), ae_title=str(requestor.ae_title))
 
 
-def _peer(association: Association) -> Peer:
-    requestor = association.requestor
-    return Peer(
-        host=str(requestor.address), ae_title=str(requestor.ae_title), port=int(requestor.port)
+def _bounds(settings: DimseSettings) -> Bounds:
+    return Bounds(
+        associations=settings.max_associations,
+        associations_per_host=min(settings.max_associations, settings.max_associations_per_peer),
+        pdu_bytes=settings.maximum_pdu_size,
+        set_up_s=settings.acse_timeout_s,
+        pdu_s=settings.pdu_timeout_s,
+        silence_s=settings.network_timeout_s,
     )
 
 
@@ -266,15 +310,3 @@ def _answer(receipt: Receipt) -> Dataset | int:
     answer.Status = int(receipt.status)
     answer.ErrorComment = receipt.comment[:64]  # LO, PS3.7 Annex E
     return answer
-
-
-def _prepare_library(incoming_folder: str) -> None:
-    """Set what the network library only offers as module state."""
-    _config.STORE_RECV_CHUNKED_DATASET = True
-    # The library has no setting for the folder of its temporary files.
-    in_the_store = functools.partial(
-        tempfile.NamedTemporaryFile, dir=incoming_folder, prefix="dimse-"
-    )
-    setattr(dimse_messages, "NamedTemporaryFile", in_the_store)  # noqa: B010 - a name it imports
-    for uid, keyword in RETIRED_KEYWORDS.items():
-        register_uid(uid, keyword, StorageServiceClass)
