@@ -49,6 +49,16 @@ def _web_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _url_host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", value):
+        raise ValueError("a variable's name has letters, digits and underscores")
+    return value
+
+
 def _database_url(value: str) -> str:
     if not re.fullmatch(r"sqlite(\+pysqlite)?:////[^?]+(\?.*)?", value):
         raise ValueError(
@@ -75,6 +85,7 @@ def is_loopback(host: str) -> bool:
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+Variable = Annotated[str, AfterValidator(_variable)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Network = Annotated[str, AfterValidator(_network)]
@@ -210,6 +221,20 @@ class AuditSettings(Section):
     syslog: SyslogSettings | None = None
 
 
+class DiskSettings(Section):
+    """``[disk]``: when the disk counts as nearly full, and when it no longer does."""
+
+    keep_free_bytes: int = Field(
+        1_000_000_000, ge=0, le=1 << 60, description="with less free nothing is taken in or made"
+    )
+    keep_free_percent: float = Field(
+        0.0, ge=0, le=90, description="the same, of the volume; the larger of the two counts"
+    )
+    go_on_percent: float = Field(
+        125.0, ge=100, le=1000, description="of that mark must be free before the node goes on"
+    )
+
+
 class StudySettings(Section):
     """``[study]``: when a study counts as complete."""
 
@@ -230,6 +255,9 @@ class StudySettings(Section):
         return self
 
 
+_TIMEOUT = "longest wait for an answer, an object's own time on a slow line not counted"
+_COMMITMENT = '"auto": ask for its promise to keep what it stored, as it can; "off": do not ask'
+_COMMITMENT_TIMEOUT = "time in which it is to promise, or to show, what it stored"
 _TEXT_REPORT = "also send each report as text for people, in a series of its own"
 _KEY_OBJECT = "also send a Key Object Selection that points at the clips read and the pictures"
 
@@ -242,6 +270,12 @@ class DimseDestination(Section):
     host: Host = Field(description="where the archive listens")
     port: int = Field(ge=1, le=65535, description="where the archive listens")
     ae_title: AETitle = Field(description="the archive's AE title")
+    tls: ClientTls | None = Field(None, description="speak TLS with it")
+    timeout_s: Seconds = Field(120.0, description=_TIMEOUT)
+    commitment: Literal["auto", "required", "off"] = Field(
+        "auto", description=f'{_COMMITMENT}; "required": only storage commitment counts'
+    )
+    commitment_timeout_s: Seconds = Field(600.0, description=_COMMITMENT_TIMEOUT)
     text_report: bool = Field(False, description=_TEXT_REPORT)
     key_object: bool = Field(False, description=_KEY_OBJECT)
 
@@ -254,8 +288,30 @@ class DicomwebDestination(Section):
     url: Annotated[str, AfterValidator(_web_url)] = Field(
         description="the DICOMweb root, such as https://pacs.example/dicom-web"
     )
+    tls: ClientTls = Field(ClientTls(), description="whom to believe, and our certificate")
+    token_file: AbsolutePath | None = Field(None, description="file with a bearer token")
+    token_variable: Variable | None = Field(None, description="variable with a bearer token")
+    user: str | None = Field(None, min_length=1, description="name to show with a password")
+    password_file: AbsolutePath | None = Field(None, description="file with the user's password")
+    password_variable: Variable | None = Field(None, description="variable with that password")
+    timeout_s: Seconds = Field(120.0, description=_TIMEOUT)
+    commitment: Literal["auto", "off"] = Field("auto", description=_COMMITMENT)
+    commitment_timeout_s: Seconds = Field(600.0, description=_COMMITMENT_TIMEOUT)
     text_report: bool = Field(False, description=_TEXT_REPORT)
     key_object: bool = Field(False, description=_KEY_OBJECT)
+
+    @model_validator(mode="after")
+    def _one_way_to_show_who_we_are(self) -> Self:
+        tokens = [self.token_file, self.token_variable]
+        passwords = [self.password_file, self.password_variable]
+        named = [place for place in (*tokens, *passwords) if place is not None]
+        if len(named) > 1:
+            raise ValueError("name one secret: a token or a password, in a file or in a variable")
+        if (self.user is None) != (passwords == [None, None]):
+            raise ValueError("user and password_file or password_variable belong together")
+        if named and urlsplit(self.url).scheme == "http" and not is_loopback(_url_host(self.url)):
+            raise ValueError("a token or password goes by https alone; write https:// in the url")
+        return self
 
 
 Destination = Annotated[DimseDestination | DicomwebDestination, Field(discriminator="kind")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +22,7 @@ from models.views import View
 from node.conformance.content import template_rows
 from node.conformance.objects import attribute_rows, private_rows
 from node.conformance.samples import samples
-from node.delivery import dimse, outbox
+from node.delivery import association, dimse, outbox
 from node.delivery.sending import Outgoing, speaks_of_class
 from node.doors.contexts import (
     CAPTURE_CLASSES,
@@ -181,7 +180,7 @@ def _acceptor() -> str:
 
 
 def _initiator() -> str:
-    timeout = inspect.signature(dimse.DimseSender).parameters["timeout_s"].default
+    timeout = DimseDestination.model_fields["timeout_s"].default
     return _table(
         ("policy", "value"),
         (
@@ -192,7 +191,14 @@ def _initiator() -> str:
                 f"{outbox._BATCH} at most; the rest follows on the next",
             ),
             ("longest PDU that is received, in bytes", AE().maximum_pdu_size),
-            ("longest wait for connection, association set-up, DIMSE message", f"{timeout:g} s"),
+            (
+                "longest wait for connection and association set-up",
+                f"{min(association._CONNECT_S, timeout):g} s",
+            ),
+            (
+                "longest wait for a DIMSE message (`timeout_s` of the destination)",
+                f"{timeout:g} s, and the time in which the object goes out at 100 kB/s",
+            ),
             ("asynchronous operations window", "not negotiated: one operation at a time"),
             ("SCP/SCU role selection", "default roles only"),
             ("user identity, extended negotiation", "not supported"),

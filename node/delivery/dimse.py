@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import structlog
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, _config, evt
-from pynetdicom.association import Association
-from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom import _config
 from pynetdicom.presentation import PresentationContext, build_context
 
+from node.delivery.association import Caller, Line
 from node.delivery.sending import Answer, Outgoing, speaks_of_class
 from node.sections import DimseDestination
-
-log = structlog.get_logger(__name__)
+from storage.states import Silence
 
 # A file that is sent by its path goes out as it lies there, not decoded and encoded again.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
+_SLOWEST_BYTES_PER_S = 100_000  # of a line on which an object's way does not count as silence
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 # PS3.4 Table B.2-1: the object is stored, and the archive changed or missed something.
 _WARNINGS = {
@@ -35,86 +33,68 @@ class DimseSender:
     Parameters
     ----------
     destination
-        Host, port and AE title of the PACS.
+        Host, port, AE title, TLS and patience of the PACS.
     ae_title
         Our own.
     timeout_s
-        How long to wait for the network, an association and an answer.
+        In place of the destination's.
+
+    Raises
+    ------
+    TlsError
+        If a certificate or key of the settings cannot be used.
     """
 
     def __init__(
-        self, destination: DimseDestination, ae_title: str, *, timeout_s: float = 60.0
+        self, destination: DimseDestination, ae_title: str, *, timeout_s: float | None = None
     ) -> None:
-        self._destination = destination
-        self._ae_title = ae_title
-        self._timeout_s = timeout_s
+        self._name = destination.name
+        self._caller = Caller(destination, ae_title, timeout_s=timeout_s)
 
     def send(self, objects: Sequence[Outgoing]) -> Iterator[Answer]:
         """See :class:`node.delivery.sending.Sender`."""
-        entity = AE(self._ae_title)
-        entity.connection_timeout = self._timeout_s
-        entity.network_timeout = self._timeout_s
-        entity.acse_timeout = self._timeout_s
-        entity.dimse_timeout = self._timeout_s
-        rejections: list[A_ASSOCIATE_RJ] = []
-        association = entity.associate(
-            self._destination.host,
-            self._destination.port,
-            contexts=_contexts(objects),
-            ae_title=self._destination.ae_title,
-            evt_handlers=[(evt.EVT_PDU_RECV, _keep_rejection, [rejections])],
-        )
-        try:
+        with self._caller.call(_contexts(objects)) as line:
+            why = ""
             for outgoing in objects:
-                yield self._send_one(association, outgoing, rejections)
-        finally:
-            if association.is_established:
-                association.release()
+                if line.open:
+                    yield self._send_one(line, outgoing)
+                else:
+                    why = why or line.why_not()
+                    yield _not_sent(line, outgoing, why)
 
-    def _send_one(
-        self, association: Association, outgoing: Outgoing, rejections: Sequence[A_ASSOCIATE_RJ]
-    ) -> Answer:
-        if not association.is_established:
-            no_class = _took_no_context(association, rejections)
-            why = self._why_not(association, rejections)
-            if no_class:
-                why += f"; enable SOP class {UID(outgoing.sop_class_uid).name} at the PACS"
-            return _refused(outgoing, why, class_refused=no_class)
-        accepted = _accepted_syntaxes(association, outgoing)
+    def _send_one(self, line: Line, outgoing: Outgoing) -> Answer:
+        accepted = line.accepted(outgoing.sop_class_uid)
         if not accepted:
             return _refused(
                 outgoing,
-                f"{self._destination.name} accepts no transfer syntax for SOP class "
+                f"{self._name} accepts no transfer syntax for SOP class "
                 f"{UID(outgoing.sop_class_uid).name}; enable the class at the PACS",
                 class_refused=True,
             )
+        association = line.association
         try:
+            size_bytes = outgoing.path.stat().st_size
+            association.dimse_timeout = self._caller.timeout_s + size_bytes / _SLOWEST_BYTES_PER_S
             if outgoing.transfer_syntax_uid in accepted:
                 status = association.send_c_store(outgoing.path)  # the very bytes of the file
             else:
                 status = association.send_c_store(_unpacked(outgoing))
-        except (RuntimeError, ValueError, OSError) as error:
-            # The association ended, or the data set cannot be encoded for it.
-            return _refused(outgoing, f"not sent to {self._destination.name}: {error}")
+        except RuntimeError as error:
+            # The association ended before anything of this object went out.
+            return _refused(
+                outgoing, f"not sent to {self._name}: {error}", silence=Silence.NOT_REACHED
+            )
+        except (ValueError, OSError) as error:
+            # The file cannot be read, or the data set cannot be encoded for it.
+            return _refused(outgoing, f"not sent to {self._name}: {error}")
         return _read_answer(outgoing, status)
 
-    def _why_not(self, association: Association, rejections: Sequence[A_ASSOCIATE_RJ]) -> str:
-        where = (
-            f"{self._destination.name} ({self._destination.ae_title} at "
-            f"{self._destination.host}:{self._destination.port})"
-        )
-        if rejections:
-            return f"{where} rejected the association: {rejections[0].reason_str}"
-        if _took_no_context(association, rejections):
-            return f"{where} accepted none of our presentation contexts"
-        return f"{where} cannot be reached, or ended the association"
 
-
-def _keep_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
-    # A peer that rejects and closes at once is taken by pynetdicom 3.0 for one that never answered
-    # when it closes before the requesting thread looks; the PDU itself is seen in every case.
-    if isinstance(event.pdu, A_ASSOCIATE_RJ):
-        rejections.append(event.pdu)
+def _not_sent(line: Line, outgoing: Outgoing, why: str) -> Answer:
+    if line.took_no_context:
+        why += f"; enable SOP class {UID(outgoing.sop_class_uid).name} at the PACS"
+        return _refused(outgoing, why, class_refused=True)
+    return _refused(outgoing, why, silence=Silence.NOT_REACHED)
 
 
 def _contexts(objects: Sequence[Outgoing]) -> list[PresentationContext]:
@@ -124,20 +104,6 @@ def _contexts(objects: Sequence[Outgoing]) -> list[PresentationContext]:
         wanted[outgoing.sop_class_uid, (outgoing.transfer_syntax_uid,)] = None
         wanted[outgoing.sop_class_uid, _UNCOMPRESSED] = None
     return [build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in wanted]
-
-
-def _took_no_context(association: Association, rejections: Sequence[A_ASSOCIATE_RJ]) -> bool:
-    """Whether the peer answered and would not have a single one of our classes."""
-    answered = association.acceptor.primitive is not None
-    return answered and not rejections and not association.accepted_contexts
-
-
-def _accepted_syntaxes(association: Association, outgoing: Outgoing) -> set[str]:
-    return {
-        str(context.transfer_syntax[0])
-        for context in association.accepted_contexts
-        if context.abstract_syntax == outgoing.sop_class_uid
-    }
 
 
 def _unpacked(outgoing: Outgoing) -> Dataset:
@@ -150,7 +116,11 @@ def _unpacked(outgoing: Outgoing) -> Dataset:
 
 def _read_answer(outgoing: Outgoing, status: Dataset) -> Answer:
     if "Status" not in status:
-        return _refused(outgoing, "no answer: the association was lost or timed out")
+        return _refused(
+            outgoing,
+            "no answer: the association was lost or timed out; it may have the object",
+            silence=Silence.NO_ANSWER,
+        )
     code = int(status.Status)
     comment = str(status.get("ErrorComment", "")).strip()
     accepted = code == 0 or code in _WARNINGS
@@ -165,11 +135,18 @@ def _read_answer(outgoing: Outgoing, status: Dataset) -> Answer:
     )
 
 
-def _refused(outgoing: Outgoing, text: str, *, class_refused: bool = False) -> Answer:
+def _refused(
+    outgoing: Outgoing,
+    text: str,
+    *,
+    class_refused: bool = False,
+    silence: Silence | None = None,
+) -> Answer:
     return Answer(
         delivery_id=outgoing.delivery_id,
         accepted=False,
         status=None,
         text=text,
         class_refused=class_refused,
+        silence=silence,
     )

@@ -1,34 +1,41 @@
 """The outbox: results wait here until a destination has taken them.
 
 Rows say what is due, files hold the exact bytes. Every answer is noted at once in a transaction of
-its own, so a crash repeats at most the object that was on the wire, under the same UID.
+its own, so a crash repeats at most the object that was on the wire, under the same UID. Stored is
+not yet delivered: see :mod:`node.delivery.commitment`.
 """
 
 from __future__ import annotations
 
-import random
+import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import BinaryIO
 
 import structlog
 from pydicom.uid import UID
+from sqlalchemy.orm import Session
 
+from node.delivery.commitment import Promises
+from node.delivery.pauses import growing_pause, spread
 from node.delivery.sending import Answer, Outgoing, Sender
 from node.results import ObjectRef, ResultError
 from node.results.alternatives import form_for
 from node.results.store import FaultyResultError, keep_result, new_result
 from node.sections import DeliverySettings
+from node.watch.transfers import Direction, Peer, Transfer
 from storage import catalog
 from storage.database import Database, DatabaseError
-from storage.files import FileStore
-from storage.states import ResultKind
+from storage.files import Area, FileStore, FileStoreError
+from storage.states import ResultKind, Silence
 
 log = structlog.get_logger(__name__)
 
 _BATCH = 50  # objects on one association; the rest goes with the next
 _DATABASE_PAUSE_S = 1.0
-_JITTER = 0.2  # archives that come back are not met by everything at once
+_CHUNK_BYTES = 1 << 20
 
 
 class Outbox:
@@ -40,6 +47,13 @@ class Outbox:
         The way to each destination, by its name in settings.
     settings
         Pauses between attempts and the age at which to give up.
+    promises
+        Asks destinations whether they keep what they stored. Without it, or for a destination that
+        it does not ask, a result is delivered by the status of its sending.
+    peers
+        Who is told to ``transferred``, by the name of the destination.
+    transferred
+        Told what went out in a batch, study by study.
     """
 
     def __init__(
@@ -49,17 +63,23 @@ class Outbox:
         senders: Mapping[str, Sender],
         settings: DeliverySettings,
         *,
+        promises: Promises | None = None,
+        peers: Mapping[str, Peer] = MappingProxyType({}),
+        transferred: Callable[[Transfer], None] = lambda _transfer: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
         self._files = files
         self._senders = senders
         self._settings = settings
+        self._promises = promises
+        self._peers = peers
+        self._transferred = transferred
         self._clock = clock
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Wait no longer for a database that does not answer; the next start sends again."""
+        """Begin no further object, and wait no longer for a database that does not answer."""
         self._stopping.set()
 
     @property
@@ -67,11 +87,22 @@ class Outbox:
         """The names of the destinations."""
         return tuple(self._senders)
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the destinations that are asked for what they stored."""
+        return () if self._promises is None else self._promises.destinations
+
+    def ask_due(self, destination: str) -> int:
+        """See :meth:`node.delivery.commitment.Promises.ask_due`."""
+        return 0 if self._promises is None else self._promises.ask_due(destination)
+
     def deliver_due(self, destination: str) -> int:
         """Send what is due to one destination; returns how many objects it took.
 
         What the destination is known not to take in its class goes in another form, and a class
-        that it refuses now is remembered: see :mod:`node.results.alternatives`.
+        that it refuses now is remembered: see :mod:`node.results.alternatives`. An object that it
+        may have from a sending without an answer is looked for first, and one whose bytes are not
+        those that were kept is not sent.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -82,16 +113,23 @@ class Outbox:
             return 0
         refused = {item.sop_class_uid for item in known}
         open_ids = {delivery.delivery_id for delivery in due}
-        spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+        off = spread()
         taken = 0
+        on_the_wire: list[tuple[catalog.DueDelivery, Answer]] = []
         try:
             going = []
+            there = self._already_there(destination, due)
             for delivery in due:
-                if self._replaced(delivery, refused):
-                    open_ids.discard(delivery.delivery_id)
-                else:
+                if delivery.delivery_id in there:
+                    self._note(delivery, there[delivery.delivery_id], off)
+                    taken += 1
+                elif not (self._replaced(delivery, refused) or self._gone(delivery, off)):
                     going.append(delivery)
+                    continue
+                open_ids.discard(delivery.delivery_id)
             for delivery, answer in self._sent(destination, going):
+                if answer.silence is not Silence.NOT_REACHED:
+                    on_the_wire.append((delivery, answer))
                 new = answer.class_refused and delivery.result.sop_class_uid not in refused
                 if new:
                     refused.add(delivery.result.sop_class_uid)
@@ -99,15 +137,16 @@ class Outbox:
                 if new and self._replaced(delivery, refused):
                     # What comes after it in the batch may point at it: it is looked at anew.
                     open_ids.discard(delivery.delivery_id)
-                    with self._database.write() as session:
-                        catalog.put_back_deliveries(session, sorted(open_ids), self._clock())
-                    open_ids.clear()
+                    self._put_back(open_ids)
                     break
-                self._note(delivery, answer, spread)
+                self._note(delivery, answer, off)
                 open_ids.discard(delivery.delivery_id)
                 if answer.accepted and delivery.result.sop_class_uid in refused:
                     self._forget(delivery)
                 taken += answer.accepted
+                if self._stopping.is_set():
+                    self._put_back(open_ids)
+                    break
         finally:
             # A sender that broke down leaves no delivery behind in "sending".
             for delivery in due:
@@ -117,9 +156,86 @@ class Outbox:
                         accepted=False,
                         status=None,
                         text=f"sending to {destination} broke off; see the node's log",
+                        silence=Silence.NO_ANSWER,
                     )
-                    self._note(delivery, silence, spread)
+                    self._note(delivery, silence, off)
+            self._tell(destination, on_the_wire)
         return taken
+
+    def _already_there(
+        self, destination: str, due: Sequence[catalog.DueDelivery]
+    ) -> dict[int, Answer]:
+        """What the destination has although no answer to its sending came."""
+        in_doubt = [item for item in due if item.silence is Silence.NO_ANSWER]
+        if self._promises is None or not in_doubt:
+            return {}
+        found = self._promises.found(destination, in_doubt)
+        return {
+            item.delivery_id: Answer(
+                delivery_id=item.delivery_id,
+                accepted=True,
+                status=None,
+                text="it has the object from a sending whose answer was lost, as a query shows",
+            )
+            for item in in_doubt
+            if item.result.sop_instance_uid in found
+        }
+
+    def _gone(self, delivery: catalog.DueDelivery, off: float) -> bool:
+        """Give up a delivery whose bytes are missing or not those that were kept."""
+        result = delivery.result
+        try:
+            with self._files.open(result.file_key) as file:
+                same = _sha256(file) == result.sha256
+            trouble = None if same else "are not those that were kept"
+        except FileStoreError as error:
+            if not self._lost(error):
+                # A store that is away, or a disk that fails now, may come back.
+                self._note(delivery, _not_tried(delivery, str(error)), off)
+                return True
+            trouble = "are missing"
+        if trouble is None:
+            return False
+        text = (
+            f"not sent: its bytes in {result.file_key} {trouble}; restore this file from a backup, "
+            f"then `echonode retry {delivery.study_instance_uid}`"
+        )
+        log.error("result-bytes-lost", destination=delivery.destination, file=result.file_key)
+        with self._database.write() as session:
+            catalog.record_delivery_failed(session, delivery.delivery_id, text, None, self._clock())
+        return True
+
+    def _lost(self, error: FileStoreError) -> bool:
+        """Whether a file is missing in a store that is there, as far as can be seen."""
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        return missing and (self._files.root / Area.RESULTS).is_dir()
+
+    def _put_back(self, delivery_ids: set[int]) -> None:
+        """Give back what was not tried."""
+        with self._database.write() as session:
+            catalog.put_back_deliveries(session, sorted(delivery_ids), self._clock())
+        delivery_ids.clear()
+
+    def _tell(self, destination: str, went: Sequence[tuple[catalog.DueDelivery, Answer]]) -> None:
+        """Tell of each study what went out in a batch."""
+        studies: dict[str, list[tuple[catalog.DueDelivery, Answer]]] = {}
+        for delivery, answer in went:
+            studies.setdefault(delivery.study_instance_uid, []).append((delivery, answer))
+        for study, objects in studies.items():
+            classes = dict.fromkeys(delivery.result.sop_class_uid for delivery, _ in objects)
+            transfer = Transfer(
+                direction=Direction.OUT,
+                peer=self._peers.get(destination, Peer(host="")),
+                door=destination,
+                study_instance_uid=study,
+                sop_class_uids=tuple(classes),
+                count=len(objects),
+                accepted=all(answer.accepted for _, answer in objects),
+            )
+            try:
+                self._transferred(transfer)
+            except Exception:
+                log.exception("transfer-not-told", destination=destination)
 
     def _sent(
         self, destination: str, deliveries: Sequence[catalog.DueDelivery]
@@ -211,11 +327,11 @@ class Outbox:
             catalog.send_instead(session, delivery.delivery_id, wanted, reason, self._clock())
         return True
 
-    def _note(self, delivery: catalog.DueDelivery, answer: Answer, spread: float) -> None:
+    def _note(self, delivery: catalog.DueDelivery, answer: Answer, off: float) -> None:
         """Write an answer down, as soon as the database takes it."""
         while True:
             try:
-                self._write_down(delivery, answer, spread)
+                self._write_down(delivery, answer, off)
             except DatabaseError as error:
                 log.error(  # noqa: TRY400 - the message of the store says all
                     "answer-waits", destination=delivery.destination, reason=str(error)
@@ -225,43 +341,64 @@ class Outbox:
             else:
                 return
 
-    def _write_down(self, delivery: catalog.DueDelivery, answer: Answer, spread: float) -> None:
+    def _write_down(self, delivery: catalog.DueDelivery, answer: Answer, off: float) -> None:
         now = self._clock()
         with self._database.write() as session:
             if answer.accepted:
-                catalog.record_delivered(
-                    session, delivery.delivery_id, answer.text, answer.status, now
-                )
+                self._record_accepted(session, delivery, answer, now)
             elif now - delivery.queued_at >= timedelta(seconds=self._settings.give_up_after_s):
                 catalog.record_delivery_failed(
                     session, delivery.delivery_id, answer.text, answer.status, now
                 )
             else:
+                # One spread for a batch: pictures must not fall behind the report that shows them.
+                pause = off * growing_pause(self._settings, delivery.attempts)
+                asked = timedelta(seconds=answer.retry_after_s or 0.0)
                 catalog.record_delivery_retry(
                     session,
                     delivery.delivery_id,
                     answer.text,
                     answer.status,
                     now,
-                    next_attempt_at=now + spread * self._pause(delivery.attempts),
+                    next_attempt_at=now + max(pause, asked),
+                    silence=answer.silence,
                 )
         log.log(
             20 if answer.accepted else 30,
-            "result-delivered" if answer.accepted else "result-not-delivered",
+            "result-stored" if answer.accepted else "result-not-stored",
             destination=delivery.destination,
             kind=delivery.result.kind.value,
             answer=answer.text,
             attempt=delivery.attempts,
         )
 
-    def _pause(self, attempts: int) -> timedelta:
-        """Doubling pauses up to the longest.
+    def _record_accepted(
+        self, session: Session, delivery: catalog.DueDelivery, answer: Answer, now: datetime
+    ) -> None:
+        if self._promises is not None and self._promises.awaited(delivery.destination):
+            catalog.record_stored(session, delivery.delivery_id, answer.text, answer.status, now)
+            return
+        text = answer.text
+        if self._promises is not None:
+            text += "; the settings say not to ask it for a promise"
+        catalog.record_delivered(session, delivery.delivery_id, text, answer.status, now)
 
-        ``spread`` puts each batch a little off them: nodes must not march in step, but pictures
-        must not fall behind the report that points at them.
-        """
-        growing = self._settings.first_pause_s * 2.0 ** min(attempts - 1, 30)
-        return timedelta(seconds=min(growing, self._settings.longest_pause_s))
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _not_tried(delivery: catalog.DueDelivery, text: str) -> Answer:
+    return Answer(
+        delivery_id=delivery.delivery_id,
+        accepted=False,
+        status=None,
+        text=f"not sent: {text}",
+        silence=delivery.silence,
+    )
 
 
 def _reference(result: catalog.ResultRecord, study_instance_uid: str) -> ObjectRef:

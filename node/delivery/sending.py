@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from storage.states import Silence
+
 _CLASS_NOT_SUPPORTED = 0x0122
 _MISMATCH = 0xA900
 
@@ -29,6 +31,8 @@ class Answer:
     ``status`` is the DIMSE or HTTP status, or None where no answer came. ``text`` is for the
     operator and names the destination's own words where it gave some. ``class_refused``: it does
     not take objects of this class, whatever is in them, so another form of it may be taken.
+    ``silence`` tells, where no answer came, whether it may have the object; ``retry_after_s`` is
+    how long it asked to be left alone.
     """
 
     delivery_id: int
@@ -36,6 +40,8 @@ class Answer:
     status: int | None
     text: str
     class_refused: bool = False
+    silence: Silence | None = None
+    retry_after_s: float | None = None
 
 
 def speaks_of_class(status: int) -> bool:

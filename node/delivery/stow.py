@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
 from node.delivery.sending import Answer, Outgoing, speaks_of_class
+from node.delivery.web import WebCaller, retry_after_s
+from node.secrets import SecretError
 from node.sections import DicomwebDestination
+from storage.states import Silence
 
 _FAILED_SOP_SEQUENCE = "00081198"
 _FAILURE_REASON = "00081197"
 _REFERENCED_SOP_SEQUENCE = "00081199"
+_REFERENCED_SOP_INSTANCE_UID = "00081155"
+_WARNING_REASON = "00081196"
+_PROCESSING_FAILURE = 0x0110
+
+#: What an operator can do about a status that does not speak of the object.
+_NEXT_STEPS = {
+    401: "it does not know who we are: see token or user of this destination in the settings",
+    403: "it does not allow this to us: ask for the right to store there",
+    404: "nothing takes objects there: see the url of this destination in the settings",
+    413: "it takes no request of this size: raise its limit",
+    415: "it does not take this transfer syntax",
+    429: "it asks for fewer requests",
+}
+#: After these the other objects of a batch would hear the same.
+_FOR_ALL = frozenset({401, 403, 429, 503})
 
 
 class StowSender:
@@ -21,20 +40,53 @@ class StowSender:
 
     One object a request: the answer then speaks of that object alone, also at archives that
     answer 400 to a request of which only a part failed.
+
+    Parameters
+    ----------
+    timeout_s
+        In place of the destination's.
+
+    Raises
+    ------
+    TlsError, SecretError
+        If a file that the settings name cannot be used.
     """
 
-    def __init__(self, destination: DicomwebDestination, *, timeout_s: float = 60.0) -> None:
-        self._destination = destination
-        self._timeout_s = timeout_s
+    def __init__(self, destination: DicomwebDestination, *, timeout_s: float | None = None) -> None:
+        self._name = destination.name
+        self._url = f"{destination.url}/studies"
+        self._caller = WebCaller(destination, timeout_s=timeout_s)
 
     def send(self, objects: Sequence[Outgoing]) -> Iterator[Answer]:
-        """See :class:`node.delivery.sending.Sender`."""
-        url = f"{self._destination.url}/studies"
-        with httpx.Client(timeout=self._timeout_s) as client:
-            for outgoing in objects:
-                yield self._send_one(client, url, outgoing)
+        """See :class:`node.delivery.sending.Sender`.
 
-    def _send_one(self, client: httpx.Client, url: str, outgoing: Outgoing) -> Answer:
+        Where an archive cannot be reached, or wants no request at all now, the rest of a batch is
+        answered without asking it again.
+        """
+        try:
+            client = self._caller.client()
+        except SecretError as error:
+            for outgoing in objects:
+                yield _not_sent(outgoing, f"not sent to {self._name}: {error}")
+            return
+        with client:
+            broken: Answer | None = None
+            for outgoing in objects:
+                if broken is not None:
+                    yield replace(
+                        broken,
+                        delivery_id=outgoing.delivery_id,
+                        status=None,
+                        text=f"not sent to {self._name}, after: {broken.text}",
+                        silence=Silence.NOT_REACHED,
+                    )
+                    continue
+                answer = self._send_one(client, outgoing)
+                yield answer
+                if answer.silence is not None or answer.status in _FOR_ALL:
+                    broken = answer
+
+    def _send_one(self, client: httpx.Client, outgoing: Outgoing) -> Answer:
         boundary = uuid.uuid4().hex
         body = b"".join(
             (
@@ -48,29 +100,50 @@ class StowSender:
             "Accept": "application/dicom+json",
         }
         try:
-            response = client.post(url, content=body, headers=headers)
+            response = client.post(self._url, content=body, headers=headers)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            return _not_sent(outgoing, f"{self._name} cannot be reached: {error}")
         except httpx.HTTPError as error:
             return Answer(
                 delivery_id=outgoing.delivery_id,
                 accepted=False,
                 status=None,
-                text=f"{self._destination.name} cannot be reached: {error}",
+                text=f"no answer of {self._name} ({type(error).__name__}); it may have the object",
+                silence=Silence.NO_ANSWER,
             )
         return _read_answer(outgoing, response)
 
 
+def _not_sent(outgoing: Outgoing, text: str) -> Answer:
+    return Answer(
+        delivery_id=outgoing.delivery_id,
+        accepted=False,
+        status=None,
+        text=text,
+        silence=Silence.NOT_REACHED,
+    )
+
+
 def _read_answer(outgoing: Outgoing, response: httpx.Response) -> Answer:
     """Judge by the body where there is one: a status alone does not speak of an object."""
-    stored, failure = _outcome(response, outgoing.sop_instance_uid)
-    accepted = failure is None and (stored or response.status_code == httpx.codes.OK)
-    words = "stored" if accepted else "refused"
-    reason = "" if failure is None else f", failure reason 0x{failure:04X}"
+    outcome = _outcome(response, outgoing.sop_instance_uid)
+    accepted = outcome.failure is None and (
+        outcome.stored or response.status_code == httpx.codes.OK
+    )
+    words = f"HTTP {response.status_code} {'stored' if accepted else 'refused'}"
+    if outcome.failure is not None:
+        words += f", failure reason 0x{outcome.failure:04X}"
+    if outcome.warning is not None:
+        words += f", warning 0x{outcome.warning:04X}"
+    if not accepted and response.status_code in _NEXT_STEPS:
+        words += f": {_NEXT_STEPS[response.status_code]}"
     return Answer(
         delivery_id=outgoing.delivery_id,
         accepted=accepted,
         status=response.status_code,
-        text=f"HTTP {response.status_code} {words}{reason}",
-        class_refused=not accepted and _speaks_of_class(response, failure),
+        text=words,
+        class_refused=not accepted and _speaks_of_class(response, outcome.failure),
+        retry_after_s=None if accepted else retry_after_s(response),
     )
 
 
@@ -84,17 +157,35 @@ def _speaks_of_class(response: httpx.Response, failure: int | None) -> bool:
     return speaks_of_class(failure)
 
 
-def _outcome(response: httpx.Response, sop_instance_uid: str) -> tuple[bool, int | None]:
-    """Whether the store response names the object as stored, and the failure reason if any."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outcome:
+    """What a store response says of the object (PS3.18 I.2)."""
+
+    stored: bool = False
+    failure: int | None = None
+    warning: int | None = None
+
+
+def _outcome(response: httpx.Response, sop_instance_uid: str) -> _Outcome:
     try:
         body: Any = response.json()
         answer = body[0] if isinstance(body, list) else body
-        for item in answer.get(_FAILED_SOP_SEQUENCE, {}).get("Value", ()):
-            return False, int(item.get(_FAILURE_REASON, {}).get("Value", [0x0110])[0])
-        stored = {
-            item["00081155"]["Value"][0]
-            for item in answer.get(_REFERENCED_SOP_SEQUENCE, {}).get("Value", ())
-        }
+        for item in _items(answer, _FAILED_SOP_SEQUENCE):
+            if _first(item, _REFERENCED_SOP_INSTANCE_UID, sop_instance_uid) == sop_instance_uid:
+                return _Outcome(failure=int(_first(item, _FAILURE_REASON, _PROCESSING_FAILURE)))
+        for item in _items(answer, _REFERENCED_SOP_SEQUENCE):
+            if _first(item, _REFERENCED_SOP_INSTANCE_UID, "") == sop_instance_uid:
+                warning = _first(item, _WARNING_REASON, None)
+                return _Outcome(stored=True, warning=None if warning is None else int(warning))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return False, None
-    return sop_instance_uid in stored, None
+        pass  # no body, or none that can be read: the status alone counts
+    return _Outcome()
+
+
+def _items(answer: Any, tag: str) -> Any:
+    return answer.get(tag, {}).get("Value", ())
+
+
+def _first(item: Any, tag: str, otherwise: Any) -> Any:
+    values = item.get(tag, {}).get("Value", ())
+    return values[0] if values else otherwise

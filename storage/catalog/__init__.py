@@ -16,6 +16,7 @@ and ``studies_in_reporting``.
 
 from storage.catalog._commitment import (
     ask_again,
+    awaiting_promise,
     commitment_not_taken,
     commitment_taken,
     find_commitment,
@@ -196,6 +197,7 @@ __all__ = [
     "add_quarantined",
     "add_results",
     "ask_again",
+    "awaiting_promise",
     "begin_analysis",
     "begin_reporting",
     "claim_due_deliveries",

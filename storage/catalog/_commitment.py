@@ -54,6 +54,17 @@ def promises_due(
     return tuple(_promise_due(delivery) for delivery in due)
 
 
+def awaiting_promise(session: Session, delivery_ids: Collection[int]) -> frozenset[int]:
+    """Which of some deliveries still wait: a report or an operator may have moved the others."""
+    return frozenset(
+        session.scalars(
+            select(Delivery.id).where(
+                Delivery.id.in_(delivery_ids), Delivery.state == DeliveryState.SENT
+            )
+        )
+    )
+
+
 def open_commitment(
     session: Session,
     destination: str,
@@ -63,13 +74,7 @@ def open_commitment(
     *,
     due_at: datetime,
 ) -> None:
-    """Note a transaction that is about to be asked for.
-
-    Raises
-    ------
-    CatalogError
-        If one of the deliveries does not wait for a promise any more: nothing is changed.
-    """
+    """Note a transaction that is about to be asked for; see :func:`awaiting_promise`."""
     now = now or utc_now()
     commitment = Commitment(
         transaction_uid=transaction_uid,
