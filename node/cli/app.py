@@ -31,6 +31,7 @@ from node.cli import (
     status,
     studies,
     train,
+    user,
 )
 from node.cli.output import ExitCode, Problem, print_text, say
 from node.settings import SettingsError
@@ -90,6 +91,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("explain")(explain.explain)
 app.add_typer(dataset.commands, name="dataset")
+app.add_typer(user.commands, name="user")
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
 

@@ -19,7 +19,18 @@ from structlog.typing import Processor
 from node.sections import LogSettings
 
 _DICOM_LIBRARIES = ("pydicom", "pynetdicom", "highdicom")
-_CHATTY = ("alembic", "apscheduler", "httpx", "httpcore", "PIL", "tensorflow", "absl", "h5py")
+_CHATTY = (
+    "alembic",
+    "apscheduler",
+    "asyncio",
+    "httpx",
+    "httpcore",
+    "PIL",
+    "tensorflow",
+    "absl",
+    "h5py",
+    "uvicorn",
+)
 
 
 def study_key(study_instance_uid: str) -> str:
