@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -38,6 +39,7 @@ from node.settings import Settings
 from node.tls import TlsError
 from node.watch.audit import Audit
 from node.watch.audit_file import AuditFileError
+from node.watch.disk import DiskWatch
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
@@ -71,6 +73,7 @@ class Node:
         self._settings = settings
         self._started_at = datetime.now(UTC)
         self._lock: IO[str] | None = None
+        self._left_word = ""
 
     def start(self) -> None:
         """Bring the database up to date, take up what was interrupted, and open the door.
@@ -107,6 +110,13 @@ class Node:
             raise NodeError(str(error)) from error
         self._audit.start()
         self._files = FileStore(settings.data_dir)
+        self._disk = DiskWatch(
+            settings.disk,
+            settings.data_dir,
+            self._database,
+            longest_pause_s=settings.delivery.longest_pause_s,
+        )
+        self._watch()
         self._sweep(older_than_s=0.0)
         self._take_up()
         report_settings = ReportSettings(
@@ -149,6 +159,7 @@ class Node:
             reporter,
             self._outbox.destinations,
             analysable=lambda: self._dispatcher.wake(),
+            refusing=self._disk.refusing,
         )
         self._dispatcher = Dispatcher(
             self._database,
@@ -161,15 +172,22 @@ class Node:
             ),
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
+            refusing=self._disk.refusing,
         )
         self._jobs = Jobs(
-            self._lifecycle, self._outbox, heartbeat=self._heartbeat, sweep=self._sweep
+            self._lifecycle,
+            self._outbox,
+            heartbeat=self._heartbeat,
+            sweep=self._sweep,
+            watch=self._watch,
+            unreadable=self._disk.unreadable,
         )
         self._door = DimseDoor(
             settings.dimse,
             Intake(self._database, self._files),
             str(self._files.incoming_folder),
             released=self._lifecycle.released,
+            refusing=self._disk.refusing,
             transferred=self._audit.transferred,
             turned_away=self._audit.turned_away,
         )
@@ -203,8 +221,11 @@ class Node:
         if hasattr(self, "_executor"):
             self._executor.terminate()
         if hasattr(self, "_database"):
-            with self._database.write() as session:
-                catalog.forget_node(session, socket.gethostname())
+            try:
+                with self._database.write() as session:
+                    catalog.forget_node(session, socket.gethostname())
+            except DatabaseError as error:
+                log.warning("stop-not-noted", reason=str(error))  # its heartbeat ends all the same
             self._database.close()
         if hasattr(self, "_audit"):
             self._audit.stop()
@@ -244,6 +265,23 @@ class Node:
         if removed:
             log.info("half-received-files-removed", count=removed)
 
+    def _watch(self) -> None:
+        """Look at disk and database, and leave word where also a locked database keeps no one out.
+
+        The file that says who holds the data folder is open and has its place on the disk.
+        """
+        self._disk.look()
+        shown = json.dumps(self._disk.shown())
+        if self._lock is None or shown == self._left_word:
+            return
+        try:
+            self._lock.truncate(0)
+            self._lock.write(shown)
+            self._lock.flush()
+            self._left_word = shown
+        except OSError as error:
+            log.warning("no-word-left", reason=error.strerror)
+
     def _heartbeat(self) -> None:
         with self._database.write() as session:
             catalog.write_heartbeat(
@@ -254,6 +292,7 @@ class Node:
                 details={
                     "addresses": asdict(self.addresses),
                     "associations": self._door.associations,
+                    "disk": self._disk.shown(),
                     "audit": self._audit.status(),
                     "workers": [
                         {**asdict(worker), "since": worker.since.isoformat()}
@@ -289,7 +328,7 @@ def _lock_data_folder(folder: Path) -> IO[str]:
     """Hold the data folder: two nodes on one SQLite file and one incoming folder would collide."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "node.lock").open("w")
+        lock = (folder / "node.lock").open("a+")
     except OSError as error:
         raise NodeError(
             f"data_dir {folder} cannot be written: {error.strerror}; "

@@ -67,6 +67,8 @@ class Dispatcher:
     executor
         Runs the work, by default :func:`node.analysis.name_view` and
         :func:`node.analysis.analyse`.
+    refusing
+        While it gives a reason, no recording is begun: what came of it could not be kept.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Dispatcher:
         report_settings: ReportSettings,
         *,
         work: Work | None = None,
+        refusing: Callable[[], str | None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -86,6 +89,7 @@ class Dispatcher:
         self._settings = settings
         self._report_settings = report_settings
         self._work = work or Work()
+        self._refusing = refusing
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -123,7 +127,9 @@ class Dispatcher:
 
     def _start_next(self) -> bool:
         """Start one recording where a slot is free and one waits; tells whether it did."""
-        if time.monotonic() < self._not_before or not self._free.acquire(blocking=False):
+        if time.monotonic() < self._not_before or self._refusing() is not None:
+            return False
+        if not self._free.acquire(blocking=False):
             return False
         claimed = None
         try:
@@ -178,7 +184,12 @@ class Dispatcher:
     def _record(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
         error = future.exception()
         if isinstance(error, WorkerStartFailed):
-            self._put_back(claimed, error)
+            log.error("workers-do-not-start", reason=str(error))
+            self._put_back(claimed, str(error))
+        elif (error is not None or future.result().refused is not None) and (
+            unreadable := self._unreadable(claimed)
+        ):
+            self._record_unreadable(claimed, unreadable)
         elif error is not None:
             self._record_failure(claimed, error)
         elif isinstance(outcome := future.result(), ClipView):
@@ -275,9 +286,29 @@ class Dispatcher:
             reason=reason,
         )
 
-    def _put_back(self, claimed: catalog.ClaimedRecording, error: WorkerStartFailed) -> None:
-        """No worker can start: nothing is wrong with the clip, so it waits for the operator."""
-        log.error("workers-do-not-start", reason=str(error))
+    def _unreadable(self, claimed: catalog.ClaimedRecording) -> FileStoreError | None:
+        """Why a file cannot be read at all: then nothing was said of what is in it."""
+        try:
+            self._files.check_readable(claimed.file_key)
+        except FileStoreError as error:
+            return error
+        return None
+
+    def _record_unreadable(self, claimed: catalog.ClaimedRecording, why: FileStoreError) -> None:
+        log.error("recording-not-there", recording=claimed.recording_id, reason=str(why))
+        if why.missing:
+            with self._database.write() as session:
+                catalog.record_failure(
+                    session,
+                    claimed.recording_id,
+                    "its file is not in the store; `echonode db check --repair` and send it again",
+                    max_attempts=0,
+                )
+        else:
+            self._put_back(claimed, "the store cannot be read")
+
+    def _put_back(self, claimed: catalog.ClaimedRecording, reason: str) -> None:
+        """Nothing is wrong with the clip, so it waits, for the operator or for the store."""
         with self._database.write() as session:
-            catalog.put_back(session, claimed.recording_id, str(error))
+            catalog.put_back(session, claimed.recording_id, reason)
         self._not_before = time.monotonic() + _PAUSE_AFTER_BROKEN_START_S

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -11,12 +13,15 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from node.delivery.outbox import Outbox
 from node.lifecycle import Lifecycle
+from storage.database import DatabaseError
+from storage.files import FileStoreError
 
 log = structlog.get_logger(__name__)
 
 _TICK_S = 1.0
 _HEARTBEAT_S = 5.0
 _SWEEP_S = 600.0
+_WATCH_S = 2.0
 
 
 class Jobs:
@@ -33,24 +38,33 @@ class Jobs:
         *,
         heartbeat: Callable[[], None],
         sweep: Callable[[], None],
+        watch: Callable[[], object] = lambda: None,
+        unreadable: Callable[[], str | None] = lambda: None,
     ) -> None:
         destinations = outbox.destinations
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(4 + len(destinations))},
+            executors={"default": ThreadPoolExecutor(6 + len(destinations))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone="UTC",
         )
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_pace, name="keep-pace", daemon=True)
         self._every(_TICK_S, "complete-studies", lifecycle.complete_quiet)
         self._every(_TICK_S, "report-studies", lifecycle.report_ready)
+        self._every(_WATCH_S, "watch-disk", watch)
         self._every(_HEARTBEAT_S, "heartbeat", heartbeat)
         self._every(_SWEEP_S, "sweep-incoming", sweep)
         for name in destinations:
-            self._every(_TICK_S, f"deliver:{name}", partial(outbox.deliver_due, name))
+            deliver = partial(_unless, unreadable, partial(outbox.deliver_due, name))
+            self._every(_TICK_S, f"deliver:{name}", deliver)
 
     def _every(self, seconds: float, name: str, work: Callable[[], object]) -> None:
         def run() -> None:
             try:
                 work()
+            except (DatabaseError, FileStoreError) as error:
+                # What is to be done stays in the rows, and the next turn comes.
+                log.error("job-waits", job=name, reason=str(error))  # noqa: TRY400 - says all
             except Exception:
                 # The edge of a job: a locked database or a missing disk must not end the clock.
                 log.exception("job-failed", job=name)
@@ -60,8 +74,25 @@ class Jobs:
     def start(self) -> None:
         """Start the clock."""
         self._scheduler.start()
+        self._keeper.start()
+
+    def _keep_pace(self) -> None:
+        """Go on when the machine's clock was set back: the scheduler's next times are by it."""
+        while not self._stopping.wait(_TICK_S):
+            now = datetime.now(UTC)
+            for job in self._scheduler.get_jobs():
+                due = job.next_run_time
+                if due is not None and due > now + 2 * job.trigger.interval:
+                    job.modify(next_run_time=now)
 
     def stop(self) -> None:
         """Stop the clock and wait for what runs."""
+        self._stopping.set()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+
+
+def _unless(reason: Callable[[], str | None], work: Callable[[], object]) -> None:
+    """Do a piece of work, but not while there is a reason against it."""
+    if reason() is None:
+        work()

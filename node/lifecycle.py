@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 
 import structlog
 
-from node.reporting import Report, Reporter, study_material
+from node.reporting import Report, Reporter, StudyMaterial, study_material
 from node.results import ResultError
 from node.results.store import FaultyResultError
 from node.sections import StudySettings
 from node.watch import study_key
 from storage import catalog
 from storage.database import Database
+from storage.files import FileStoreError
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,8 @@ class Lifecycle:
         Where results go, by name.
     analysable
         Called when recordings were queued.
+    refusing
+        While it gives a reason, no results are made: they could not be kept.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Lifecycle:
         destinations: Sequence[str],
         *,
         analysable: Callable[[], None] = lambda: None,
+        refusing: Callable[[], str | None] = lambda: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -52,6 +56,7 @@ class Lifecycle:
         self._reporter = reporter
         self._destinations = tuple(destinations)
         self._analysable = analysable
+        self._refusing = refusing
         self._clock = clock
         self._reporting = threading.Lock()
 
@@ -86,6 +91,8 @@ class Lifecycle:
 
     def report_ready(self) -> int:
         """Report every study whose recordings have all been looked at."""
+        if self._refusing() is not None:
+            return 0
         with self._reporting:  # a study is reported by one thread
             with self._database.write() as session:
                 for study in catalog.studies_to_report(session):
@@ -107,12 +114,17 @@ class Lifecycle:
             report = Report(failed=f"the report could not be made: {error}")
             if isinstance(error, FaultyResultError):
                 self._quarantine(error)
+        except FileStoreError as error:
+            # The disk is full, or not there: the study stays where it is, and the next turn comes.
+            log.error("report-waits", study=key, reason=str(error))  # noqa: TRY400 - says all
+            return
         except Exception as error:
             # The edge of a study: one that cannot be reported must not keep others waiting.
-            log.exception("report-failed", study=key)
-            report = Report(
-                failed=f"the report could not be made: {type(error).__name__}; see the node's log"
-            )
+            report = Report(failed=self._why_failed(material, error))
+            if report.failed is None:
+                log.warning("report-waits", study=key, reason="the store cannot be read")
+                return
+            log.exception("report-failed", study=key, reason=report.failed)
         for faulty in report.faulty:
             self._quarantine(faulty)
         try:
@@ -129,6 +141,19 @@ class Lifecycle:
             ignored=report.ignored,
             failed=report.failed,
         )
+
+    def _why_failed(self, material: StudyMaterial, error: Exception) -> str | None:
+        """Why a report could not be made; None where the store could not be read, and it waits."""
+        try:
+            gone = self._reporter.missing(material)
+        except FileStoreError:
+            return None
+        if gone:
+            return (
+                f"the report could not be made: the files of {gone} of its "
+                f"{len(material.recordings)} clips are gone; send the study again"
+            )
+        return f"the report could not be made: {type(error).__name__}; see the node's log"
 
     def _quarantine(self, error: FaultyResultError) -> None:
         """Let an operator see the object that was not sent; it can be exported and looked at."""

@@ -31,7 +31,7 @@ from node.results import (
 )
 from node.results.store import FaultyResultError, keep_result, new_result
 from storage import catalog
-from storage.files import FileStore
+from storage.files import FileStore, FileStoreError
 from storage.states import RecordingKind, RecordingState, ResultKind
 
 log = structlog.get_logger(__name__)
@@ -138,6 +138,18 @@ class Reporter:
             made = self._beside("key-object", key_object, faulty)
             results += [replace(kept, destinations=self._key_object_for) for kept in made]
         return Report(results=tuple(results), faulty=tuple(faulty))
+
+    def missing(self, material: StudyMaterial) -> int:
+        """How many recordings' files are gone; raises FileStoreError where none can be read."""
+        gone = 0
+        for recording in material.recordings:
+            try:
+                self._files.check_readable(recording.file_key)
+            except FileStoreError as error:
+                if not error.missing:
+                    raise
+                gone += 1
+        return gone
 
     def _beside(
         self,

@@ -30,6 +30,7 @@ from node.sections import (
     DeliverySettings,
     Destination,
     DimseSettings,
+    DiskSettings,
     HttpSettings,
     LogSettings,
     StudySettings,
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     )
     dimse: DimseSettings = DimseSettings()
     http: HttpSettings = HttpSettings()
+    disk: DiskSettings = DiskSettings()
     study: StudySettings = StudySettings()
     destinations: tuple[Destination, ...] = Field((), description="where results are sent")
     analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)

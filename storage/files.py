@@ -38,12 +38,14 @@ class Area(StrEnum):
 class FileStoreError(Exception):
     """A file cannot be kept or found; the message says which and what to do.
 
-    ``disk_full`` tells whether it may succeed later, when there is space again.
+    ``disk_full`` tells whether it may succeed later, when there is space again; ``missing``, that
+    the store is there and this one file is not.
     """
 
-    def __init__(self, message: str, *, disk_full: bool = False) -> None:
+    def __init__(self, message: str, *, disk_full: bool = False, missing: bool = False) -> None:
         super().__init__(message)
         self.disk_full = disk_full
+        self.missing = missing
 
 
 class FileStore:
@@ -155,6 +157,21 @@ class FileStore:
         except OSError as error:
             raise self._error(f"cannot read {key}", error) from error
 
+    def check_readable(self, key: str) -> None:
+        """Read a kept file from end to end.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there or cannot be read.
+        """
+        with self.open(key) as file:
+            try:
+                while file.read(_CHUNK_BYTES):
+                    pass
+            except OSError as error:
+                raise self._error(f"cannot read {key}", error) from error
+
     def delete(self, key: str) -> None:
         """Delete a kept file, for good. One that is gone already is no error."""
         path = self.path(key)
@@ -205,8 +222,13 @@ class FileStore:
         }
         step = steps.get(error.errno or 0, "see to its volume")
         return FileStoreError(
-            f"file store {self.root}: {what}: {error.strerror or error}; {step}", disk_full=full
+            f"file store {self.root}: {what}: {error.strerror or error}; {step}",
+            disk_full=full,
+            missing=error.errno == errno.ENOENT and self._is_there(),
         )
+
+    def _is_there(self) -> bool:
+        return all((self.root / area).is_dir() for area in Area)
 
 
 def _place_for(temporary: Path, folder: Path, stem: str) -> Path:

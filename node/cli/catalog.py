@@ -59,5 +59,8 @@ def running_nodes(session: Session) -> tuple[NodeRecord, ...]:
     """The nodes that gave a sign of life a moment ago."""
     from storage import catalog
 
-    oldest = datetime.now(UTC) - _SILENT_AFTER
-    return tuple(node for node in catalog.read_nodes(session) if node.heartbeat_at > oldest)
+    # A heartbeat from the future is from before the clock was set back: it says nothing of now.
+    now = datetime.now(UTC)
+    return tuple(
+        node for node in catalog.read_nodes(session) if abs(now - node.heartbeat_at) < _SILENT_AFTER
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import fcntl
+import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,10 +20,13 @@ from node.cli.output import (
     print_json,
     print_table,
     print_text,
+    say,
     settings_of,
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from node.settings import Settings
     from storage.catalog import NodeRecord, QueueStatus, Waiting
 
@@ -29,19 +34,38 @@ if TYPE_CHECKING:
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show queues by state, what waits longest, the last errors, disk and workers.
 
-    Ends with exit code 4 where no node runs on the database; the rest is shown all the same.
+    Ends with exit code 4 where no node runs on the database, and where that cannot be read; the
+    rest is shown all the same.
     """
     from storage import catalog
 
     settings = settings_of(context)
-    with open_catalog(settings) as database, database.read() as session:
-        queues = catalog.queue_status(session)
-        nodes = running_nodes(session)
+    try:
+        with open_catalog(settings) as database, database.read() as session:
+            queues = catalog.queue_status(session)
+            nodes = running_nodes(session)
+    except Problem:
+        if not settings.data_dir.is_dir():
+            raise
+        # Why nothing more can be said is what an operator looks for now.
+        disk = _disk(settings, ())
+        if as_json:
+            print_json({"running": _holds_folder(settings), "disk": disk})
+        else:
+            _print_disk(disk)
+        raise
+    running = bool(nodes) or _holds_folder(settings)
+    disk = _disk(settings, nodes)
     if as_json:
-        print_json(_json(settings, queues, nodes))
+        print_json(_json(queues, nodes, disk, running=running))
     else:
-        _print(settings, queues, nodes)
-    if not nodes:
+        _print(queues, nodes, disk)
+    if running and not nodes:
+        say(
+            f"a node runs in {settings.data_dir} and has given no sign for a while: "
+            "it cannot write to its database, or has just begun"
+        )
+    if not running:
         raise Problem(
             f"no node is running on the database in {settings.data_dir}; "
             "start one with `echonode serve`",
@@ -49,28 +73,82 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
         )
 
 
-def _json(settings: Settings, queues: QueueStatus, nodes: tuple[NodeRecord, ...]) -> dict[str, Any]:
+def status_json(settings: Settings, session: Session) -> dict[str, Any]:
+    """What ``status --json`` prints, for the HTTP door."""
+    from storage import catalog
+
+    queues = catalog.queue_status(session)
+    nodes = running_nodes(session)
+    return _json(queues, nodes, _disk(settings, nodes), running=bool(nodes))
+
+
+def _json(
+    queues: QueueStatus,
+    nodes: tuple[NodeRecord, ...],
+    disk: Mapping[str, Any],
+    *,
+    running: bool,
+) -> dict[str, Any]:
     shown: dict[str, Any] = plain(queues)
     workers = [worker for node in nodes for worker in node.details.get("workers", ())]
     return {
-        "running": bool(nodes),
+        "running": running,
         "nodes": plain(nodes),
         "workers": workers,
         **shown,
-        "disk": _disk(settings),
+        "disk": disk,
     }
 
 
-def _disk(settings: Settings) -> dict[str, Any]:
-    usage = shutil.disk_usage(settings.data_dir)
+def _holds_folder(settings: Settings) -> bool:
+    """Whether a node holds the data folder, also one that cannot write down that it lives."""
+    try:
+        with (settings.data_dir / "node.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _left_word(settings: Settings) -> dict[str, Any] | None:
+    """What the node that holds the data folder last said of its disk and database."""
+    if not _holds_folder(settings):
+        return None
+    try:
+        word = json.loads((settings.data_dir / "node.lock").read_text())
+    except (OSError, ValueError):
+        return None  # it is just being written
+    return word if isinstance(word, dict) else None
+
+
+def _disk(settings: Settings, nodes: tuple[NodeRecord, ...]) -> dict[str, Any]:
+    """What the node said of its disk, or what can be seen from here where it says nothing."""
+    from node.watch.disk import DiskState, full_volumes, shown, store_troubles, volumes_of
+
+    now = datetime.now(UTC)
+    try:
+        volumes = volumes_of(settings.disk, settings.data_dir, settings.database_url)
+    except OSError as error:
+        raise Problem(f"data_dir {settings.data_dir}: {error.strerror}") from error
+    troubles = (*full_volumes(volumes, now), *store_troubles(settings.data_dir, now, probe=False))
+    seen = shown(DiskState(volumes=volumes, troubles=troubles))
+    told = _left_word(settings)
+    if told is None:
+        told = next((node.details["disk"] for node in nodes if "disk" in node.details), seen)
     return {
         "data_dir": str(settings.data_dir),
-        "free_bytes": usage.free,
-        "total_bytes": usage.total,
+        "free_bytes": volumes[0].free_bytes,
+        "total_bytes": volumes[0].total_bytes,
+        "mark_bytes": volumes[0].mark_bytes,
+        "go_on_bytes": volumes[0].go_on_bytes,
+        **told,
+        "volumes": seen["volumes"],
     }
 
 
-def _print(settings: Settings, queues: QueueStatus, nodes: tuple[NodeRecord, ...]) -> None:
+def _print(queues: QueueStatus, nodes: tuple[NodeRecord, ...], disk: Mapping[str, Any]) -> None:
     for node in nodes:
         address = node.details.get("addresses", {})
         print_text(
@@ -86,11 +164,7 @@ def _print(settings: Settings, queues: QueueStatus, nodes: tuple[NodeRecord, ...
     print_text(
         f"waiting     clip {_age(queues.oldest_recording)}; result {_age(queues.oldest_delivery)}"
     )
-    disk = _disk(settings)
-    print_text(
-        f"disk        {disk['free_bytes'] / 1e9:.1f} GB free of "
-        f"{disk['total_bytes'] / 1e9:.1f} GB at {disk['data_dir']}"
-    )
+    _print_disk(disk)
     workers = [worker for node in nodes for worker in node.details.get("workers", ())]
     if workers:
         print_table(
@@ -117,6 +191,24 @@ def _print(settings: Settings, queues: QueueStatus, nodes: tuple[NodeRecord, ...
         ],
         long=("study", "what"),
     )
+
+
+def _print_disk(disk: Mapping[str, Any]) -> None:
+    for volume in disk["volumes"]:
+        print_text(
+            f"disk        {_size(volume['free_bytes'])} free of {_size(volume['total_bytes'])} "
+            f"at {volume['path']}; refuses under {_size(volume['mark_bytes'])}, "
+            f"goes on from {_size(volume['go_on_bytes'])}"
+        )
+    if disk["refusing"] is not None:
+        since = cell(datetime.fromisoformat(disk["refusing_since"]))
+        print_text(f"REFUSES     everything since {since}: {disk['refusing']}")
+    for trouble in disk["troubles"]:
+        print_text(f"trouble     {trouble['what']}; {trouble['next_step']}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _counts(states: Mapping[str, int]) -> str:
