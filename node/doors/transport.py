@@ -400,16 +400,21 @@ class Connection:
 
     def _guarded(self, do_action: Callable[[str], None]) -> Callable[[str], None]:
         """The state machine, whose failures end the association with a word to the peer."""
+        dul = cast(Association, self.association).dul
 
         def guarded(event: str) -> None:
             try:
                 do_action(event)
-            except Exception as error:  # noqa: BLE001 - the library has logged it, and ends the thread
-                log.warning("association-failed", peer=self.peer.host, error=type(error).__name__)
-                with suppress(OSError):
-                    abort = A_ABORT_RQ()
-                    abort.source, abort.reason_diagnostic = 0x02, 0x00
-                    self.socket.sendall(abort.encode())
+            except Exception as error:  # noqa: BLE001 - the library has logged it
+                dul.kill_dul()
+                if dul.state_machine.current_state != "Sta13":  # where an A-ABORT has been sent
+                    log.warning(
+                        "association-failed", peer=self.peer.host, error=type(error).__name__
+                    )
+                    with suppress(OSError):
+                        abort = A_ABORT_RQ()
+                        abort.source, abort.reason_diagnostic = 0x02, 0x00
+                        self.socket.sendall(abort.encode())
                 self._hang_up(socket.SHUT_RDWR)
                 self._wake()
 
