@@ -40,6 +40,11 @@ from node.tls import TlsError
 from node.watch.audit import Audit
 from node.watch.audit_file import AuditFileError
 from node.watch.disk import DiskWatch
+from node.web import studies as web_studies
+from node.web.callers import Callers
+from node.web.server import HttpError, HttpServer
+from node.web.site import Parts, make_site
+from node.web.users import UserFile
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
@@ -61,6 +66,7 @@ class Addresses:
     dimse_host: str
     dimse_port: int
     ae_title: str
+    http_url: str | None = None
 
 
 class Node:
@@ -200,9 +206,28 @@ class Node:
             ) from error
         except TlsError as error:
             raise NodeError(f"[dimse.tls]: {error}") from error
+        self._serve_http()
         self._dispatcher.start()
         self._jobs.start()
         self._heartbeat()
+
+    def _serve_http(self) -> None:
+        settings = self._settings
+        if not settings.http.enabled:
+            return
+        users = UserFile(settings.http.users_file or settings.data_dir / "users.json")
+        parts = Parts(
+            settings=settings,
+            database=self._database,
+            audit=self._audit,
+            callers=Callers(settings.http, users, self._audit),
+            not_ready=self._disk.refusing,
+        )
+        self._http = HttpServer(settings.http, users)
+        try:
+            self._http.start(make_site(parts, web_studies.router))
+        except HttpError as error:
+            raise NodeError(str(error)) from error
 
     @property
     def addresses(self) -> Addresses:
@@ -211,11 +236,12 @@ class Node:
             dimse_host=self._settings.dimse.host,
             dimse_port=self._door.port,
             ae_title=self._settings.dimse.ae_title,
+            http_url=self._http.url if self._settings.http.enabled else None,
         )
 
     def stop(self) -> None:
         """Close the door, finish what is being written, end the workers."""
-        for part in ("_door", "_outbox", "_jobs", "_dispatcher"):
+        for part in ("_http", "_door", "_outbox", "_jobs", "_dispatcher"):
             if hasattr(self, part):
                 getattr(self, part).stop()
         if hasattr(self, "_executor"):
@@ -328,7 +354,10 @@ def _lock_data_folder(folder: Path) -> IO[str]:
     """Hold the data folder: two nodes on one SQLite file and one incoming folder would collide."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)  # made by someone else: what is in it is for us alone
         lock = (folder / "node.lock").open("a+")
+        os.fchmod(lock.fileno(), 0o600)
     except OSError as error:
         raise NodeError(
             f"data_dir {folder} cannot be written: {error.strerror}; "
@@ -348,6 +377,7 @@ def _device_serial(folder: Path) -> str:
     """This node's serial number in its results: drawn once, kept as long as its data."""
     path = folder / "device-serial"
     if not path.exists():
+        path.touch(0o600)
         path.write_text(f"{uuid.uuid4().hex[:16]}\n")
     return path.read_text().strip()
 

@@ -100,6 +100,9 @@ def _write_settings(folder: Path, archive: Archive) -> Path:
 host = "127.0.0.1"
 port = 0  # a free one
 
+[http]
+port = 0
+
 [study]
 quiet_s = 5
 released_quiet_s = 1
