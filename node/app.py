@@ -146,6 +146,7 @@ class Node:
             self._files,
             {item.name: _sender(item, settings) for item in destinations},
             settings.delivery,
+            transferred=self._audit.transferred,
         )
         reporter = Reporter(
             self._files,
