@@ -122,6 +122,7 @@ class EventKind(StrEnum):
     STORED = "stored"  #: a destination has stored a result; its promise to keep it is awaited
     PROMISE_ASKED = "promise-asked"
     NO_PROMISE = "no-promise"  #: a destination did not promise to keep what it stored
+    PROMISE_GIVEN = "promise-given"  #: by us, to an echo machine that asked for it
     DELIVERED = "delivered"
     DELIVERY_AGAIN = "delivery-again"
     DELIVERY_FAILED = "delivery-failed"

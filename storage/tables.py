@@ -457,6 +457,48 @@ class QuarantinedObject(Base):
     __table_args__ = (Index("ix_quarantined_object_file", "file_state", "received_at"),)
 
 
+class PromiseRequest(Base):
+    """An echo machine's wish for our promise to keep objects (storage commitment), and its report.
+
+    It is open while neither ``reported_at`` nor ``given_up_at`` is set.
+    """
+
+    __tablename__ = "promise_request"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(_UID)
+    calling_ae: Mapped[str] = mapped_column(_AE_TITLE)
+    peer_host: Mapped[str] = mapped_column(String(255), default="")
+    asked_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    last_answer: Mapped[str] = mapped_column(Text, default="")
+    reported_at: Mapped[datetime | None]
+    given_up_at: Mapped[datetime | None]
+
+    items: Mapped[list[PromiseRequestItem]] = relationship(
+        cascade=_CASCADE, passive_deletes=True, order_by="PromiseRequestItem.id"
+    )
+
+    __table_args__ = (
+        UniqueConstraint("calling_ae", "transaction_uid"),
+        Index("ix_promise_request_due", "reported_at", "given_up_at", "next_attempt_at"),
+    )
+
+
+class PromiseRequestItem(Base):
+    """An object that is to be promised."""
+
+    __tablename__ = "promise_request_item"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[int] = mapped_column(
+        ForeignKey("promise_request.id", ondelete="CASCADE"), index=True
+    )
+    sop_class_uid: Mapped[str] = mapped_column(_UID)
+    sop_instance_uid: Mapped[str] = mapped_column(_UID)
+
+
 class NodeProcess(Base):
     """A running node: one row for each, kept fresh by its heartbeat."""
 

@@ -454,6 +454,31 @@ class QuarantinedRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PromiseItem:
+    """An object that a machine wants to know kept."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromiseRequestRecord:
+    """A machine's wish for our promise, and what became of the report to it."""
+
+    id: int
+    transaction_uid: str
+    calling_ae: str
+    peer_host: str
+    asked_at: datetime
+    attempts: int
+    next_attempt_at: datetime
+    last_answer: str
+    reported_at: datetime | None
+    given_up_at: datetime | None
+    items: tuple[PromiseItem, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NodeRecord:
     """A node that runs, or did at its last heartbeat."""
 
