@@ -83,12 +83,12 @@ def open_commitment(
         due_at=due_at,
         answer="",
     )
+    session.add(commitment)
     for delivery_id in delivery_ids:
         delivery = _stored(session, delivery_id)
         delivery.asks += 1
         delivery.next_attempt_at = due_at
-        commitment.items.append(CommitmentItem(delivery=delivery))
-    session.add(commitment)
+        session.add(CommitmentItem(commitment=commitment, delivery=delivery))
     session.flush()
 
 
