@@ -21,10 +21,9 @@ import structlog
 
 from models.packs import Pack, PackError, load_pack, shipped_packs
 from node.analysis import analyse, picture_settings
-from node.delivery.dimse import DimseSender
+from node.delivery.commitment import Promises
 from node.delivery.outbox import Outbox
-from node.delivery.sending import Sender
-from node.delivery.stow import StowSender
+from node.delivery.ways import WayError, ways_to
 from node.dispatch import Dispatcher, DispatchSettings, Work
 from node.doors.scp import DimseDoor
 from node.evidence import worth_running
@@ -34,7 +33,6 @@ from node.jobs import Jobs
 from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
-from node.sections import Destination, DicomwebDestination
 from node.settings import Settings
 from node.tls import TlsError
 from node.watch.audit import Audit
@@ -141,11 +139,18 @@ class Node:
             time_limit_s=settings.analysis.time_limit_s,
         )
         destinations = settings.destinations
+        try:
+            ways = ways_to(destinations, settings.dimse.ae_title)
+        except WayError as error:
+            raise NodeError(str(error)) from error
+        promises = Promises(self._database, ways.terms, settings.delivery)
         self._outbox = Outbox(
             self._database,
             self._files,
-            {item.name: _sender(item, settings) for item in destinations},
+            ways.senders,
             settings.delivery,
+            promises=promises,
+            peers=ways.peers,
             transferred=self._audit.transferred,
         )
         reporter = Reporter(
@@ -195,6 +200,7 @@ class Node:
             str(self._files.incoming_folder),
             released=self._lifecycle.released,
             refusing=self._disk.refusing,
+            commitment_reported=promises.reported,
             transferred=self._audit.transferred,
             turned_away=self._audit.turned_away,
         )
@@ -389,9 +395,3 @@ def _check_packs(settings: Settings) -> tuple[Pack, ...]:
         return tuple(load_pack(folder) for folder in (*shipped_packs(), *settings.analysis.packs))
     except PackError as error:
         raise NodeError(str(error)) from error
-
-
-def _sender(destination: Destination, settings: Settings) -> Sender:
-    if isinstance(destination, DicomwebDestination):
-        return StowSender(destination)
-    return DimseSender(destination, settings.dimse.ae_title)

@@ -43,7 +43,7 @@ class Jobs:
     ) -> None:
         destinations = outbox.destinations
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(6 + len(destinations))},
+            executors={"default": ThreadPoolExecutor(6 + 2 * len(destinations))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone="UTC",
         )
@@ -57,6 +57,8 @@ class Jobs:
         for name in destinations:
             deliver = partial(_unless, unreadable, partial(outbox.deliver_due, name))
             self._every(_TICK_S, f"deliver:{name}", deliver)
+        for name in outbox.asked:
+            self._every(_TICK_S, f"ask:{name}", partial(outbox.ask_due, name))
 
     def _every(self, seconds: float, name: str, work: Callable[[], object]) -> None:
         def run() -> None:
