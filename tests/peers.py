@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 import httpx
@@ -27,6 +28,7 @@ _PACKAGES = {
     "echoscu": "dcmtk",
     "storescu": "dcmtk",
     "storescp": "dcmtk",
+    "dcmqrscp": "dcmtk",
     "dsrdump": "dcmtk",
     "dsr2html": "dcmtk",
     "dcmconv": "dcmtk",
@@ -151,8 +153,14 @@ def storescp(folder: Path, *, port: int | None = None) -> Iterator[Archive]:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Archive]:
-    """Orthanc as archive, with its REST API on loopback."""
+def orthanc(
+    folder: Path, *, modalities: Mapping[str, int] = MappingProxyType({})
+) -> Iterator[Archive]:
+    """Orthanc as archive, with its REST API on loopback.
+
+    ``modalities`` are those that it knows, AE title and loopback port: it lets them query, and
+    calls them there to report on storage commitment.
+    """
     program = require("Orthanc")
     folder.mkdir(parents=True, exist_ok=True)
     port, http_port = free_port(), free_port()
@@ -170,6 +178,9 @@ def orthanc(folder: Path) -> Iterator[Archive]:
         "AuthenticationEnabled": False,
         "Plugins": [str(path) for path in plugins.glob("libOrthancDicomWeb.so*")][:1],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "DicomModalities": {
+            title.lower(): [title, "127.0.0.1", called] for title, called in modalities.items()
+        },
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(configuration))
@@ -178,6 +189,24 @@ def orthanc(folder: Path) -> Iterator[Archive]:
         wait_until(lambda: _answers(f"{url}/system"), what="Orthanc answers", timeout_s=30)
         wait_until(lambda: accepts_connections(port), what="Orthanc listens", timeout_s=30)
         yield Archive(ae_title="ORTHANC", port=port, url=url)
+
+
+@contextmanager
+def dcmqrscp(folder: Path) -> Iterator[Archive]:
+    """DCMTK's `dcmqrscp` as archive: it stores and can be queried, and promises nothing."""
+    program = require("dcmqrscp")
+    kept = folder / "kept"
+    kept.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    configuration = folder / "dcmqrscp.cfg"
+    configuration.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
+        "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\nQRSCP {kept} RW (200, 1024mb) ANY\nAETable END\n"
+    )
+    with running([program, "-c", str(configuration)], log=folder / "dcmqrscp.log"):
+        wait_until(lambda: accepts_connections(port), what="dcmqrscp listens")
+        yield Archive(ae_title="QRSCP", port=port, folder=kept)
 
 
 def _answers(url: str) -> bool:
