@@ -25,6 +25,7 @@ from node.delivery.commitment import Promises
 from node.delivery.outbox import Outbox
 from node.delivery.ways import WayError, ways_to
 from node.dispatch import Dispatcher, DispatchSettings, Work
+from node.doors.promises import PromiseKeeper
 from node.doors.scp import DimseDoor
 from node.evidence import worth_running
 from node.executor import WorkerProcesses
@@ -186,6 +187,13 @@ class Node:
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
             refusing=self._disk.refusing,
         )
+        self._keeper = PromiseKeeper(
+            self._database,
+            self._files,
+            settings.machines,
+            settings.dimse.ae_title,
+            settings.delivery,
+        )
         self._jobs = Jobs(
             self._lifecycle,
             self._outbox,
@@ -193,6 +201,7 @@ class Node:
             sweep=self._sweep,
             watch=self._watch,
             unreadable=self._disk.unreadable,
+            promises=self._keeper.report_due,
         )
         self._door = DimseDoor(
             settings.dimse,
@@ -201,6 +210,7 @@ class Node:
             released=self._lifecycle.released,
             refusing=self._disk.refusing,
             commitment_reported=promises.reported,
+            promises=self._keeper,
             transferred=self._audit.transferred,
             turned_away=self._audit.turned_away,
         )
@@ -325,6 +335,7 @@ class Node:
                 details={
                     "addresses": asdict(self.addresses),
                     "associations": self._door.associations,
+                    "turned_away": self._door.turned_away,
                     "disk": self._disk.shown(),
                     "audit": self._audit.status(),
                     "workers": [

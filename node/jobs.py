@@ -40,6 +40,7 @@ class Jobs:
         sweep: Callable[[], None],
         watch: Callable[[], object] = lambda: None,
         unreadable: Callable[[], str | None] = lambda: None,
+        promises: Callable[[], object] = lambda: None,
     ) -> None:
         destinations = outbox.destinations
         self._scheduler = BackgroundScheduler(
@@ -52,6 +53,7 @@ class Jobs:
         self._every(_TICK_S, "complete-studies", lifecycle.complete_quiet)
         self._every(_TICK_S, "report-studies", lifecycle.report_ready)
         self._every(_WATCH_S, "watch-disk", watch)
+        self._every(_TICK_S, "report-promises", promises)
         self._every(_HEARTBEAT_S, "heartbeat", heartbeat)
         self._every(_SWEEP_S, "sweep-incoming", sweep)
         for name in destinations:

@@ -171,6 +171,15 @@ class DimseSettings(Section):
         return self
 
 
+class Machine(Section):
+    """A ``[[machines]]``: an echo machine that is told of what we promised to keep."""
+
+    ae_title: AETitle = Field(description="the machine's AE title, unique; it calls by it, too")
+    host: Host = Field(description="where the machine takes reports on storage commitment")
+    port: int = Field(ge=1, le=65535, description="where the machine takes reports")
+    tls: ClientTls | None = Field(None, description="speak TLS with it")
+
+
 class HttpSettings(Section):
     """``[http]``: status, the operator's buttons, and whether the node is well."""
 

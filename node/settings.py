@@ -33,6 +33,7 @@ from node.sections import (
     DiskSettings,
     HttpSettings,
     LogSettings,
+    Machine,
     StudySettings,
 )
 
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
         repr=False,
     )
     dimse: DimseSettings = DimseSettings()
+    machines: tuple[Machine, ...] = Field((), description="echo machines that take reports")
     http: HttpSettings = HttpSettings()
     disk: DiskSettings = DiskSettings()
     study: StudySettings = StudySettings()
@@ -85,6 +87,10 @@ class Settings(BaseSettings):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"destinations: the name {name!r} is used more than once")
+        titles = [machine.ae_title for machine in self.machines]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"machines: the AE title {title!r} is used more than once")
         return self
 
     @classmethod

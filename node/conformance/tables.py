@@ -44,6 +44,7 @@ from node.sections import (
     DicomwebDestination,
     DimseDestination,
     DimseSettings,
+    Machine,
     StudySettings,
 )
 
@@ -290,6 +291,7 @@ def _storage_answers() -> str:
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[dimse]", DimseSettings),
+    ("[[machines]]", Machine),
     ("[[destinations]] kind dimse", DimseDestination),
     ("[[destinations]] kind dicomweb", DicomwebDestination),
     ("[study]", StudySettings),

@@ -14,6 +14,7 @@ from typing import Any
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from node.sections import DimseDestination
@@ -93,7 +94,10 @@ class Caller:
 
     @contextmanager
     def call(
-        self, contexts: Sequence[PresentationContext], handlers: Handlers = ()
+        self,
+        contexts: Sequence[PresentationContext],
+        handlers: Handlers = (),
+        roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     ) -> Iterator[Line]:
         """An association for the length of a block; whether it is open, the line says."""
         entity = AE(self._ae_title)
@@ -107,6 +111,7 @@ class Caller:
             self.destination.port,
             contexts=list(contexts),
             ae_title=self.destination.ae_title,
+            ext_neg=list(roles),
             tls_args=None if self._tls is None else (self._tls, self.destination.host),
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, _limit_waiting, [self.timeout_s]),

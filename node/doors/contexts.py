@@ -83,6 +83,9 @@ VERIFICATION_CLASS = UID("1.2.840.10008.1.1")
 COMMITMENT_CLASS = UID("1.2.840.10008.1.20.1")
 """Storage Commitment Push Model: asked of us by machines, and reported to us by archives."""
 
+COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
+"""The well-known instance of that class (PS3.4 J.3.5)."""
+
 COMMITMENT_SYNTAXES: tuple[UID, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 """Of its data sets, which are lists of UIDs."""
 

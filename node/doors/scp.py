@@ -8,6 +8,7 @@ The network library writes each arriving data set straight to a file in the stor
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt, register_uid
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_STORE, N_ACTION
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.service_class import StorageServiceClass
 
@@ -32,6 +33,7 @@ from node.doors.contexts import (
     VERIFICATION_CLASS,
 )
 from node.doors.incoming import IncomingFile
+from node.doors.promises import NO_SUCH_INSTANCE, RESOURCE_LIMITATION, PromiseKeeper
 from node.doors.transport import Bounds, Connection, DoorServer
 from node.intake import Arrival, Intake, Receipt, Status
 from node.sections import DimseSettings
@@ -46,8 +48,10 @@ _REJECTIONS = {
     3: "calling AE title is not in allowed_calling_aes",
     7: "called AE title is not ours",
 }
-_NO_SUCH_INSTANCE = 0x0112  # PS3.7 C.5.10: of a report on a transaction that we do not know
 _POLL_S = 0.1
+# A machine that asks for a promise and releases at once does so within this; a report that crosses
+# its release would only confuse it.
+_STAYS_AFTER_S = 0.5
 _TRY_AGAIN = "cannot be kept now, try again"
 
 
@@ -80,6 +84,8 @@ class DimseDoor:
     commitment_reported
         Called with the event type and the event information when an archive reports on a storage
         commitment that we asked for; gives the DIMSE status to answer.
+    promises
+        Takes machines' requests for storage commitment; without it they are refused.
     transferred
         Told at the end of each association what it brought, study by study.
     turned_away
@@ -95,8 +101,9 @@ class DimseDoor:
         released: Callable[[frozenset[str]], None] = lambda _studies: None,
         refusing: Callable[[], str | None] = lambda: None,
         commitment_reported: Callable[[Peer, int, Dataset], int] = (
-            lambda _peer, _event_type, _information: _NO_SUCH_INSTANCE
+            lambda _peer, _event_type, _information: NO_SUCH_INSTANCE
         ),
+        promises: PromiseKeeper | None = None,
         transferred: Callable[[Transfer], None] = lambda _transfer: None,
         turned_away: Callable[[TurnedAway], None] = lambda _turned_away: None,
     ) -> None:
@@ -106,9 +113,11 @@ class DimseDoor:
         self._released = released
         self._refusing = refusing
         self._commitment_reported = commitment_reported
+        self._promises = promises
         self._transferred = transferred
         self._book = TurnedAwayBook("dimse", turned_away)
         self._tallies: dict[Association, dict[str, _Tally]] = {}
+        self._owed: dict[Connection, list[tuple[float, int]]] = {}
         self._lock = threading.Lock()
         self._server: DoorServer | None = None
 
@@ -147,6 +156,7 @@ class DimseDoor:
             evt_handlers=[
                 (evt.EVT_C_STORE, self._store),
                 (evt.EVT_C_ECHO, lambda _event: int(Status.SUCCESS)),
+                (evt.EVT_N_ACTION, self._promise_asked),
                 (evt.EVT_N_EVENT_REPORT, self._reported),
                 (evt.EVT_REQUESTED, self._requested),
                 (evt.EVT_REJECTED, self._rejected),
@@ -158,6 +168,7 @@ class DimseDoor:
             admits=Addresses(settings.allowed_addresses).refuse,
             turned_away=self._book.enter,
             new_file=partial(IncomingFile, self._incoming, self._refusing),
+            ticking=self._report_here,
             ended=self._ended,
         )
         entity._servers.append(server)  # its shutdown takes it out of there
@@ -211,6 +222,44 @@ class DimseDoor:
         answer = event.assoc.acceptor.primitive
         reason = _REJECTIONS.get(getattr(answer, "diagnostic", 0), "rejected")
         self._book.enter(self._peer(event.assoc), reason)
+
+    def _promise_asked(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        connection = self._connection(event.assoc)
+        if self._promises is None or connection is None:
+            return RESOURCE_LIMITATION, None
+        try:
+            information = event.action_information
+        except Exception:  # noqa: BLE001 - a foreign data set may fail in any way
+            information = None
+        request = cast(N_ACTION, event.request)
+        status, number = self._promises.asked(
+            connection.peer,
+            event.action_type or 0,
+            str(request.RequestedSOPInstanceUID),
+            information,
+        )
+        if number is not None:
+            with self._lock:
+                self._owed.setdefault(connection, []).append((time.monotonic(), number))
+        return status, None
+
+    def _report_here(self, connection: Connection) -> None:
+        """Report on the association on which it was asked, where the machine stays for it."""
+        if self._promises is None:
+            return
+        now = time.monotonic()
+        with self._lock:
+            owed = self._owed.get(connection, [])
+            ready = [number for at, number in owed if now - at >= _STAYS_AFTER_S]
+        for number in ready:
+            report = self._promises.report_here(number)
+            if report is not None:
+                answered = partial(self._promises.answered, report)
+                if not connection.report(report.event_type, report.information, answered):
+                    self._promises.put_back(report)  # for the next time, or for the end
+                    return
+            with self._lock:
+                self._owed[connection] = [one for one in self._owed[connection] if one[1] != number]
 
     def _reported(self, event: evt.Event) -> tuple[int, Dataset | None]:
         status = self._commitment_reported(
@@ -266,6 +315,9 @@ class DimseDoor:
             return
         with self._lock:
             studies = self._tallies.pop(connection.association, {})
+            owed = self._owed.pop(connection, [])
+        for _, number in owed:
+            cast(PromiseKeeper, self._promises).left_without(number)
         for study, tally in studies.items():
             transfer = Transfer(
                 direction=Direction.IN,

@@ -23,6 +23,7 @@ from __future__ import annotations
 import functools
 import gc
 import ipaddress
+import itertools
 import socket
 import ssl
 import struct
@@ -32,17 +33,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import structlog
+from pydicom.dataset import Dataset
 from pynetdicom import _config, dimse_messages, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dimse_primitives import N_EVENT_REPORT, DimseServiceType
+from pynetdicom.dsutils import encode
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_P_ABORT, P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
+from node.doors.contexts import COMMITMENT_CLASS, COMMITMENT_INSTANCE
 from node.doors.incoming import IncomingFile
 from node.watch.transfers import Peer
 
@@ -103,6 +108,8 @@ class DoorServer(ThreadedAssociationServer):
         Told of each caller that was turned away here, and why.
     new_file
         Makes the file for a data set that arrives.
+    ticking
+        Called now and then by the thread of each connection with an association.
     ended
         Told when nothing of a connection is left.
     """
@@ -118,6 +125,7 @@ class DoorServer(ThreadedAssociationServer):
         admits: Callable[[str], str | None],
         turned_away: Callable[[Peer, str], None],
         new_file: Callable[[], IncomingFile],
+        ticking: Callable[[Connection], None],
         ended: Callable[[Connection], None],
         **options: Any,
     ) -> None:
@@ -128,6 +136,7 @@ class DoorServer(ThreadedAssociationServer):
         self._tls = tls
         self._admits = admits
         self._turned_away = turned_away
+        self.ticking = ticking
         self._ended = ended
         self._collected = time.monotonic()
         self._lock = threading.Lock()
@@ -265,6 +274,8 @@ class Connection:
         self._waiting = 0
         self._files: list[IncomingFile] = []
         self._over_since: float | None = None
+        self._message_numbers = itertools.count(1)
+        self._awaited: dict[int, Callable[[int | None], None]] = {}
 
     def attend(self, association: Association) -> None:
         """Start an association and stay until it has ended, or end it when it is overdue."""
@@ -286,9 +297,49 @@ class Connection:
         while association.is_alive() or dul.is_alive():
             association.join(_TICK_S)
             self._watch(time.monotonic())
+            if association.is_established and self._over_since is None:
+                self._server.ticking(self)
             if self._over_since and time.monotonic() - self._over_since > 2 * _GRACE_S:
                 log.error("connection-does-not-end", peer=self.peer.host)
                 break
+
+    def report(
+        self, event_type: int, information: Dataset, answered: Callable[[int | None], None]
+    ) -> bool:
+        """Send an N-EVENT-REPORT on storage commitment, between two requests of the peer's.
+
+        ``answered`` is called once, with the status of the answer, or None where none came. Gives
+        False, and calls nothing, where the association takes no report now.
+        """
+        association = cast(Association, self.association)
+        if not self.serving.acquire(timeout=_TICK_S):
+            return False
+        try:
+            contexts = [
+                each
+                for each in association.accepted_contexts
+                if each.abstract_syntax == COMMITMENT_CLASS
+            ]
+            leaving = association.acse.is_aborted() or not association.is_established
+            if leaving or not contexts or not association.dul.to_user_queue.empty():
+                return False
+            syntax = contexts[0].transfer_syntax[0]
+            encoded = encode(
+                information, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
+            )
+            request = N_EVENT_REPORT()
+            request.MessageID = next(self._message_numbers)
+            request.AffectedSOPClassUID = COMMITMENT_CLASS
+            request.AffectedSOPInstanceUID = COMMITMENT_INSTANCE
+            request.EventTypeID = event_type
+            request.EventInformation = BytesIO(encoded or b"")
+            self._awaited[request.MessageID] = answered
+            # Not ``Association.send_n_event_report``: it takes the peer's next request, or its
+            # wish to release, for the answer. The answer comes to ``_serve``.
+            association.dimse.send_msg(request, cast(int, contexts[0].context_id))
+            return True
+        finally:
+            self.serving.release()
 
     def new_file(self) -> IncomingFile:
         """A file for a data set that begins now; it goes with the connection if no one keeps it."""
@@ -318,6 +369,8 @@ class Connection:
         for file in self._files:
             file.discard()
         self._files = []
+        while self._awaited:
+            self._awaited.popitem()[1](None)
 
     @property
     def has_place(self) -> bool:
@@ -442,12 +495,21 @@ class Connection:
         self._waiting += 1
         try:
             with self.serving:
+                if message.MessageIDBeingRespondedTo is not None:
+                    self._answer(message)
+                    return
                 type(association)._serve_request(association, message, context_id)
         finally:
             self._waiting -= 1
             self._heard = time.monotonic()
             # The library counts our own time as the peer's silence.
             association.dul._idle_timer.restart()
+
+    def _answer(self, message: DimseServiceType) -> None:
+        number = cast(int, message.MessageIDBeingRespondedTo)
+        answered = self._awaited.pop(number, None)
+        if answered is not None:
+            answered(getattr(message, "Status", None))
 
     # Watching.
 

@@ -42,26 +42,25 @@ def add_promise_request(
             )
         )
     )
-    session.execute(
-        delete(PromiseRequest).where(
+    row = session.scalar(
+        select(PromiseRequest).where(
             PromiseRequest.calling_ae == calling_ae,
             PromiseRequest.transaction_uid == transaction_uid,
         )
     )
-    row = PromiseRequest(
-        transaction_uid=transaction_uid,
-        calling_ae=calling_ae,
-        peer_host=peer_host,
-        asked_at=now,
-        next_attempt_at=first_attempt_at,
-        items=[
-            PromiseRequestItem(
-                sop_class_uid=item.sop_class_uid, sop_instance_uid=item.sop_instance_uid
-            )
-            for item in items
-        ],
-    )
-    session.add(row)
+    if row is None:
+        row = PromiseRequest(transaction_uid=transaction_uid, calling_ae=calling_ae)
+        session.add(row)
+    row.peer_host = peer_host
+    row.asked_at = now
+    row.attempts = 0
+    row.next_attempt_at = first_attempt_at
+    row.last_answer = ""
+    row.reported_at = row.given_up_at = None
+    row.items = [
+        PromiseRequestItem(sop_class_uid=item.sop_class_uid, sop_instance_uid=item.sop_instance_uid)
+        for item in items
+    ]
     session.flush()
     return _record(row)
 

@@ -16,6 +16,7 @@ from node.sections import (
     DimseSettings,
     HttpSettings,
     LogSettings,
+    Machine,
     ServerTls,
     StudySettings,
     SyslogSettings,
@@ -25,6 +26,7 @@ from node.settings import Settings
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SECTIONS = {
     "dimse": [DimseSettings],
+    "machines": [Machine],
     "http": [HttpSettings, ServerTls],
     "study": [StudySettings],
     "destinations": [DimseDestination, DicomwebDestination, ClientTls],
