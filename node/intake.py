@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from models.clip import ClipError, read_header
 from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
+from node.duplicates import difference
 from node.results import is_own_object
 from node.watch import study_key
 from storage import catalog
@@ -125,7 +126,7 @@ class Intake:
         study_uid = str(header.StudyInstanceUID)
         with self._database.read() as session:
             known = catalog.find_instance(session, uid)
-        if self._is_there(known):
+        if known is not None and self._is_there(known):
             return self._known(arrival, header, digest, known)
         came_again = known is not None  # and its file is gone, or not whole
         key = self._files.adopt(arrival.path, Area.OBJECTS, _file_digest(uid, digest))
@@ -210,9 +211,10 @@ class Intake:
                 comment="already kept",
                 study_instance_uid=str(header.StudyInstanceUID),
             )
+        what = difference(self._files.path(known.file_key), arrival.path)
         different = _UnacceptableError(
             Status.SUCCESS,
-            "the UID is already kept with other content; the first was left as it is",
+            f"the UID is already kept with other content ({what}); the first was left as it is",
         )
         return self._quarantine(arrival, digest, different, header)
 

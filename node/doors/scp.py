@@ -360,5 +360,8 @@ def _answer(receipt: Receipt) -> Dataset | int:
         return int(receipt.status)
     answer = Dataset()
     answer.Status = int(receipt.status)
-    answer.ErrorComment = receipt.comment[:64]  # LO, PS3.7 Annex E
+    # What a reader says of a broken object may quote it: such words are for the quarantine.
+    unread = receipt.status == Status.CANNOT_UNDERSTAND
+    comment = "it cannot be read" if unread else receipt.comment
+    answer.ErrorComment = comment[:64]  # LO, PS3.7 Annex E
     return answer
