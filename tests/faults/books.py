@@ -60,6 +60,19 @@ def not_whole(data_dir: Path, sent: Mapping[str, Sent]) -> list[str]:
     return complaints
 
 
+def waiting(data_dir: Path) -> tuple[int, int]:
+    """How many recordings and deliveries have no end yet."""
+    recordings = "('received', 'to_view', 'viewing', 'queued', 'analysing')"
+    deliveries = "('waiting', 'sending', 'sent')"
+    with opened(data_dir) as database, database.read() as session:
+        counts = [
+            session.execute(text(f"SELECT count(*) FROM {table} WHERE state IN {states}"))  # noqa: S608 - our words
+            for table, states in (("recording", recordings), ("delivery", deliveries))
+        ]
+        one, other = (count.scalar_one() for count in counts)
+    return int(one), int(other)
+
+
 def half_received(data_dir: Path) -> list[str]:
     """What lies in the folder of things that are being received."""
     return [path.name for path in (data_dir / "incoming").iterdir()]

@@ -1,6 +1,6 @@
 """Kills a node at random moments while DCMTK sends to it, and compares the books.
 
-python -m tests.faults.kills [--kills 200] [--seed 5] [--out FOLDER]
+python -m tests.faults.kills [--kills 200] [--seed 5] [--out var/soak]
 """
 
 from __future__ import annotations
@@ -190,23 +190,25 @@ class Kills:
         return acknowledged
 
 
+def at_random(count: int, seed: int, out: Path, console: Console) -> bool:
+    """Kill, print the figures, keep them as JSON; tells whether all held."""
+    with PreparedNodes() as nodes, tempfile.TemporaryDirectory() as folder:
+        kills = Kills(nodes, Path(folder), count=count, seed=seed, told=console.print)
+        figures = kills.run()
+    console.print(figures)
+    (out / "kills.json").write_text(json.dumps(asdict(figures), indent=1))
+    return not figures.lost
+
+
 def main() -> None:
-    """Run, print the figures, and keep them as JSON."""
+    """Kill at random moments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="a folder for kills.json")
+    parser.add_argument("--out", type=Path, default=Path("var/soak"), help="for kills.json")
     options = parser.parse_args()
-    console = Console()
-    with PreparedNodes() as nodes, tempfile.TemporaryDirectory() as folder:
-        figures = Kills(
-            nodes, Path(folder), count=options.kills, seed=options.seed, told=console.print
-        ).run()
-    console.print(figures)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "kills.json").write_text(json.dumps(asdict(figures), indent=1))
-    if figures.lost:
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not at_random(options.kills, options.seed, options.out, Console()):
         raise SystemExit(1)
 
 

@@ -37,7 +37,11 @@ _ANSWER = re.compile(r"^I: Received Store Response \((?P<words>.+)\)$")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """An object as its sender has it: its UID, and its data set by length and SHA-256."""
+    """An object as its sender has it: its UID, and its data set by length and SHA-256.
+
+    Without a SHA-256 its values are compared with those of the file at ``path``: `storescu` writes
+    the lengths of sequences in its own way.
+    """
 
     path: Path
     uid: str
@@ -47,6 +51,8 @@ class Sent:
 
     def is_whole_in(self, file: Path) -> bool:
         """Whether a kept file holds exactly this data set after its own file meta information."""
+        if not self.sha256:
+            return bool(dcmread(file) == dcmread(self.path))
         data = file.read_bytes()
         if data[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
             return False
@@ -87,6 +93,18 @@ def make_object(
         study_uid=study_uid,
         length=len(dataset),
         sha256=hashlib.sha256(dataset).hexdigest(),
+    )
+
+
+def as_sent(path: Path) -> Sent:
+    """A file of another make, as its sender has it."""
+    header = dcmread(path, stop_before_pixels=True)
+    return Sent(
+        path=path,
+        uid=str(header.SOPInstanceUID),
+        study_uid=str(header.StudyInstanceUID),
+        length=path.stat().st_size,
+        sha256="",
     )
 
 

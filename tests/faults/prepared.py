@@ -16,9 +16,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -67,12 +68,12 @@ class PreparedNodes:
 class PreparedNode(RunningNode):
     """A node forked from :class:`PreparedNodes`: the same settings, files and port at each start.
 
-    ``workers`` are "threads" or "processes"; ``slow_s`` is how long their readings take.
+    ``workers`` are "threads" or "processes"; ``environment`` is added to the node's.
     """
 
     nodes: PreparedNodes | None = None
     workers: str = "threads"
-    slow_s: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
     pid: int | None = None
 
     @property
@@ -80,27 +81,37 @@ class PreparedNode(RunningNode):
         """The steps of the last start that watched them."""
         return self.folder / "steps.log"
 
-    def start(self, *, kill_at: KillAt | None = None, steps: bool = False) -> None:
-        """Fork a node; it does not listen yet."""
+    @property
+    def arm(self) -> Path:
+        """Where a node that watches its steps looks for the one to die at."""
+        return self.folder / "kill-at.json"
+
+    def start(self, *, steps: bool = False, kill_at: KillAt | None = None) -> None:
+        """Fork a node; it does not listen yet. With ``steps`` it can be killed at one."""
         assert self.nodes is not None
+        self.arm.unlink(missing_ok=True)
+        if kill_at is not None:
+            kill_at.arm(self.arm)
         self.pid = self.nodes.ask(
             config=str(self.config),
             log=str(self.folder / "node.log"),
             root=str(self.folder / "data"),
             workers=self.workers,
-            slow_s=self.slow_s,
+            environment=dict(self.environment),
             steps=str(self.step_log) if steps or kill_at else None,
-            kill_at=kill_at.as_order() if kill_at else None,
+            arm=str(self.arm),
         )
 
     def wait_listening(self) -> None:
-        """Wait until it takes associations, or has ended."""
+        """Wait until it takes associations."""
         wait_until(
             lambda: accepts_connections(self.port) or self.ended,
             what="the node listens",
             timeout_s=_START_S,
             pause_s=0.01,
         )
+        log = (self.folder / "node.log").read_text(errors="replace")
+        assert not self.ended, f"the node ended in its start:\n{log[-4000:]}"
 
     @property
     def ended(self) -> bool:
@@ -124,7 +135,6 @@ class PreparedNode(RunningNode):
         self.write_config()
         self.start()
         self.wait_listening()
-        assert not self.ended, (self.folder / "node.log").read_text()
         try:
             yield self
         finally:
@@ -149,6 +159,7 @@ def main() -> None:
                 _become_node(order)
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
+    os._exit(0)  # nothing here needs the seconds that taking the libraries apart costs
 
 
 def _know_the_packs(app: Any) -> None:
@@ -177,7 +188,11 @@ def _become_node(order: dict[str, Any]) -> None:
             os.dup2(source, handle)
         _serve(order)
         status = 0
+    except BaseException:
+        traceback.print_exc()  # to the node's log
+        raise
     finally:
+        sys.stderr.flush()
         os._exit(status)
 
 
@@ -191,12 +206,11 @@ def _serve(order: dict[str, Any]) -> None:
     from node.watch import set_up_logging
     from tests.faults import light
 
-    os.environ[light.SLOW] = str(order["slow_s"])
+    os.environ.update(order["environment"])
     settings = load_settings(Path(order["config"]))
     set_up_logging(settings.log)
     if order["steps"]:
-        kill_at = KillAt(**order["kill_at"]) if order["kill_at"] else None
-        watch_steps(Steps(Path(order["steps"]), kill_at), Path(order["root"]))
+        watch_steps(Steps(Path(order["steps"]), Path(order["arm"])), Path(order["root"]))
     app: Any = node.app
     app.Work = lambda **_work: node.dispatch.Work(
         name_view=light.name_view, analyse=partial(light.analyse)
@@ -205,7 +219,9 @@ def _serve(order: dict[str, Any]) -> None:
     if order["workers"] == "threads":
         app.WorkerProcesses = light.ThreadedWorkers
     else:
-        # Workers are forked from a server that has imported what they need.
+        # Workers are forked from a server that has imported what they need, and not this module.
+        main_module: Any = sys.modules["__main__"]
+        main_module.__spec__ = main_module.__file__ = None
         multiprocessing.set_forkserver_preload(["tests.faults.light", "node.executor"])
         fork = multiprocessing.get_context("forkserver")
         multiprocessing.get_context = lambda _method=None: fork

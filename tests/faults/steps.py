@@ -7,6 +7,7 @@ that was killed before each of its steps in turn was killed everywhere.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -32,9 +33,11 @@ class KillAt:
     pattern: str
     nth: int = 1
 
-    def as_order(self) -> dict[str, Any]:
-        """As it goes to the process that starts the node."""
-        return asdict(self)
+    def arm(self, path: Path) -> None:
+        """Write it down for a node that runs, or for the next one."""
+        whole = path.with_suffix(".new")
+        whole.write_text(json.dumps(asdict(self)))
+        whole.rename(path)
 
 
 class Steps:
@@ -44,13 +47,14 @@ class Steps:
     ----------
     log
         Gets a line for each step, before it is taken. The step that is never taken is the last.
-    kill_at
-        Where to die; None: nowhere.
+    arm
+        A file that says where to die, as :meth:`KillAt.arm` writes it; it may come at any time.
     """
 
-    def __init__(self, log: Path, kill_at: KillAt | None = None) -> None:
+    def __init__(self, log: Path, arm: Path) -> None:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        self._kill_at = kill_at
+        self._arm = arm
+        self._kill_at: KillAt | None = None
         self._matched = 0
         self._lock = threading.Lock()
 
@@ -58,6 +62,8 @@ class Steps:
         """Name the step that comes now."""
         with self._lock:
             os.write(self._log, f"{name}\n".encode())
+            if self._kill_at is None and self._arm.exists():
+                self._kill_at = KillAt(**json.loads(self._arm.read_text()))
             if self._kill_at is None or not re.search(self._kill_at.pattern, name):
                 return
             self._matched += 1
@@ -121,15 +127,24 @@ def _watch_commits(steps: Steps) -> None:
         if callable(value) and not isinstance(value, type):
             setattr(catalog, name, tell(name, value))
 
-    def begun(_connection: Any) -> None:
-        written.names = []
+    def changes(connection: Any) -> int:
+        return int(connection.connection.dbapi_connection.total_changes)
+
+    def begun(connection: Any) -> None:
+        written.changes = changes(connection)
 
     def committing(connection: Any) -> None:
-        if connection.get_execution_options().get("echonode_write"):
+        # The clock's jobs look for work in transactions that mostly change nothing.
+        if changes(connection) != written.changes:
             steps.take("commit " + "+".join(getattr(written, "names", [])))
+        written.names = []
+
+    def undone(_connection: Any) -> None:
+        written.names = []
 
     event.listen(Engine, "begin", begun)
     event.listen(Engine, "commit", committing)
+    event.listen(Engine, "rollback", undone)
 
 
 def _watch_network(steps: Steps) -> None:

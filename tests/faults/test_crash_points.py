@@ -1,0 +1,39 @@
+"""A node that is killed before the steps that matter: each result is at the archive once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.archive import counting_archive
+from tests.faults.crashes import Crashes
+from tests.faults.prepared import PreparedNodes
+from tests.faults.steps import KillAt
+
+pytestmark = pytest.mark.timeout(900)
+
+#: What the process must not be able to die between without harm; `make soak` tries every step.
+POINTS = (
+    KillAt(pattern="^fsync incoming"),  # received, and not on disk
+    KillAt(pattern="^commit .*add_instance"),  # the file is kept, and has no row
+    KillAt(pattern="^send P-DATA"),  # kept, and the sender does not know
+    KillAt(pattern="^commit .*record_view"),  # a worker's answer is lost
+    KillAt(pattern="^commit .*record_analysis"),  # the cine is kept, the findings are not
+    KillAt(pattern="^commit .*add_results"),  # results are kept, and are in no outbox
+    KillAt(pattern="^send P-DATA", nth=2),  # on the wire; the first was the answer to the sender
+    KillAt(pattern="^commit .*record_delivered"),  # the archive has said yes, we have no note
+    KillAt(pattern="^commit .*record_delivered", nth=3),  # the last one
+)
+
+
+def test_each_result_is_at_the_archive_once_wherever_the_node_is_killed(
+    nodes: PreparedNodes, tmp_path: Path
+) -> None:
+    with counting_archive(tmp_path) as (archive, register):
+        crashes = Crashes(nodes, tmp_path, archive, register)
+        figures = crashes.run(POINTS, in_start=[KillAt(pattern="^commit")])
+
+    assert figures.broken == ()
+    assert figures.crashes == len(POINTS) + 1 == len(figures.steps)
+    assert figures.sent_twice >= 2, "what the archive had and we had not noted went out again"
