@@ -101,6 +101,7 @@ class Studies:
             assert claimed is not None
             catalog.refuse_recording(session, claimed.recording_id, "a test", now=now)
             catalog.begin_reporting(session, study_id, now=now)
+        with self.database.write() as session:
             catalog.add_results(session, study_id, 1, made, destinations, now=now)
         return uid
 

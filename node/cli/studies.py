@@ -210,12 +210,13 @@ def print_study(shown: dict[str, Any]) -> None:
     )
     print_table(
         "Deliveries",
-        ("kind", "to", "state", "tries", "last answer"),
+        ("kind", "to", "state", "promise", "tries", "last answer"),
         [
             (
                 item["kind"],
                 item["destination"],
                 item["state"],
+                _promise_words(item),
                 item["attempts"],
                 item["last_answer"],
             )
@@ -223,6 +224,14 @@ def print_study(shown: dict[str, Any]) -> None:
         ],
         long=("last answer",),
     )
+
+
+def _promise_words(delivery: dict[str, Any]) -> str:
+    """How it is known that a destination has what it got, or what is waited for."""
+    if delivery["state"] == "sent":
+        return "awaited"
+    words = {"committed": "promised", "found": "shown by a query", "status": "by status alone"}
+    return words.get(delivery["promise"] or "", "")
 
 
 def _clips(detail: StudyDetail, settings: Settings) -> list[dict[str, Any]]:

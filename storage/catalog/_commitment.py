@@ -284,11 +284,14 @@ def promise_counts(session: Session) -> Mapping[str, PromiseCounts]:
             .group_by(Delivery.destination, Delivery.promise)
         )
     }
-    waiting = _count(
-        session, select(Delivery.destination, func.count()).where(
-            Delivery.state == DeliveryState.SENT
-        ).group_by(Delivery.destination)
-    )  # fmt: skip
+    states = {
+        (row[0], row[1]): row[2]
+        for row in session.execute(
+            select(Delivery.destination, Delivery.state, func.count()).group_by(
+                Delivery.destination, Delivery.state
+            )
+        )
+    }
     refused = _count(
         session,
         select(Commitment.destination, func.count())
@@ -315,9 +318,10 @@ def promise_counts(session: Session) -> Mapping[str, PromiseCounts]:
             committed=by_promise.get((name, Promise.COMMITTED), 0),
             found=by_promise.get((name, Promise.FOUND), 0),
             by_status=by_promise.get((name, Promise.STATUS), 0),
-            waiting=waiting.get(name, 0),
+            waiting=states.get((name, DeliveryState.SENT), 0),
             refused=refused.get(name, 0),
             overdue=overdue.get(name, 0),
+            failed=states.get((name, DeliveryState.FAILED), 0),
             last_taken_at=taken.get(name),
         )
         for name in sorted(names)

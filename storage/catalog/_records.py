@@ -330,7 +330,8 @@ class PromiseCounts:
     by_status: int = 0  #: deliveries that are known by its status alone
     waiting: int = 0  #: deliveries whose promise is awaited
     refused: int = 0  #: objects of which it said that it does not keep them
-    overdue: int = 0  #: requests that it took and never answered
+    overdue: int = 0  #: requests that it took and did not answer in time
+    failed: int = 0  #: deliveries that were given up
     last_taken_at: datetime | None = None  #: when it last took a request
 
 
