@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -77,6 +78,8 @@ class Jobs:
 
     def start(self) -> None:
         """Start the clock."""
+        # A job that takes longer than its beat is meant to: the library would warn each second.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler.start()
         self._keeper.start()
 
