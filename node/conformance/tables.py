@@ -26,6 +26,7 @@ from node.delivery import association, dimse, outbox
 from node.delivery.sending import Outgoing, speaks_of_class
 from node.doors.contexts import (
     CAPTURE_CLASSES,
+    COMMITMENT_CLASS,
     ECG_CLASSES,
     OTHER_CLASSES,
     STORAGE_CLASSES,
@@ -71,7 +72,10 @@ def _class_name(uid: str) -> str:
 
 def _network_services() -> str:
     sent = [UID(uid) for uid in samples()]
-    rows = [("Verification", VERIFICATION_CLASS, "no", "yes")]
+    rows = [
+        ("Verification", VERIFICATION_CLASS, "no", "yes"),
+        ("Storage Commitment Push Model", COMMITMENT_CLASS, "yes", "yes"),
+    ]
     rows += [
         (
             _class_name(uid),
@@ -167,15 +171,23 @@ def _acceptor() -> str:
         (
             ("application context", "-", "1.2.840.10008.3.1.1.1"),
             ("associations open at once", "`max_associations`", _default("max_associations")),
+            (
+                "of these from one address",
+                "`max_associations_per_peer`",
+                _default("max_associations_per_peer"),
+            ),
             ("longest PDU received, in bytes", "`maximum_pdu_size`", _default("maximum_pdu_size")),
             ("longest silence", "`network_timeout_s`", _seconds("network_timeout_s")),
             ("longest wait in association set-up", "`acse_timeout_s`", _seconds("acse_timeout_s")),
             ("longest wait for a DIMSE message", "`dimse_timeout_s`", _seconds("dimse_timeout_s")),
+            ("longest time for one PDU to arrive", "`pdu_timeout_s`", _seconds("pdu_timeout_s")),
             ("asynchronous operations window", "-", "not negotiated: one operation at a time"),
             ("SCP/SCU role selection", "-", "for storage commitment: both roles"),
             ("user identity, extended negotiation", "-", "not supported"),
-            ("called AE title", "`ae_title`", "any is accepted"),
+            ("called AE title", "`check_called_ae`", "no: any is accepted"),
             ("calling AE title", "`allowed_calling_aes`", "empty: any is accepted"),
+            ("calling address", "`allowed_addresses`", "empty: any is accepted"),
+            ("TLS, client certificates", "`[dimse.tls]`", "none: in the clear"),
         ),
     )  # fmt: skip
 
