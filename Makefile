@@ -5,9 +5,13 @@ BIN := .venv/bin
 ARGS ?=
 JOBS ?= 2
 BENCH ?= receive simulate
+SOAK_MINUTES ?= 30
+SOAK_KILLS ?= 200
+FUZZ_OBJECTS ?= 20000
+FUZZ_SEEDS ?= 1,2,3,4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-peers demo serve test lint unit bench constraints clean
+.PHONY: help setup setup-dev setup-peers demo serve test lint unit bench fuzz soak constraints clean
 
 help:
 	@echo "make demo          a study through a node to an archive (ARGS='--keep', '--out DIR')"
@@ -16,6 +20,8 @@ help:
 	@echo "make serve         run a node here (ARGS='--json'); settings from echonode.toml"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         benchmarks (BENCH=receive, BENCH=simulate)"
+	@echo "make fuzz          broken objects through intake and reading (FUZZ_OBJECTS=, FUZZ_SEEDS=)"
+	@echo "make soak          half an hour of load with faults, then crashes and 200 kills (SOAK_MINUTES=)"
 	@echo "make constraints   pin the versions that are installed now"
 	@echo "make clean         remove what was made here, .venv too"
 
@@ -46,6 +52,12 @@ unit: setup-dev
 
 bench: setup-peers
 	@for one in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$one $(ARGS) || exit; done
+
+fuzz: setup-dev
+	$(BIN)/python -m tests.fuzz --objects $(FUZZ_OBJECTS) --seeds $(FUZZ_SEEDS) $(ARGS)
+
+soak: setup-peers
+	$(BIN)/python -m tests.faults.soak --minutes $(SOAK_MINUTES) --kills $(SOAK_KILLS) $(ARGS)
 
 constraints: setup-dev
 	$(BIN)/python deploy/constraints.py >constraints.new && mv constraints.new constraints.txt

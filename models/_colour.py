@@ -6,15 +6,16 @@ ultrasound screen most are black or grey.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut
 
-from models._header import UNREADABLE, ClipError, quietly
+from models._header import UNREADABLE, ClipError
+from models._limits import MOST_PALETTE
 
 _CHANNELS: Final = ("Red", "Green", "Blue")
 
@@ -41,11 +42,7 @@ def read_palette(header: Dataset, *, size: int, little: bool) -> NDArray[np.uint
     """
     values = np.arange(size)
     try:
-        if "RedPaletteColorLookupTableData" not in header:
-            with quietly():
-                wide = apply_color_lut(values.astype(np.uint16), header)[..., :3]
-        else:
-            wide = np.stack([_channel(header, c, values, little) for c in _CHANNELS], axis=-1)
+        wide = np.stack([_channel(header, c, values, little) for c in _CHANNELS], axis=-1)
     except UNREADABLE as error:
         raise ClipError("the colour palette is missing or broken") from error
     return (wide >> 8 if int(wide.max()) > 255 else wide).astype(np.uint8)
@@ -55,16 +52,64 @@ def _channel(
     header: Dataset, channel: str, values: NDArray[Any], little: bool
 ) -> NDArray[np.uint16]:
     descriptor = header[f"{channel}PaletteColorLookupTableDescriptor"].value
-    data = bytes(header[f"{channel}PaletteColorLookupTableData"].value)
     count = int(descriptor[0]) or 65536
     first = int(descriptor[1])
-    # Entries of 8 bits may take 16 each, whatever the descriptor says: the length tells.
-    wide = len(data) > count + 1
-    table = np.frombuffer(data, ("<u2" if little else ">u2") if wide else "u1")[:count]
+    segmented = header.get(f"Segmented{channel}PaletteColorLookupTableData")
+    if segmented is not None and "RedPaletteColorLookupTableData" not in header:
+        deep = int(descriptor[2]) > 8
+        table = _unsegmented(bytes(segmented), ("<u2" if little else ">u2") if deep else "u1")
+    else:
+        data = bytes(header[f"{channel}PaletteColorLookupTableData"].value)
+        # Entries of 8 bits may take 16 each, whatever the descriptor says: the length tells.
+        wide = len(data) > count + 1
+        kind = ("<u2" if little else ">u2") if wide else "u1"
+        table = np.frombuffer(data[: len(data) // (1 + wide) * (1 + wide)], kind)
+    table = table[:count]
     if not len(table):
         raise ValueError("empty palette")
     found: NDArray[np.uint16] = table[np.clip(values - first, 0, len(table) - 1)].astype(np.uint16)
     return found
+
+
+def _unsegmented(data: bytes, kind: str) -> NDArray[np.uint16]:
+    """A segmented palette, written out (PS3.3 C.7.9.2).
+
+    Raises:
+        ValueError: it is broken, or would be longer than a palette can be.
+    """
+    size = np.dtype(kind).itemsize
+    words = np.frombuffer(data[: len(data) // size * size], kind).astype(np.int64).tolist()
+    table: list[int] = []
+    place = segments = 0
+    while place + 1 < len(words):  # one more may pad
+        if words[place] == 2:  # so many earlier segments again
+            count, place = words[place + 1], place + 2
+            parts = words[place : place + 4 // size]
+            earlier = sum(part << (8 * size * n) for n, part in enumerate(parts))
+            for _ in range(min(count, MOST_PALETTE)):
+                earlier = _segment(words, earlier, table)
+            place += len(parts)
+        else:
+            place = _segment(words, place, table)
+        segments += 1
+        if segments > MOST_PALETTE:
+            raise ValueError("the segments of a palette are too many")
+    return np.asarray(table, np.uint16)
+
+
+def _segment(words: Sequence[int], place: int, table: list[int]) -> int:
+    """Add what the segment at ``place`` says; gives the place behind it."""
+    kind, length = words[place], words[place + 1]
+    if len(table) + length > MOST_PALETTE:
+        raise ValueError("the segments of a palette are too long")
+    if kind == 0:  # as they stand
+        table += words[place + 2 : place + 2 + length]
+        return place + 2 + length
+    if kind == 1:  # a line from the last one
+        steps = np.linspace(table[-1], words[place + 2], length + 1)[1:]
+        table += np.rint(steps).astype(np.int64).tolist()
+        return place + 3
+    raise ValueError("a segment of a palette is of no known kind")
 
 
 def tell_planes(samples: NDArray[Any]) -> Planes | None:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 
 from models._colour import Planes, tell_planes
 from models._fragments import index_frames, read_frame
 from models._header import UNREADABLE, ClipError, Opened, PixelElement, quietly
-from models._jpeg import JpegHead, jpeg_head, stated_size
+from models._jpeg import JpegHead, absurd_jpeg, jpeg_2000_head, jpeg_2000_stream, jpeg_head
 from models._layout import Layout
+from models._limits import MIB, MOST_GROWTH
 
 
 class EncodedFrames:
@@ -92,15 +93,33 @@ class EncodedFrames:
         return self._planes(head) is (Planes.YBR if head.libjpeg_view == "ybr" else Planes.RGB)
 
     def _frame(self, stream: BinaryIO, index: int) -> tuple[bytes, JpegHead | None]:
-        """A frame's bytes and head; refuses a stream of another size than the header states."""
-        data = read_frame(stream, self._frames[index])
-        size = stated_size(data)
-        if size is not None and size != (self._layout.rows, self._layout.columns):
+        """A frame's bytes and head; refuses a stream that would decode to what is not stated."""
+        layout = self._layout
+        raw = layout.rows * layout.columns * layout.samples * layout.bits_allocated // 8
+        data = read_frame(stream, self._frames[index], most=MOST_GROWTH * raw + MIB)
+        if self._syntax == RLELossless:
+            return data, None
+        if self._syntax in JPEG2000TransferSyntaxes:
+            data = jpeg_2000_stream(data)
+            found = jpeg_2000_head(data)
+            if found is None:
+                raise ClipError(
+                    f"frame {index} cannot be decoded: it has no readable JPEG 2000 head"
+                )
+            head, size, absurd = None, (found.rows, found.columns), found.absurd
+        else:
+            head = jpeg_head(data)
+            if head is None:
+                raise ClipError(f"frame {index} cannot be decoded: it has no readable JPEG head")
+            size, absurd = (head.rows, head.columns), absurd_jpeg(head, data)
+        if size != (layout.rows, layout.columns):
             raise ClipError(
                 f"frame {index} is encoded as {size[0]} x {size[1]} pixels, but the header "
-                f"states {self._layout.rows} x {self._layout.columns}"
+                f"states {layout.rows} x {layout.columns}"
             )
-        return data, jpeg_head(data)
+        if absurd:
+            raise ClipError(f"frame {index} is encoded with {absurd}: it is not decoded")
+        return data, head
 
     def _decode(self, data: bytes, head: JpegHead | None, index: int) -> NDArray[Any]:
         """A frame's samples as they are in the stream, with no colour transform."""
@@ -131,7 +150,7 @@ class EncodedFrames:
                 samples, _ = get_decoder(self._syntax).as_array(
                     encapsulate([data], has_bot=False), index=0, raw=True, **options
                 )
-        except (RuntimeError, *UNREADABLE) as error:
+        except (RuntimeError, MemoryError, *UNREADABLE) as error:
             raise ClipError(
                 f"frame {index} cannot be decoded as {self._syntax.name}: it is broken"
             ) from error

@@ -15,10 +15,10 @@ from typing import BinaryIO, Final
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
 from models._header import ClipError, PixelElement
+from models._limits import MOST_FRAGMENTS, MOST_FRAMES
 
 _ITEM: Final = 0xE000FFFE
 _SEQUENCE_END: Final = 0xE0DDFFFE
-_MOST_FRAGMENTS: Final = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +59,16 @@ def index_frames(
     return frames[:frame_count]
 
 
-def read_frame(stream: BinaryIO, frame: Frame) -> bytes:
-    """The encoded bytes of one frame, its fragments joined."""
+def read_frame(stream: BinaryIO, frame: Frame, *, most: int) -> bytes:
+    """The encoded bytes of one frame, its fragments joined; no more than ``most``."""
     parts = []
     for fragment in frame:
         stream.seek(fragment.start)
-        parts.append(stream.read(fragment.length))
+        part = stream.read(min(fragment.length, most))
+        parts.append(part)
+        most -= len(part)
+        if most <= 0:
+            break
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -77,7 +81,7 @@ def _walk(
     table: tuple[int, ...] | None = None
     first_head = place
     fragments: list[Fragment] = []
-    while place + 8 <= end and len(fragments) < _MOST_FRAGMENTS:
+    while place + 8 <= end:
         stream.seek(place)
         tag, length = struct.unpack("<LL", stream.read(8))
         if tag == _SEQUENCE_END:
@@ -92,11 +96,15 @@ def _walk(
                 f"and the file ends at {end}; send it again"
             )
         if table is None:  # the first item is always the table, often empty
-            raw = stream.read(length // 4 * 4)
+            raw = stream.read(length // 4 * 4) if length <= 4 * MOST_FRAMES else b""
             table = struct.unpack(f"<{len(raw) // 4}L", raw)
             first_head = place + 8 + length
         else:
             fragments.append(Fragment(head=place - first_head, start=place + 8, length=length))
+            if len(fragments) > MOST_FRAGMENTS:
+                raise ClipError(
+                    f"the pixel data are in more than {MOST_FRAGMENTS} fragments: they are not read"
+                )
         place += 8 + length
     return table or (), tuple(fragments)
 

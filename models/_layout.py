@@ -8,11 +8,8 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from models._colour import Planes
-from models._header import ClipError, number, text
-
-MOST_FRAMES: Final = 100_000
-MOST_PIXELS: Final = 64 * 1024**2
-"""No ultrasound frame has more; a header that says so lies."""
+from models._header import ClipError, number, shown, text
+from models._limits import MOST_FRAMES, MOST_PIXELS
 
 _PLANES: Final = {
     "MONOCHROME1": Planes.INVERTED,
@@ -64,7 +61,7 @@ def read_layout(header: Dataset) -> Layout:
     photometric = photometric or ("RGB" if samples == 3 else "MONOCHROME2")
     planes = _PLANES.get(photometric)
     if planes is None:
-        raise ClipError(f"the photometric interpretation {photometric!r} is not read")
+        raise ClipError(f"the photometric interpretation {shown(photometric)!r} is not read")
     wanted = 3 if planes in (Planes.RGB, Planes.YBR) else 1
     if samples != wanted:
         raise ClipError(f"{photometric} has {wanted} samples a pixel; the header states {samples}")

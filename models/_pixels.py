@@ -19,7 +19,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian
 
 from models._colour import Planes, luma, read_palette, tell_planes, ybr_to_rgb
 from models._encoded import EncodedFrames
-from models._header import ClipError, Opened, text
+from models._header import ClipError, Opened, shown, text
 from models._layout import read_layout
 from models._native import NativeFrames
 
@@ -46,13 +46,13 @@ class FrameReader:
         """
         if opened.pixels is None:
             stated = UID(text(opened.header, "SOPClassUID"), config.IGNORE)
-            name = stated.name or "the object"
+            name = stated.name if stated.name != stated else "the object"
             raise ClipError(f"{name} holds no pixel data: it is no clip")
         self.layout: Final = read_layout(opened.header)
         self._opened: Final = opened
         syntax = opened.transfer_syntax
         if not syntax.is_transfer_syntax:
-            raise ClipError(f"the transfer syntax {syntax} is not known")
+            raise ClipError(f"the transfer syntax {shown(syntax)} is not known")
         kind = EncodedFrames if syntax.is_encapsulated else NativeFrames
         self._source: Final = kind(opened, opened.pixels, self.layout)
 

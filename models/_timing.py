@@ -19,6 +19,8 @@ from models._header import number, numbers
 SLOWEST_FPS: Final = 5.0
 FASTEST_FPS: Final = 200.0
 ASSUMED_FPS: Final = 30.0
+LONGEST_STEP_MS: Final = 600_000.0
+"""Between two frames of a stress examination; a longer one is no time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,6 +88,8 @@ def _freeze(times: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _plausible(steps: NDArray[np.float64]) -> bool:
     if not bool(np.isfinite(steps).all()) or bool((steps < 0).any()):
+        return False
+    if float(steps.max(initial=0.0)) > LONGEST_STEP_MS:
         return False
     return 1000.0 / FASTEST_FPS <= float(np.median(steps)) <= 1000.0 / SLOWEST_FPS
 

@@ -32,7 +32,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from models._header import LARGEST_BYTES, ClipError, number, open_object, text
+from models._header import ClipError, number, open_object, text
+from models._limits import MOST_CLIP_BYTES
 from models._pixels import THIN, FrameReader, Probe
 from models._regions import (
     Mode,
@@ -54,6 +55,7 @@ __all__ = [
     "PixelSpacing",
     "Sector",
     "TimeAxis",
+    "bytes_beside_pixels",
     "find_sector",
     "read_clip",
     "read_header",
@@ -115,7 +117,7 @@ class Clip:
                 raise IndexError(f"frame {index} of a clip of {self.frame_count} frames")
         sector = self.sector
         shape = (len(wanted), *sector.mask.shape)
-        if int(np.prod(shape, dtype=np.int64)) > LARGEST_BYTES:
+        if int(np.prod(shape, dtype=np.int64)) > MOST_CLIP_BYTES:
             raise ClipError(f"{len(wanted)} frames take more than 2 GiB: ask for fewer")
         out = np.zeros(shape, np.uint8)
         box = np.s_[sector.top : sector.bottom, sector.left : sector.right]
@@ -182,10 +184,27 @@ def read_header(source: Path | bytes) -> Dataset:
 
     ``file_meta`` is there. A walk over what is returned neither raises nor warns.
 
+    Memory is taken for the header alone, however large the file: values of absurd size are left
+    out (:mod:`models._limits`).
+
     Raises:
         ClipError: this is not a DICOM object, or it is broken beyond reading.
     """
-    return open_object(source).header
+    return open_object(source, with_pixels=False).header
+
+
+def bytes_beside_pixels(source: Path | bytes) -> int:
+    """How many bytes an object holds beside its native pixels; whoever parses them all needs many
+    times as much memory. Compressed pixels count as the rest does.
+
+    Raises:
+        ClipError: this is not a DICOM object, or it is broken beyond reading.
+    """
+    opened = open_object(source, with_pixels=False)
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if opened.pixels is None or opened.pixels.length is None:
+        return size
+    return max(0, size - opened.pixels.length)
 
 
 def read_clip(source: Path | bytes) -> Clip:

@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import IntEnum
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from sqlalchemy.orm import Session
 
-from models.clip import ClipError, read_header
+from models.clip import ClipError, bytes_beside_pixels, read_header
 from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
 from node.duplicates import difference
 from node.results import is_own_object
@@ -33,7 +35,10 @@ from storage.states import FileState, RecordingKind
 
 log = structlog.get_logger(__name__)
 
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+_MOST_COMPARED_BYTES = 1024**2
+_MOST_COMPARED_FILE_BYTES = 256 * 1024**2
+_MOST_TEXT = 1024  # characters of an attribute that are kept in the database
 
 
 class Status(IntEnum):
@@ -230,11 +235,10 @@ class Intake:
                     received_at=self._clock(),
                     reason=why.reason,
                     status_sent=int(why.status),
-                    sop_class_uid=arrival.announced_class_uid or "",
-                    sop_instance_uid=_text(header, "SOPInstanceUID")
-                    or arrival.announced_instance_uid
-                    or "",
-                    study_instance_uid=_text(header, "StudyInstanceUID") or "",
+                    sop_class_uid=_uid_or_nothing(arrival.announced_class_uid),
+                    sop_instance_uid=_uid_or_nothing(_text(header, "SOPInstanceUID"))
+                    or _uid_or_nothing(arrival.announced_instance_uid),
+                    study_instance_uid=_uid_or_nothing(_text(header, "StudyInstanceUID")),
                     calling_ae=arrival.calling_ae,
                     peer_host=arrival.peer_host,
                     file_key=key,
@@ -271,13 +275,31 @@ def recording_kind(header: Dataset) -> RecordingKind | None:
 def content_digest(path: Path) -> str:
     """SHA-256 of a file's data set: the file meta information is the door's, not the sender's."""
     with path.open("rb") as file:
-        head = file.read(144)
-        # PS3.10 7.1: preamble, "DICM", then (0002,0000) UL with the length of the rest.
-        if head[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00":
-            file.seek(144 + int.from_bytes(head[140:144], "little"))
-        else:
-            file.seek(0)
+        file.seek(_data_set_start(file))
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _data_set_start(file: BinaryIO) -> int:
+    """Where the data set of a Part-10 file begins; 0 where the file is none.
+
+    A length in the file meta information that lies must not hide a part of the data set.
+    """
+    head = file.read(144)
+    # PS3.10 7.1: preamble, "DICM", then (0002,0000) UL with the length of the rest.
+    if head[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
+        return 0
+    start = place = 144
+    stated = start + int.from_bytes(head[140:144], "little")
+    while place < stated:
+        file.seek(place)
+        element = file.read(12)
+        if len(element) < 8 or element[:2] != b"\x02\x00":
+            return 0
+        long = element[4:6] in (b"OB", b"UN", b"UT", b"OW", b"SQ")
+        size = int.from_bytes(element[8:12] if long else element[6:8], "little")
+        place += size + (12 if long else 8)
+    file.seek(place)
+    return place if place == stated and file.read(2) != b"\x02\x00" else 0
 
 
 def _file_digest(sop_instance_uid: str, content: str) -> str:
@@ -292,11 +314,13 @@ def _identified(arrival: Arrival) -> Dataset:
     except ClipError as error:
         raise _UnacceptableError(Status.CANNOT_UNDERSTAND, f"cannot be parsed: {error}") from error
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        value = _text(header, keyword)
-        if value is None:
+        value = header.get(keyword)
+        if not value:
             raise _UnacceptableError(Status.DOES_NOT_MATCH_CLASS, f"{keyword} is missing")
-        if not _UID.fullmatch(value):
+        if not _UID.fullmatch(str(value)):
             raise _UnacceptableError(Status.DOES_NOT_MATCH_CLASS, f"{keyword} is not a UID")
+    if not _UID.fullmatch(str(header.file_meta.get("TransferSyntaxUID"))):
+        raise _UnacceptableError(Status.CANNOT_UNDERSTAND, "the transfer syntax is not a UID")
     if header.SOPClassUID not in STORAGE_CLASSES:
         raise _UnacceptableError(
             Status.CLASS_NOT_SUPPORTED, f"SOP class {header.SOPClassUID} is not accepted here"
@@ -316,9 +340,16 @@ def _same_content(kept: Path, other: Path) -> bool:
     """Whether two files hold the same data set in different uncompressed encodings.
 
     A sender may choose another uncompressed transfer syntax the second time. Compressed pixel data
-    is never unpacked for this: other bytes are other content.
+    is never unpacked for this: other bytes are other content. Nor is what would need much memory.
     """
     try:
+        for path in (kept, other):
+            if path.stat().st_size > _MOST_COMPARED_FILE_BYTES:
+                return False
+            if read_header(path).file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+                return False
+            if bytes_beside_pixels(path) > _MOST_COMPARED_BYTES:
+                return False
         first, second = dcmread(kept), dcmread(other)
         syntaxes = {first.file_meta.TransferSyntaxUID, second.file_meta.TransferSyntaxUID}
         if len(syntaxes) == 1 or any(syntax.is_encapsulated for syntax in syntaxes):
@@ -338,9 +369,18 @@ def _plainest_bytes(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def _uid_or_nothing(value: str | None) -> str:
+    """What stands in place of a UID may be a name, which the database does not keep."""
+    return value if value is not None and _UID.fullmatch(value) else ""
+
+
 def _text(header: Dataset | None, keyword: str) -> str | None:
+    """An attribute as a database takes it: PostgreSQL refuses a NUL, and half a character."""
     value = None if header is None else header.get(keyword)
-    return str(value).strip() or None if value is not None else None
+    if value is None:
+        return None
+    shown = "".join(filter(str.isprintable, str(value)[:_MOST_TEXT]))
+    return shown.strip() or None
 
 
 def _date(header: Dataset) -> date | None:

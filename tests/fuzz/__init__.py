@@ -1,0 +1,1 @@
+"""Broken objects, made from real ones, through the intake and through reading."""
