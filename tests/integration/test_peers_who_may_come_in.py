@@ -82,7 +82,7 @@ def opened(database: Database, tmp_path: Path) -> Iterator[Callable[..., Guarded
         turned_away: list[TurnedAway] = []
         transfers: list[Transfer] = []
         door = DimseDoor(
-            DimseSettings(host="127.0.0.1", port=0, **settings),  # type: ignore[arg-type]
+            DimseSettings(**{"host": "127.0.0.1", "port": 0} | settings),  # type: ignore[arg-type]
             Intake(database, files),
             str(files.incoming_folder),
             turned_away=turned_away.append,
@@ -342,3 +342,32 @@ def test_a_flood_from_everywhere_fills_no_memory() -> None:
 
     assert book.count == 5000
     assert len(told) <= 256
+
+
+def test_a_door_on_ipv6_knows_its_callers_by_their_addresses(
+    opened: Callable[..., GuardedDoor],
+) -> None:
+    door = opened(host="::1", allowed_addresses=("::1",))
+    entity = AE("ECHOCART")
+    entity.add_requested_context(_ECHO)
+    association = entity.associate("::1", door.port)
+    assert association.send_c_echo().Status == 0x0000
+    server = door.door._server
+    assert server is not None
+    (connection,) = server.connections
+    association.release()
+
+    assert connection.peer.host == "::1"
+    assert connection.peer.ae_title == "ECHOCART"
+
+
+def test_the_kernel_watches_over_each_connection(opened: Callable[..., GuardedDoor]) -> None:
+    door = opened()
+    association = door.associate()
+    server = door.door._server
+    assert server is not None
+    (connection,) = server.connections
+    alive = connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    association.release()
+
+    assert alive == 1
