@@ -222,11 +222,12 @@ def _serve(order: dict[str, Any]) -> None:
         # Workers are forked from a server that has imported what they need, and not this module.
         main_module: Any = sys.modules["__main__"]
         main_module.__spec__ = main_module.__file__ = None
+        app.WorkerProcesses = partial(app.WorkerProcesses, retry_after_s=1.0)
         multiprocessing.set_forkserver_preload(["tests.faults.light", "node.executor"])
         fork = multiprocessing.get_context("forkserver")
         multiprocessing.get_context = lambda _method=None: fork
     jobs: Any = node.jobs
-    jobs._TICK_S = 0.1  # the clock of the tests
+    jobs._TICK_S = 0.2  # the clock of the tests
     node.app.run(settings)
 
 
