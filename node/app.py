@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -34,6 +35,7 @@ from node.jobs import Jobs
 from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
+from node.retention import Retention
 from node.settings import Settings
 from node.tls import TlsError
 from node.watch.audit import Audit
@@ -187,6 +189,12 @@ class Node:
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
             refusing=self._disk.refusing,
         )
+        retention = Retention(
+            settings.retention,
+            self._database,
+            self._files,
+            lambda: shutil.disk_usage(settings.data_dir).free,
+        )
         self._keeper = PromiseKeeper(
             self._database,
             self._files,
@@ -200,6 +208,7 @@ class Node:
             heartbeat=self._heartbeat,
             sweep=self._sweep,
             watch=self._watch,
+            retention=retention.run,
             unreadable=self._disk.unreadable,
             promises=self._keeper.report_due,
         )

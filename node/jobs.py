@@ -23,6 +23,7 @@ _TICK_S = 1.0
 _HEARTBEAT_S = 5.0
 _SWEEP_S = 600.0
 _WATCH_S = 2.0
+_RETENTION_S = 60.0
 
 
 class Jobs:
@@ -40,6 +41,7 @@ class Jobs:
         heartbeat: Callable[[], None],
         sweep: Callable[[], None],
         watch: Callable[[], object] = lambda: None,
+        retention: Callable[[], object] = lambda: None,
         unreadable: Callable[[], str | None] = lambda: None,
         promises: Callable[[], object] = lambda: None,
     ) -> None:
@@ -55,6 +57,7 @@ class Jobs:
         self._every(_TICK_S, "report-studies", lifecycle.report_ready)
         self._every(_WATCH_S, "watch-disk", watch)
         self._every(_TICK_S, "report-promises", promises)
+        self._every(_RETENTION_S, "retention", retention)
         self._every(_HEARTBEAT_S, "heartbeat", heartbeat)
         self._every(_SWEEP_S, "sweep-incoming", sweep)
         for name in destinations:

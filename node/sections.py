@@ -244,6 +244,35 @@ class DiskSettings(Section):
     )
 
 
+class RetentionSettings(Section):
+    """``[retention]``: what is given up by age and by space. Off where no key is written."""
+
+    sources_after_days: float | None = Field(
+        None, gt=0, le=36_500, description="age at which received files go"
+    )
+    results_after_days: float | None = Field(
+        None, gt=0, le=36_500, description="age at which the files of results go"
+    )
+    quarantine_after_days: float | None = Field(
+        None, gt=0, le=36_500, description="age at which what is in quarantine goes, row and file"
+    )
+    most_bytes: int | None = Field(
+        None, ge=0, le=1 << 60, description="more than this is not kept: the oldest go"
+    )
+    start_when_free_below: int | None = Field(
+        None, ge=0, le=1 << 60, description="with less free, in bytes, the oldest go"
+    )
+    keep_at_least_days: float = Field(
+        1.0, ge=0, le=36_500, description="what is younger does not go for space"
+    )
+    promised_after_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="age at which also goes what a machine was promised that it is kept",
+    )
+
+
 class StudySettings(Section):
     """``[study]``: when a study counts as complete."""
 

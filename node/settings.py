@@ -34,6 +34,7 @@ from node.sections import (
     HttpSettings,
     LogSettings,
     Machine,
+    RetentionSettings,
     StudySettings,
 )
 
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     machines: tuple[Machine, ...] = Field((), description="echo machines that take reports")
     http: HttpSettings = HttpSettings()
     disk: DiskSettings = DiskSettings()
+    retention: RetentionSettings = RetentionSettings()
     study: StudySettings = StudySettings()
     destinations: tuple[Destination, ...] = Field((), description="where results are sent")
     analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)

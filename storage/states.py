@@ -209,7 +209,7 @@ RECORDING_MOVES: dict[RecordingState, frozenset[RecordingState]] = {
             RecordingState.FAILED,
         },
     ),
-    RecordingState.DONE: frozenset(),
+    RecordingState.DONE: frozenset({RecordingState.QUEUED}),  # its picture was lost here
     RecordingState.SKIPPED: frozenset(),
     RecordingState.REFUSED: frozenset(),
     RecordingState.FAILED: frozenset({RecordingState.TO_VIEW, RecordingState.QUEUED}),

@@ -26,6 +26,7 @@ from node.cli import (
     packs,
     packs_outside,
     quarantine,
+    retention,
     serve,
     simulate,
     status,
@@ -77,6 +78,7 @@ app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("analyze")(analyze.analyze)
 app.command("status")(status.status)
+app.command("retention")(retention.retention)
 app.command("studies")(studies.studies)
 app.command("study")(studies.study)
 app.command("retry")(studies.retry)

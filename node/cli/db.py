@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from node.cli.catalog import open_catalog
 from node.cli.output import ExitCode, JsonOption, Problem, print_json, print_text, settings_of
 from node.settings import shown
+
+if TYPE_CHECKING:
+    from storage.database import Database
+    from storage.files import FileStore
+    from storage.soundness import Fault
 
 commands = typer.Typer(help="The database.", no_args_is_help=True)
 
@@ -39,31 +47,81 @@ def upgrade(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @commands.command()
-def check(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Check that the database is sound, up to date, and that the files of its rows are there."""
-    from storage import catalog
+def check(
+    context: typer.Context,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read every file and compare its content.")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what is found.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that the database is sound and that rows and files say the same.
+
+    Works while the node runs. Ends with 0 where all is well or was mended, and with 1 where
+    something is not.
+    """
+    from node.watch import set_up_logging
     from storage.files import FileStore
-    from storage.soundness import problems_of
+    from storage.soundness import Fault, FaultKind, faults_of, problems_of, wrong_contents
 
     settings = settings_of(context)
-    with open_catalog(settings) as database, database.read() as session:
+    set_up_logging(settings.log)
+    found: list[tuple[Fault, str]] = []
+    with open_catalog(settings) as database:
         files = FileStore(settings.data_dir)
-        problems = list(problems_of(database))
-        for study in catalog.list_studies(session, limit=1_000_000):
-            detail = catalog.study_detail(session, study.study_instance_uid)
-            keys = [item.file_key for item in detail.recordings]
-            keys += [item.file_key for item in detail.results]
-            problems += [
-                f"study {study.study_instance_uid}: file {key} is missing"
-                for key in keys
-                if not files.path(key).is_file()
-            ]
-    if as_json:
-        print_json({"ok": not problems, "problems": problems})
-    else:
-        for line in problems:
-            print_text(line)
-    if problems:
-        raise Problem(f"{len(problems)} problems; restore what is missing from a backup")
+        damages = [Fault(kind=FaultKind.DATABASE, words=line) for line in problems_of(database)]
+        found = [(fault, "") for fault in damages]
+        faults = [faults_of(database, files)]
+        if deep:
+            from node.intake import content_digest
+
+            faults.append(wrong_contents(database, files, content_digest))
+        mend = _mender(database, files) if repair and not damages else None
+        for each in faults:
+            for fault in each:
+                done = "" if mend is None else mend(fault)
+                found.append((fault, done))
+                if not as_json:
+                    print_text(f"{fault.words}{f' -> {done}' if done else ''}")
     if not as_json:
-        print_text("the database is sound and every file is there")
+        for fault in damages:
+            print_text(fault.words)
+    _conclude(found, as_json=as_json)
+
+
+def _mender(database: Database, files: FileStore) -> Callable[[Fault], str]:
+    from node.repair import Repair
+
+    return Repair(database, files).mend
+
+
+def _conclude(found: Sequence[tuple[Fault, str]], *, as_json: bool) -> None:
+    open_ones = [fault for fault, done in found if not done]
+    if as_json:
+        print_json(
+            {
+                "ok": not open_ones,
+                "problems": [fault.words for fault, _ in found],
+                "faults": [
+                    {"kind": fault.kind, "file": fault.key, "what": fault.words, "mended": done}
+                    for fault, done in found
+                ],
+            }
+        )
+    damaged = any(fault.kind == "database" for fault in open_ones)
+    if damaged:
+        raise Problem(
+            f"{len(open_ones)} problems; the database itself is damaged: stop the node and "
+            "restore it from a backup, then check again"
+        )
+    if open_ones:
+        raise Problem(
+            f"{len(open_ones)} problems; `echonode db check --repair` mends what can be mended"
+        )
+    if not as_json:
+        mended = len(found)
+        print_text(
+            f"{mended} problems, all mended"
+            if mended
+            else "the database is sound, and every row and every file has the other"
+        )

@@ -45,12 +45,12 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
             queues = catalog.queue_status(session)
             nodes = running_nodes(session)
     except Problem:
-        if not settings.data_dir.is_dir():
+        if not _holds_folder(settings):
             raise
         # Why nothing more can be said is what an operator looks for now.
         disk = _disk(settings, ())
         if as_json:
-            print_json({"running": _holds_folder(settings), "disk": disk})
+            print_json({"running": True, "disk": disk})
         else:
             _print_disk(disk)
         raise

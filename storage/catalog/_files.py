@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from storage.catalog._moves import CatalogError, add_event, utc_now
+from storage.catalog._moves import (
+    CatalogError,
+    add_event,
+    move_recording,
+    move_study,
+    state_beneath,
+    utc_now,
+)
 from storage.catalog._records import InstanceRecord
+from storage.catalog._results import settle_deliveries
 from storage.catalog._rows import instance_record
 from storage.states import DeliveryState, EventKind, FileState, RecordingState, StudyState
-from storage.tables import Commitment, Delivery, Instance, NodeProcess, Recording, Study
+from storage.tables import (
+    Commitment,
+    Delivery,
+    Instance,
+    NodeProcess,
+    QuarantinedObject,
+    Recording,
+    Result,
+    Study,
+)
 
 _GONE = {
     FileState.KEPT: "was missing",
@@ -125,3 +143,115 @@ def mend_times(session: Session, now: datetime, *, longest_pause_s: float) -> in
         changed += 1
     session.flush()
     return changed
+
+
+def mark_instance_lost(
+    session: Session, instance_id: int, why: str, *, now: datetime | None = None
+) -> None:
+    """Say that the file of an object is gone or damaged: the sender's next copy is taken."""
+    now = now or utc_now()
+    instance = session.get(Instance, instance_id)
+    if instance is None or instance.file_state is not FileState.KEPT:
+        return
+    instance.file_state, instance.file_since = FileState.LOST, now
+    add_event(
+        session,
+        instance.study_id,
+        EventKind.FILE_LOST,
+        f"the file of an object {why}; send the object again",
+        at=now,
+        details={"sop_instance_uid": instance.sop_instance_uid},
+    )
+    session.flush()
+
+
+def mark_result_lost(
+    session: Session, result_id: int, why: str, *, now: datetime | None = None
+) -> str:
+    """Say that the file of a result is gone or damaged; returns what becomes of it, in words.
+
+    One that some destination was still to have is made again, where its clip is there: as the
+    next revision of the study, since other bytes are another object.
+    """
+    now = now or utc_now()
+    result = session.get(Result, result_id)
+    if result is None or result.file_state is not FileState.KEPT:
+        return "nothing"
+    result.file_state, result.file_since = FileState.LOST, now
+    open_deliveries = [
+        delivery
+        for delivery in result.deliveries
+        if delivery.state in (DeliveryState.WAITING, DeliveryState.FAILED)
+    ]
+    for delivery in open_deliveries:
+        delivery.state = DeliveryState.FAILED
+        delivery.last_answer = "its file was lost here before it was sent"
+    session.flush()
+    becomes = _made_again(session, result, needed=bool(open_deliveries), now=now)
+    add_event(
+        session,
+        result.study_id,
+        EventKind.FILE_LOST,
+        f"the file of the {result.kind.upper()} {why}; {becomes}",
+        at=now,
+        details={"sop_instance_uid": result.sop_instance_uid},
+    )
+    session.flush()
+    settle_deliveries(session, result.study, now)
+    return becomes
+
+
+def mark_there(
+    session: Session,
+    is_result: bool,
+    row_id: int,
+    *,
+    size_bytes: int,
+    digests: Collection[str],
+    now: datetime | None = None,
+) -> bool:
+    """Say that a file which a row gave up is there after all; False where it is not that file."""
+    now = now or utc_now()
+    row: Instance | Result | None
+    row = session.get(Result, row_id) if is_result else session.get(Instance, row_id)
+    if row is None or row.file_state in (FileState.KEPT, FileState.REMOVING):
+        return False
+    digest = row.content_sha256 if isinstance(row, Instance) else row.sha256
+    if size_bytes != row.size_bytes or digest not in digests:
+        return False
+    words = f"a file that was {row.file_state} is there after all"
+    row.file_state, row.file_since = FileState.KEPT, now
+    add_event(session, row.study_id, EventKind.FILE_AGAIN, words, at=now)
+    session.flush()
+    return True
+
+
+def is_named(session: Session, file_key: str) -> bool:
+    """Whether any row speaks of a file."""
+    return any(
+        session.scalar(select(table.id).where(table.file_key == file_key).limit(1)) is not None
+        for table in (Instance, Result, QuarantinedObject)
+    )
+
+
+def _made_again(session: Session, result: Result, *, needed: bool, now: datetime) -> str:
+    study = result.study
+    if not result.current or not needed:
+        return "no destination still waits for it"
+    state = state_beneath(study)
+    if state not in (StudyState.DELIVERING, StudyState.DONE, StudyState.FAILED):
+        return "the study is on its way to new results"
+    recordings = session.scalars(select(Recording).where(Recording.study_id == study.id)).all()
+    gone = [item for item in recordings if item.instance.file_state is not FileState.KEPT]
+    if gone or not recordings:
+        return "it cannot be made again, since the clips' files are gone, too"
+    for recording in recordings:
+        if recording.id == result.recording_id and recording.state is RecordingState.DONE:
+            move_recording(recording, RecordingState.QUEUED, at=now)
+            recording.attempts = 0
+            recording.queued_at = now
+    study.revision += 1
+    study.revision_opened_at = now
+    words = f"it is made again: revision {study.revision}"
+    move_study(session, study, StudyState.ANALYSING, kind=EventKind.FILE_LOST, reason=words, at=now)
+    return words

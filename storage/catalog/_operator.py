@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -29,6 +29,7 @@ from storage.states import (
     TROUBLE,
     DeliveryState,
     EventKind,
+    FileState,
     RecordingState,
     ResultKind,
     StudyState,
@@ -155,7 +156,7 @@ def retry(session: Session, study_instance_uid: str, *, now: datetime | None = N
     Raises
     ------
     CatalogError
-        If the study is unknown or held, or nothing in it failed.
+        If the study is unknown or held, nothing in it failed, or the files are gone.
     """
     now = now or utc_now()
     study = _not_held(session, study_instance_uid)
@@ -167,6 +168,8 @@ def retry(session: Session, study_instance_uid: str, *, now: datetime | None = N
         for delivery in result.deliveries
         if delivery.state is DeliveryState.FAILED
     ]
+    _check_there(study, [recording.instance for recording in recordings], "clip")
+    _check_there(study, {delivery.result for delivery in deliveries}, "result")
     if study.state is not StudyState.FAILED and not recordings and not deliveries:
         raise CatalogError(
             f"study {study_instance_uid} is {study.state} and nothing in it failed: "
@@ -201,7 +204,8 @@ def resend(
     Raises
     ------
     CatalogError
-        If the study is unknown or held, has no results, or none for the destination.
+        If the study is unknown or held, has no results, or none for the destination, or their
+        files are gone.
     """
     now = now or utc_now()
     study = _not_held(session, study_instance_uid)
@@ -211,6 +215,7 @@ def resend(
         raise CatalogError(
             f"study {study_instance_uid} is {study.state} and has no results to send"
         )
+    _check_there(study, results, "result")
     if destination is not None and destination in destinations:
         for result in results:
             # Those are for who asked for them.
@@ -267,6 +272,24 @@ def _not_held(session: Session, study_instance_uid: str) -> Study:
             f"study {study_instance_uid} is held; `echonode release {study_instance_uid}` first"
         )
     return study
+
+
+def _check_there(study: Study, rows: Collection[Instance | Result], what: str) -> None:
+    """Raise where files that are needed are gone."""
+    gone = [row for row in rows if row.file_state is not FileState.KEPT]
+    if not gone:
+        return
+    since = max((row.file_since for row in gone if row.file_since is not None), default=None)
+    step = (
+        "send the study again, then try again"
+        if what == "clip"
+        else "the destinations that were to have them say what they have"
+    )
+    raise CatalogError(
+        f"study {study.study_instance_uid}: the files of {len(gone)} of "
+        f"{counted(len(rows), what, f'{what}s')} are {gone[0].file_state}"
+        f"{f' since {since:%Y-%m-%d}' if since else ''}; {step}"
+    )
 
 
 def _again(recording: Recording, now: datetime) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -69,12 +71,43 @@ def get_quarantined(session: Session, quarantined_id: int) -> QuarantinedRecord:
 
 
 def remove_quarantined(session: Session, quarantined_id: int) -> QuarantinedRecord:
-    """Forget one and return what it was: its file is the caller's to delete, after the commit."""
+    """Forget one and return what it was: its file is the caller's to delete, after the commit.
+
+    Where another has the same bytes, and so the same file, the record names none.
+    """
     row = _row(session, quarantined_id)
     record = _record(row)
     session.delete(row)
     session.flush()
-    return record
+    shared = session.scalar(
+        select(QuarantinedObject.id).where(QuarantinedObject.file_key == record.file_key).limit(1)
+    )
+    return record if shared is None else replace(record, file_key=None)
+
+
+def is_quarantined(session: Session, file_key: str, reason: str) -> bool:
+    """Whether a file is in quarantine for this reason."""
+    return (
+        session.scalar(
+            select(QuarantinedObject.id)
+            .where(QuarantinedObject.file_key == file_key, QuarantinedObject.reason == reason)
+            .limit(1)
+        )
+        is not None
+    )
+
+
+def mend_quarantined(
+    session: Session, quarantined_id: int, why: str, *, size_bytes: int | None, sha256: str = ""
+) -> None:
+    """Say that an object's file is gone (``size_bytes`` None), or is not as it came."""
+    row = _row(session, quarantined_id)
+    row.reason = f"{row.reason}; its file {why}"
+    if size_bytes is None:
+        row.file_key = None
+    else:
+        row.size_bytes, row.sha256 = size_bytes, sha256
+    session.flush()
 
 
 def _row(session: Session, quarantined_id: int) -> QuarantinedObject:

@@ -24,6 +24,7 @@ from storage.states import (
     RECORDING_ENDS,
     DeliveryState,
     EventKind,
+    FileState,
     RecordingState,
     ResultKind,
     StudyState,
@@ -131,7 +132,8 @@ def add_capture(
     """Keep the secondary capture of a recording, with its findings and before the study's report.
 
     It is sent when the study's results are added, and not current before that. One whose SOP
-    instance UID is there already stays as it was first kept.
+    instance UID is there already stays as it was first kept; one whose file was lost is there
+    again with the new one.
     """
     study = recording_by_id(session, recording_id).study
     result = session.scalar(
@@ -140,6 +142,10 @@ def add_capture(
     if result is None:
         result = _add(study, capture, now or utc_now(), current=False)
         result.recording_id = recording_id
+    elif result.file_state is not FileState.KEPT:
+        result.file_key, result.sha256 = capture.file_key, capture.sha256
+        result.size_bytes = capture.size_bytes
+        result.file_state, result.file_since = FileState.KEPT, now or utc_now()
     session.flush()
     return result_record(result)
 

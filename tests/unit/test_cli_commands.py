@@ -56,6 +56,7 @@ COMMANDS = (
     "db path",
     "db upgrade",
     "db check",
+    "retention",
 )
 
 
@@ -380,13 +381,13 @@ def test_the_check_of_the_database_finds_a_missing_file(
     echonode: Shell, rows: Database, site: Path
 ) -> None:
     key = FileStore(site / "data").write(Area.OBJECTS, "cd" * 32, b"clip")
-    receive(rows, clip(1, file_key=key))
-    assert echonode.json("db", "check") == {"ok": True, "problems": []}
+    receive(rows, clip(1, file_key=key, size_bytes=4))
+    assert echonode.json("db", "check") == {"ok": True, "problems": [], "faults": []}
 
     (site / "data" / key).unlink()
 
     assert echonode("db", "check", "--json") == ExitCode.FAILED
-    assert json.loads(echonode.out)["problems"] == [f"study {STUDY}: file {key} is missing"]
+    assert json.loads(echonode.out)["problems"] == [f"study {STUDY}: {key}: its file is missing"]
 
 
 def test_a_database_is_made_and_named(echonode: Shell, site: Path) -> None:
