@@ -19,6 +19,7 @@ from node.cli.output import (
     print_text,
     settings_of,
 )
+from node.cli.telling import audit_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -74,6 +75,10 @@ def remove(context: typer.Context, number: NumberArgument, as_json: JsonOption =
             removed = catalog.remove_quarantined(session, number)
         if removed.file_key is not None:
             FileStore(settings.data_dir).delete(removed.file_key)
+    with audit_of(settings) as told:
+        if told is not None:
+            audit, user = told
+            audit.deleted(removed.study_instance_uid, why=f"removed from quarantine by {user}")
     if as_json:
         print_json({"removed": _json(removed)})
     else:
@@ -101,6 +106,10 @@ def export(
         shutil.copyfile(FileStore(settings.data_dir).path(found.file_key), out)
     except OSError as error:
         raise Problem(f"{error.filename}: {error.strerror}") from error
+    with audit_of(settings) as told:
+        if told is not None:
+            audit, user = told
+            audit.exported(user, f"object {number} of quarantine", found.study_instance_uid)
     if as_json:
         print_json({"exported": _json(found), "path": out})
     else:

@@ -19,6 +19,7 @@ from node.cli.output import (
     say,
     settings_of,
 )
+from node.cli.telling import tell_operated
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -86,10 +87,12 @@ def retry(context: typer.Context, uid: UidArgument, as_json: JsonOption = False)
     """Try again what failed in a study."""
     from storage import catalog
 
-    with open_catalog(settings_of(context)) as database, database.write() as session:
+    settings = settings_of(context)
+    with open_catalog(settings) as database, database.write() as session:
         known = known_study(session, uid)
         catalog.retry(session, known)
         _done(session, known, as_json=as_json)
+    tell_operated(settings, "retry", known)
 
 
 def hold(
@@ -101,20 +104,24 @@ def hold(
     """Stop a study where it is, until it is released."""
     from storage import catalog
 
-    with open_catalog(settings_of(context)) as database, database.write() as session:
+    settings = settings_of(context)
+    with open_catalog(settings) as database, database.write() as session:
         known = known_study(session, uid)
         catalog.hold(session, known, reason)
         _done(session, known, as_json=as_json)
+    tell_operated(settings, "hold", known)
 
 
 def release(context: typer.Context, uid: UidArgument, as_json: JsonOption = False) -> None:
     """Let a held study go on."""
     from storage import catalog
 
-    with open_catalog(settings_of(context)) as database, database.write() as session:
+    settings = settings_of(context)
+    with open_catalog(settings) as database, database.write() as session:
         known = known_study(session, uid)
         catalog.release(session, known)
         _done(session, known, as_json=as_json)
+    tell_operated(settings, "release", known)
 
 
 def resend(
@@ -140,6 +147,7 @@ def resend(
             )
         catalog.resend(session, known, destination, destinations=names)
         _done(session, known, as_json=as_json)
+    tell_operated(settings, "resend", known)
 
 
 def study_json(session: Session, uid: str, settings: Settings) -> dict[str, Any]:

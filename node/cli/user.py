@@ -21,6 +21,7 @@ from node.cli.output import (
     say,
     settings_of,
 )
+from node.cli.telling import audit_of
 
 if TYPE_CHECKING:
     from node.web.users import User, UserError, UserFile
@@ -215,17 +216,10 @@ def _password(file: Path | None, *, generate: bool) -> str:
 
 def _tell(context: typer.Context, what: str, name: str) -> None:
     """Tell the audit trail; the change is made whether that can be written or not."""
-    from node.watch.audit import Audit
-    from node.watch.audit_file import AuditFileError
-
-    settings = settings_of(context)
-    try:
-        audit = Audit(settings.audit, settings.data_dir, settings.dimse.ae_title, node=False)
-    except AuditFileError as error:
-        say(f"note: {error}")
-        return
-    audit.users_changed(getpass.getuser(), what, name)
-    audit.close()
+    with audit_of(settings_of(context)) as told:
+        if told is not None:
+            audit, user = told
+            audit.users_changed(user, what, name)
 
 
 def _failed(error: UserError) -> NoReturn:

@@ -7,6 +7,7 @@ or fails the work that it tells of.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -409,8 +410,10 @@ def _study(transfer: Transfer) -> a.StudyObject:
 
 
 def _of(study_instance_uid: str, sop_classes: tuple[tuple[str, int], ...] = ()) -> a.StudyObject:
+    # What stands in place of a UID may be a name.
+    known = re.fullmatch("[0-9.]{1,64}", study_instance_uid) is not None
     return a.StudyObject(
-        study_instance_uid=study_instance_uid,
+        study_instance_uid=study_instance_uid if known else "unknown",
         key=study_key(study_instance_uid),
         sop_classes=sop_classes,
     )
