@@ -22,7 +22,7 @@ from models.views import View
 from node.conformance.content import template_rows
 from node.conformance.objects import attribute_rows, private_rows
 from node.conformance.samples import samples
-from node.delivery import association, dimse, outbox
+from node.delivery import association, commitment, dimse, dimse_archive, outbox
 from node.delivery.sending import Outgoing, speaks_of_class
 from node.doors.contexts import (
     CAPTURE_CLASSES,
@@ -75,6 +75,12 @@ def _network_services() -> str:
     rows = [
         ("Verification", VERIFICATION_CLASS, "no", "yes"),
         ("Storage Commitment Push Model", COMMITMENT_CLASS, "yes", "yes"),
+        (
+            "Study Root Query/Retrieve Information Model - FIND",
+            UID(commitment._FIND),
+            "yes",
+            "no",
+        ),
     ]
     rows += [
         (
@@ -198,7 +204,7 @@ def _initiator() -> str:
         ("policy", "value"),
         (
             ("application context", "1.2.840.10008.3.1.1.1"),
-            ("associations to one destination at once", "1"),
+            ("associations to one destination at once", "1 to store, 1 to ask"),
             (
                 "results on one association",
                 f"{outbox._BATCH} at most; the rest follows on the next",
@@ -211,6 +217,10 @@ def _initiator() -> str:
             (
                 "longest wait for a DIMSE message (`timeout_s` of the destination)",
                 f"{timeout:g} s, and the time in which the object goes out at 100 kB/s",
+            ),
+            (
+                "wait for N-EVENT-REPORT on the association of N-ACTION",
+                f"{dimse_archive._LINGER_S:g} s",
             ),
             ("asynchronous operations window", "not negotiated: one operation at a time"),
             ("SCP/SCU role selection", "default roles only"),
@@ -278,9 +288,9 @@ def _storage_statuses() -> str:
 
 def _storage_answers() -> str:
     again = "tried again, after pauses that double"
-    rows: list[tuple[str, str, str]] = [("0000", "Success", "delivered")]
+    rows: list[tuple[str, str, str]] = [("0000", "Success", "stored")]
     rows += [
-        (f"{code:04X}", f"Warning: {words}", "delivered; the status is kept with the delivery")
+        (f"{code:04X}", f"Warning: {words}", "stored; the status is kept with the delivery")
         for code, words in dimse._WARNINGS.items()
     ]
     about_class = ", ".join(code for code in ("0122", "A900") if speaks_of_class(int(code, 16)))
@@ -294,9 +304,30 @@ def _storage_answers() -> str:
             ),
         ),
         ("any other", "refused or failed", again),
-        ("none", "no answer, or the association is lost", again),
+        (
+            "none",
+            "no answer, or the association is lost",
+            f"{again}; where it can be queried, it is first asked whether it has the object",
+        ),
     ]
     return _table(("status", "meaning", "what the node does"), rows)
+
+
+def _commitment_answers() -> str:
+    def treatment(reason: int) -> str:
+        if reason == commitment._DUPLICATE_TRANSACTION:
+            return "asked for in a new transaction"
+        if reason == commitment._CLASS_NOT_SUPPORTED:
+            return "looked for by a query (`required`: sent again)"
+        return "sent again, after pauses that double"
+
+    rows = [("none: in Referenced SOP Sequence", "it keeps the object", "delivered")]
+    rows += [
+        (f"{reason:04X}", words, treatment(reason))
+        for reason, words in commitment.FAILURE_REASONS.items()
+    ]
+    rows.append(("any other", "not known here", treatment(0)))
+    return _table(("failure reason", "meaning", "what the node does"), rows)
 
 
 # Configuration.
@@ -455,6 +486,7 @@ TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "initiator": _initiator,
         "storage-statuses": _storage_statuses,
         "storage-answers": _storage_answers,
+        "commitment-answers": _commitment_answers,
         "parameters": _parameters,
         "made-objects": _made_objects,
         "attributes-comprehensive-3d-sr": lambda: _attributes(Comprehensive3DSRStorage),

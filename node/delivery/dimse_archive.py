@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
@@ -24,6 +25,7 @@ from node.watch.transfers import Peer
 
 log = structlog.get_logger(__name__)
 
+_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _LINGER_S = 5.0  # archives that report on the same association do it at once or not at all
 _REQUEST_COMMITMENT = 1  # PS3.4 Table J.3-1, action type ID
 _NO_SERVICE = (0x0118, 0x0122, 0x0211)  # no such class, class not supported, unrecognised operation
@@ -77,7 +79,7 @@ class DimseArchive:
             finally:
                 heard.set()
 
-        context = build_context(StorageCommitmentPushModel)
+        context = build_context(StorageCommitmentPushModel, list(_SYNTAXES))
         with self._caller.call([context], [(evt.EVT_N_EVENT_REPORT, reported)]) as line:
             if not line.open:
                 return Asked(reply=_not_open(line), text=line.why_not())
@@ -107,7 +109,7 @@ class DimseArchive:
 
     def look(self, objects: Sequence[Kept]) -> Seen:
         """C-FIND at the image level, series by series."""
-        context = build_context(StudyRootQueryRetrieveInformationModelFind)
+        context = build_context(StudyRootQueryRetrieveInformationModelFind, list(_SYNTAXES))
         with self._caller.call([context]) as line:
             if not line.open:
                 return Seen(reply=_not_open(line), text=line.why_not())

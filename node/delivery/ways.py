@@ -13,8 +13,8 @@ from node.delivery.dimse_archive import DimseArchive
 from node.delivery.sending import Sender
 from node.delivery.stow import StowSender
 from node.delivery.web_archive import WebArchive
-from node.sections import Destination, DicomwebDestination
 from node.secrets import SecretError
+from node.sections import Destination, DicomwebDestination
 from node.tls import TlsError
 from node.watch.transfers import Peer
 
