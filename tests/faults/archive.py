@@ -3,6 +3,8 @@
 As a program it can be slow and say no:
 
     python -m tests.faults.archive PORT FILE [--delay 2.0] [--refuse 0.1]
+
+It promises to keep what it has, on the association on which it was asked.
 """
 
 from __future__ import annotations
@@ -16,12 +18,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from pydicom import Dataset
 from pydicom.uid import JPEGBaseline8Bit
 from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a table
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
 from pynetdicom.transport import ThreadedAssociationServer
 
 from tests.peers import Archive, accepts_connections, free_port, running, wait_until
@@ -89,13 +98,47 @@ def serve(
         )
         return 0x0000
 
+    def asked(event: evt.Event) -> tuple[int, None]:
+        report = partial(_report, event.assoc, event.action_information, register)
+        threading.Thread(target=report, daemon=True).start()
+        return 0x0000, None
+
     entity = AE("ARCHIVE")
+    entity.add_supported_context(StorageCommitmentPushModel)
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax, list(_SYNTAXES))
     entity.maximum_associations = 100
     return entity.start_server(
-        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)]
+        ("127.0.0.1", port),
+        block=False,
+        evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_N_ACTION, asked)],
     )
+
+
+def _report(association: Association, request: Dataset, register: Register) -> None:
+    """Promise what is in the register; name what is not (PS3.4 J.3.3)."""
+    time.sleep(0.05)  # after the answer to the request
+    known = {arrived.uid for arrived in register.all()}
+    information = Dataset()
+    information.TransactionUID = request.TransactionUID
+    kept, failed = [], []
+    for item in request.ReferencedSOPSequence:
+        if item.ReferencedSOPInstanceUID in known:
+            kept.append(item)
+        else:
+            item.FailureReason = 0x0112  # no such object instance
+            failed.append(item)
+    if kept:
+        information.ReferencedSOPSequence = kept
+    if failed:
+        information.FailedSOPSequence = failed
+    with suppress(RuntimeError, ValueError):  # the association may have ended
+        association.send_n_event_report(
+            information,
+            2 if failed else 1,
+            StorageCommitmentPushModel,
+            StorageCommitmentPushModelInstance,
+        )
 
 
 @contextmanager

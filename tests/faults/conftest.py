@@ -9,7 +9,7 @@ import pytest
 from tests.faults.prepared import PreparedNodes
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nodes() -> Iterator[PreparedNodes]:
     """Where nodes are forked from."""
     with PreparedNodes() as nodes:

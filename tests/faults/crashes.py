@@ -30,6 +30,8 @@ from tests.peers import Archive, wait_until
 
 RESULTS = 3  # of a study with one clip: report, cine, summary page
 _ENDS = (StudyState.DONE, StudyState.FAILED, StudyState.IGNORED)
+#: Of the one destination: an answer that a crash took away is waited for no longer than this.
+_DESTINATION = "commitment_timeout_s = 2\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

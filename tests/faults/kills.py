@@ -21,7 +21,7 @@ from tests.faults.objects import Sender, Sent, make_object
 from tests.faults.prepared import PreparedNode, PreparedNodes
 from tests.running_node import RunningNode
 
-_BATCH = 12  # objects of one sender, of two in each round
+_BATCH = 10  # objects of one sender, of two in each round
 _IN_START_UP = 5  # every fifth kill falls into the start of the node, or right after it listens
 _FROM_COMMAND_LINE = 20  # every twentieth is of `echonode serve` itself
 

@@ -147,21 +147,32 @@ class Load:
         log.unlink()
 
     def _stills(self, chance: random.Random) -> None:
+        """Mostly what no model looks at: workers need a second of a core for each that one does."""
+        ultrasound = True
         while self._pause(chance.uniform(0.5, 3.0)):
             batch: list[Sent] = []
-            for _ in range(chance.randint(1, 25)):
+            for _ in range(chance.randint(1, 4 if ultrasound else 25)):
                 study = batch[0].study_uid if batch else None
-                batch.append(make_object(self._folder, chance, study_uid=study))
-            self._send(batch, "stills")
+                made = make_object(
+                    self._folder,
+                    chance,
+                    study_uid=study,
+                    ultrasound=ultrasound,
+                    frames=4 if ultrasound and study is None else 1,
+                )
+                batch.append(made)
+            self._send(batch, "small ultrasound" if ultrasound else "captures")
+            ultrasound = chance.random() < 0.05
 
     def _large(self, chance: random.Random) -> None:
         while self._pause(chance.uniform(10.0, 30.0)):
-            made = make_object(self._folder, chance, megabytes=chance.choice((5.0, 20.0)))
+            size = chance.choice((5.0, 20.0))
+            made = make_object(self._folder, chance, megabytes=size, ultrasound=False)
             self._send([made], "large objects")
             made.path.unlink()  # its digest is remembered
 
     def _real_clips(self, chance: random.Random) -> None:
-        while self._pause(chance.uniform(50.0, 90.0)):
+        while self._pause(chance.uniform(120.0, 200.0)):
             path = variant(self._folder)
             if chance.random() < 0.3:  # another clip of the same study, sent at the same time
                 study_uid = str(dcmread(path, stop_before_pixels=True).StudyInstanceUID)
@@ -225,7 +236,9 @@ class Load:
 
     def _send_and_abort(self, chance: random.Random) -> None:
         """A sender that is killed while it sends: what it was not told is not acknowledged."""
-        batch = [make_object(self._folder, chance, megabytes=3.0) for _ in range(2)]
+        batch = [
+            make_object(self._folder, chance, megabytes=3.0, ultrasound=False) for _ in range(2)
+        ]
         log = self._folder / f"aborted-{chance.random()}.txt"
         sender = Sender(self._node.port, batch, log, ae_title="UNPLUGGED")
         time.sleep(chance.uniform(0.0, 0.3))

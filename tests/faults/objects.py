@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
     UltrasoundImageStorage,
     UltrasoundMultiFrameImageStorage,
 )
@@ -75,11 +76,15 @@ def make_object(
     study_uid: str | None = None,
     frames: int = 1,
     megabytes: float = 0.0,
+    ultrasound: bool = True,
 ) -> Sent:
-    """Write an object under new UIDs: a still, or a clip of some frames, or a large clip."""
+    """Write an object under new UIDs: a still, or a clip of some frames, or a large clip.
+
+    What is no ultrasound is kept like the rest, and is nothing for a model.
+    """
     uid, study_uid = new_uid(random_), study_uid or new_uid(random_)
     count = max(frames, round(megabytes * 1e6 / _SAMPLES))
-    meta, head = _template(count)
+    meta, head = _template(count, ultrasound)
     names = ((_INSTANCE, uid), (_STUDY, study_uid), (_SERIES, f"{study_uid[:-1]}8"))
     for placeholder, name in names:
         meta = meta.replace(placeholder.encode(), name.encode())
@@ -109,7 +114,7 @@ def as_sent(path: Path) -> Sent:
 
 
 @cache
-def _template(frames: int) -> tuple[bytes, bytes]:
+def _template(frames: int, ultrasound: bool) -> tuple[bytes, bytes]:
     """File meta information and data set up to the pixels, with placeholders for the UIDs."""
     real = dcmread(REAL_CINE, stop_before_pixels=True)
     still = frames == 1
@@ -118,6 +123,8 @@ def _template(frames: int) -> tuple[bytes, bytes]:
         if element.VR != "SQ" and element.tag.group != 0x0028:
             dataset.add(element)
     dataset.SOPClassUID = UltrasoundImageStorage if still else UltrasoundMultiFrameImageStorage
+    if not ultrasound:
+        dataset.SOPClassUID, dataset.Modality = SecondaryCaptureImageStorage, "OT"
     dataset.SOPInstanceUID, dataset.StudyInstanceUID = _INSTANCE, _STUDY
     dataset.SeriesInstanceUID = _SERIES
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"

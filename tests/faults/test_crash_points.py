@@ -18,12 +18,12 @@ POINTS = (
     KillAt(pattern="^fsync incoming"),  # received, and not on disk
     KillAt(pattern="^commit .*add_instance"),  # the file is kept, and has no row
     KillAt(pattern="^send P-DATA"),  # kept, and the sender does not know
-    KillAt(pattern="^commit .*record_view"),  # a worker's answer is lost
     KillAt(pattern="^commit .*record_analysis"),  # the cine is kept, the findings are not
     KillAt(pattern="^commit .*add_results"),  # results are kept, and are in no outbox
-    KillAt(pattern="^send P-DATA", nth=2),  # on the wire; the first was the answer to the sender
-    KillAt(pattern="^commit .*record_delivered"),  # the archive has said yes, we have no note
-    KillAt(pattern="^commit .*record_delivered", nth=3),  # the last one
+    KillAt(pattern="^commit .*record_stored"),  # the archive has said yes, we have no note
+    KillAt(pattern="^commit .*record_stored", nth=3),  # the same of the last one
+    KillAt(pattern="^commit .*commitment_taken"),  # asked to promise, and we have no note
+    KillAt(pattern="^commit .*record_promised"),  # the promise was given, we have no note
 )
 
 
