@@ -147,6 +147,7 @@ class Node:
         except WayError as error:
             raise NodeError(str(error)) from error
         promises = Promises(self._database, ways.terms, settings.delivery)
+        promises.settle_unasked()
         self._outbox = Outbox(
             self._database,
             self._files,
@@ -194,6 +195,7 @@ class Node:
             self._database,
             self._files,
             lambda: shutil.disk_usage(settings.data_dir).free,
+            deleted=lambda study, why: self._audit.deleted(study, why=why),
         )
         self._keeper = PromiseKeeper(
             self._database,

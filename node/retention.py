@@ -55,6 +55,8 @@ class Retention:
     ----------
     free_bytes
         How much is free on the store's volume now.
+    deleted
+        Told of each study of which files went, by its UID, and why.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Retention:
         files: FileStore,
         free_bytes: Callable[[], int],
         *,
+        deleted: Callable[[str, str], None] = lambda _study, _why: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
         self._database = database
         self._files = files
         self._free_bytes = free_bytes
+        self._deleted = deleted
         self._clock = clock
 
     def run(self) -> tuple[Given, ...]:
@@ -168,6 +172,10 @@ class Retention:
                 break
             self._delete_marked()
             gone += chosen
+            with self._database.read() as session:
+                studies = catalog.study_uids(session, _sum(rule, chosen).studies)
+            for study in studies:
+                self._deleted(study, f"retention: {rule.why}")
         given = _sum(rule, gone)
         if given.files:
             log.info(

@@ -10,6 +10,7 @@ import typer
 
 from node.cli.catalog import open_catalog
 from node.cli.output import JsonOption, print_json, print_table, print_text, settings_of
+from node.cli.telling import audit_of
 
 if TYPE_CHECKING:
     from node.retention import Given
@@ -41,14 +42,20 @@ def retention(
     set_up_logging(settings.log)
     with open_catalog(settings) as database:
         files = FileStore(settings.data_dir)
+        gone: list[tuple[str, str]] = []
         keeper = Retention(
             settings.retention,
             database,
             files,
             lambda: shutil.disk_usage(settings.data_dir).free,
+            deleted=lambda study, why: gone.append((study, why)),
         )
         given = keeper.plan() if dry_run else keeper.run()
         staying = keeper.staying()
+    if gone:
+        with audit_of(settings) as told:
+            for study, why in gone if told is not None else ():
+                told[0].deleted(study, why=f"{why}, by {told[1]}")
     on = _is_on(settings.retention)
     if as_json:
         print_json(_json(given, staying, dry_run=dry_run, on=on))

@@ -16,6 +16,7 @@ and ``studies_in_reporting``.
 
 from storage.catalog._commitment import (
     ask_again,
+    awaiting_others,
     awaiting_promise,
     commitment_not_taken,
     commitment_taken,
@@ -168,6 +169,7 @@ from storage.catalog._retention import (
     note_removed,
     removable,
     staying,
+    study_uids,
 )
 from storage.states import (
     CommitmentOutcome,
@@ -238,6 +240,7 @@ __all__ = [
     "add_quarantined",
     "add_results",
     "ask_again",
+    "awaiting_others",
     "awaiting_promise",
     "begin_analysis",
     "begin_reporting",
@@ -318,6 +321,7 @@ __all__ = [
     "studies_to_complete",
     "studies_to_report",
     "study_detail",
+    "study_uids",
     "utc_now",
     "write_heartbeat",
 ]

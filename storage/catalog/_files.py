@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from storage.catalog._moves import (
     CatalogError,
     add_event,
+    counted,
     move_recording,
     move_study,
     state_beneath,
@@ -25,6 +26,7 @@ from storage.tables import (
     Delivery,
     Instance,
     NodeProcess,
+    PromiseRequest,
     QuarantinedObject,
     Recording,
     Result,
@@ -128,10 +130,16 @@ def mend_times(session: Session, now: datetime, *, longest_pause_s: float) -> in
     for delivery in session.scalars(
         select(Delivery).where(
             Delivery.state.in_(waiting),
-            or_(Delivery.queued_at > now, Delivery.next_attempt_at > latest_try),
+            or_(
+                Delivery.queued_at > now,
+                Delivery.next_attempt_at > latest_try,
+                Delivery.stored_at > now,
+            ),
         )
     ):
         delivery.queued_at = min(delivery.queued_at, now)
+        if delivery.stored_at is not None:
+            delivery.stored_at = min(delivery.stored_at, now)
         if delivery.next_attempt_at > latest_try:
             delivery.next_attempt_at = now
         changed += 1
@@ -140,6 +148,15 @@ def mend_times(session: Session, now: datetime, *, longest_pause_s: float) -> in
     ):
         commitment.due_at = now + (commitment.due_at - commitment.asked_at)
         commitment.asked_at = now
+        changed += 1
+    for request in session.scalars(
+        select(PromiseRequest).where(
+            PromiseRequest.reported_at.is_(None),
+            PromiseRequest.given_up_at.is_(None),
+            PromiseRequest.asked_at > now,
+        )
+    ):
+        request.asked_at = request.next_attempt_at = now
         changed += 1
     session.flush()
     return changed
@@ -201,6 +218,35 @@ def mark_result_lost(
     return becomes
 
 
+def make_results_again(session: Session, study: Study, now: datetime) -> str | None:
+    """Begin to make the results whose files were lost before all had them; None where none was.
+
+    Raises
+    ------
+    CatalogError
+        If the files of the clips are gone, too.
+    """
+    lost = [
+        result
+        for result in study.results
+        if result.current
+        and result.file_state is FileState.LOST
+        and any(delivery.state is DeliveryState.FAILED for delivery in result.deliveries)
+    ]
+    if not lost:
+        return None
+    before = study.revision
+    words = ""
+    for result in lost:
+        words = _made_again(session, result, needed=True, now=now)
+    if study.revision == before:
+        raise CatalogError(
+            f"study {study.study_instance_uid}: {counted(len(lost), 'result', 'results')} lost, "
+            f"and {words}; send the study again, then try again"
+        )
+    return words
+
+
 def mark_there(
     session: Session,
     is_result: bool,
@@ -239,7 +285,9 @@ def _made_again(session: Session, result: Result, *, needed: bool, now: datetime
     if not result.current or not needed:
         return "no destination still waits for it"
     state = state_beneath(study)
-    if state not in (StudyState.DELIVERING, StudyState.DONE, StudyState.FAILED):
+    on_its_way = state not in (StudyState.DELIVERING, StudyState.DONE, StudyState.FAILED)
+    analysing = state in (StudyState.RECEIVING, StudyState.ANALYSING)
+    if on_its_way and not (analysing and result.recording_id is not None):
         return "the study is on its way to new results"
     recordings = session.scalars(select(Recording).where(Recording.study_id == study.id)).all()
     gone = [item for item in recordings if item.instance.file_state is not FileState.KEPT]
@@ -250,6 +298,8 @@ def _made_again(session: Session, result: Result, *, needed: bool, now: datetime
             move_recording(recording, RecordingState.QUEUED, at=now)
             recording.attempts = 0
             recording.queued_at = now
+    if on_its_way:
+        return "its clip is analysed again"
     study.revision += 1
     study.revision_opened_at = now
     words = f"it is made again: revision {study.revision}"

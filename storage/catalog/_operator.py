@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from storage.catalog._files import make_results_again
 from storage.catalog._moves import (
     CatalogError,
     add_event,
@@ -169,6 +170,9 @@ def retry(session: Session, study_instance_uid: str, *, now: datetime | None = N
         if delivery.state is DeliveryState.FAILED
     ]
     _check_there(study, [recording.instance for recording in recordings], "clip")
+    if make_results_again(session, study, now) is not None:
+        # Those of the others that failed go with the new ones.
+        return study.state
     _check_there(study, {delivery.result for delivery in deliveries}, "result")
     if study.state is not StudyState.FAILED and not recordings and not deliveries:
         raise CatalogError(

@@ -7,7 +7,7 @@ the two leaves a mark that the next turn goes on with, and no row that lies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -163,6 +163,15 @@ def staying(session: Session, keeping: Keeping, old: OldEnough) -> tuple[Staying
             studies=studies,
         )
         for why, state, files, size, studies in rows
+    )
+
+
+def study_uids(session: Session, study_ids: Collection[int]) -> tuple[str, ...]:
+    """The UIDs of studies."""
+    return tuple(
+        session.scalars(
+            select(Study.study_instance_uid).where(Study.id.in_(study_ids)).order_by(Study.id)
+        )
     )
 
 

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.uid import generate_uid
 
-from node.intake import content_digest
+from node.intake import Arrival, content_digest
 from node.repair import Repair
 from storage import catalog
 from storage.catalog import DeliveryState, FileState
@@ -20,7 +21,7 @@ from storage.database import Database
 from storage.files import Area
 from storage.soundness import Fault, FaultKind, faults_of, wrong_contents
 from storage.states import RecordingState, ResultKind, StudyState
-from storage.tables import Instance, QuarantinedObject, Recording
+from storage.tables import Instance, QuarantinedObject, Recording, Study
 from tests.integration.test_life_of_a_study import House, a4c, found
 
 OLD = -1.0  # no file is too young
@@ -96,7 +97,7 @@ def test_a_missing_image_is_marked_as_lost_and_taken_when_it_comes_again(
 def test_an_image_without_a_row_is_taken_in_again_and_its_study_goes_on(house: House) -> None:
     uid, path = received(house)
     with house.database.write() as session:
-        session.delete(catalog_row(session, uid))
+        session.delete(session.query(Study).filter_by(study_instance_uid=uid).one())
     assert kinds(house) == [FaultKind.STRAY]
     assert mend(house) == ["taken in again"]
     assert house.detail(uid).study.images == 1
@@ -165,12 +166,15 @@ def test_a_file_that_its_row_gave_up_is_taken_back_where_it_is_whole(house: Hous
     assert faults(house) == []
 
 
-@pytest.mark.parametrize("kind", [ResultKind.SR, ResultKind.SC])
-def test_a_lost_result_that_nobody_has_yet_is_made_again(house: House, kind: ResultKind) -> None:
+@pytest.mark.parametrize("lost", [{ResultKind.SR}, {ResultKind.SC}, set(ResultKind)])
+def test_a_lost_result_that_nobody_has_yet_is_made_again(
+    house: House, lost: set[ResultKind]
+) -> None:
     uid = reported(house)
-    lost = next(result for result in house.detail(uid).results if result.kind is kind)
-    house.files.delete(lost.file_key)
-    assert mend(house) == ["it is made again: revision 2"]
+    for result in house.detail(uid).results:
+        if result.kind in lost:
+            house.files.delete(result.file_key)
+    assert "it is made again: revision 2" in mend(house)
     assert house.state(uid) is StudyState.ANALYSING
 
     house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
@@ -205,6 +209,35 @@ def test_a_lost_result_that_every_destination_has_is_told_and_not_sent_again(
         house.database.write() as session,
     ):
         catalog.resend(session, uid)
+
+
+def test_a_lost_result_whose_clip_is_lost_too_is_made_when_the_study_came_again(
+    house: House, tmp_path: Path
+) -> None:
+    uid = reported(house)
+    source = house.files.path(house.detail(uid).recordings[0].file_key)
+    copy = tmp_path / "copy"
+    source.rename(copy)
+    for result in house.detail(uid).results:
+        house.files.delete(result.file_key)
+    mend(house)
+    assert house.state(uid) is StudyState.FAILED
+    assert "lost here before it was sent" in house.detail(uid).study.reason
+    with (
+        pytest.raises(catalog.CatalogError, match=r"2 results lost, and .* send the study again"),
+        house.database.write() as session,
+    ):
+        catalog.retry(session, uid)
+    arriving = house.files.incoming_folder / "again"
+    copy.rename(arriving)
+    house.intake.receive(_arrival(arriving))
+    with house.database.write() as session:
+        assert catalog.retry(session, uid) is StudyState.ANALYSING
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+    house.lifecycle.report_ready()
+    assert house.state(uid) is StudyState.DELIVERING
+    for result in house.detail(uid).results:
+        assert not result.current or house.files.path(result.file_key).is_file()
 
 
 def test_a_retry_of_clips_whose_files_are_gone_says_so(house: House) -> None:
@@ -263,13 +296,12 @@ def test_the_command_says_what_it_found_and_what_it_did(house: House, tmp_path: 
     path.unlink()
     old = house.files.incoming_folder / "dimse-half"
     old.write_bytes(b"half")
-    # The change time cannot be set back; the clock of the check can be set forward.
     config = tmp_path / "echonode.toml"
     config.write_text(
         f'data_dir = "{tmp_path / "store"}"\ndatabase_url = "sqlite:///{tmp_path}/echonode.db"\n'
     )
 
-    def check(*options: str) -> tuple[int, dict[str, object]]:
+    def check(*options: str) -> tuple[int, Any]:
         done = subprocess.run(
             [sys.executable, "-m", "node.cli", "--config", str(config), "db", "check", "--json",
              *options],
@@ -279,20 +311,12 @@ def test_the_command_says_what_it_found_and_what_it_did(house: House, tmp_path: 
 
     code, told = check()
     assert (code, told["ok"]) == (1, False)
-    assert [fault["kind"] for fault in told["faults"]] == ["missing"]  # type: ignore[attr-defined]
+    assert [fault["kind"] for fault in told["faults"]] == ["missing"], "what is young stays"
     code, told = check("--repair", "--deep")
     assert (code, told["ok"]) == (0, True)
-    assert told["faults"][0]["mended"].startswith("marked as lost")  # type: ignore[index]
+    assert told["faults"][0]["mended"].startswith("marked as lost")
     assert check()[0] == 0
 
 
-def _arrival(path: Path):  # type: ignore[no-untyped-def]
-    from node.intake import Arrival
-
+def _arrival(path: Path) -> Arrival:
     return Arrival(path=path, door="test")
-
-
-def catalog_row(session, uid: str):  # type: ignore[no-untyped-def]
-    from storage.tables import Study
-
-    return session.query(Study).filter_by(study_instance_uid=uid).one()
