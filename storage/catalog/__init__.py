@@ -16,7 +16,6 @@ and ``studies_in_reporting``.
 
 from storage.catalog._commitment import (
     ask_again,
-    awaiting_others,
     awaiting_promise,
     commitment_not_taken,
     commitment_taken,
@@ -240,7 +239,6 @@ __all__ = [
     "add_quarantined",
     "add_results",
     "ask_again",
-    "awaiting_others",
     "awaiting_promise",
     "begin_analysis",
     "begin_reporting",
