@@ -7,17 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.data.camus import CamusDataset
+from models.data.camus import CamusDataset, Patient, fitted, read_camus
 from models.data.dataset import open_dataset
 from models.networks import build_network
 from models.packs import InputSpec
 from models.training import lv
 from models.training.recipe import RecipeError, Trial, load_recipe
+from models.training.warped import warped
 
 
 @pytest.mark.parametrize("name", ["lv", "views"])
@@ -41,16 +43,25 @@ def test_the_tracings_epochs_are_shared_out_among_its_sizes(
     epochs: int | None, tmp_path: Path
 ) -> None:
     trial = Trial(seed=1, work=tmp_path, epochs=epochs, rate=4e-3)
-    small, large = lv._stages(trial, lv._knobs(trial))
+    small, large, again = lv._stages(trial, lv._knobs(trial))
     assert small.epochs + large.epochs == (epochs or 150)
-    assert (small.size, large.size) == (128, 192)
-    assert (small.rate, large.rate) == (4e-3, 2e-3)
+    assert (small.size, large.size, again.size) == (128, 192, 192)
+    assert (small.rate, large.rate, again.rate) == (4e-3, 2e-3, 2e-3)
+    assert 1 <= again.epochs <= 8
+
+
+def test_the_tracing_is_trained_again_only_where_asked(tmp_path: Path) -> None:
+    for settings in ({"again": 0}, {"sizes": [128], "again": 8}):
+        trial = Trial(seed=1, work=tmp_path, settings=settings)
+        stages = lv._stages(trial, lv._knobs(trial))
+        assert not any(stage.with_warped for stage in stages)
 
 
 def test_the_tracing_begins_as_its_first_training_did(tmp_path: Path) -> None:
     trial = Trial(seed=1, work=tmp_path)
-    small, large = lv._stages(trial, lv._knobs(trial))
+    small, large, again = lv._stages(trial, lv._knobs(trial))
     assert (small.epochs, small.rate, large.epochs, large.rate) == (100, 2e-3, 50, 1e-3)
+    assert (again.epochs, again.rate, again.name) == (8, 1e-3, "192px-warped")
     assert lv._settings(lv._knobs(trial)) == {"classes": 4}
 
 
@@ -64,6 +75,33 @@ def test_tracings_lie_over_simulated_frames() -> None:
     assert traced.covers[..., 0].any()
     cavity, muscle = (traced.greys[traced.covers[..., place] > 250].mean() for place in (0, 1))
     assert cavity < muscle  # blood is darker than its wall
+
+
+@dataclass(frozen=True, kw_only=True)
+class _One(CamusDataset):
+    patient: Patient
+
+    def patients(self, split: str) -> tuple[Patient, ...]:
+        assert split == "train"
+        return (self.patient,)
+
+
+def test_warped_frames_lie_between_a_patients_two(shared_data: Path, tmp_path: Path) -> None:
+    patient = read_camus(shared_data / "camus_a4c", "valid")[0]
+    data, spec = _One(folder=tmp_path, patient=patient), InputSpec(rows=96, columns=96)
+    keep = tmp_path / "warped.npz"
+    greys, covers = warped(data, "train", spec, seed=1, keep=keep)
+    real, traced = fitted([patient], spec)
+    assert (greys.shape, covers.shape) == (real.shape, traced.shape)
+    systole, *made, diastole = sorted(
+        int(one[..., 0].sum(dtype=np.int64)) for one in (*traced, *covers)
+    )
+    assert {systole, diastole} == {int(one[..., 0].sum(dtype=np.int64)) for one in traced}
+    assert min(made) > systole
+    assert max(made) < diastole
+    assert not any(np.array_equal(one, other) for one in greys for other in real)
+    again = warped(CamusDataset(folder=tmp_path), "train", spec, seed=1, keep=keep)
+    assert all(map(np.array_equal, again, (greys, covers)))
 
 
 def test_views_are_trained_on_camus_alone(tmp_path: Path) -> None:
