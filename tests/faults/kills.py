@@ -88,7 +88,7 @@ class Kills:
             elif number % _IN_START_UP == 0 and number % 2:
                 self._kill_in_start_up()
             elif number % _IN_START_UP == 1:
-                self._kill_while_sending(0.03)  # just as it begins to listen
+                self._kill_just_after_start()
             else:
                 self._kill_while_sending(sending_s)
             self._told(f"kill {self._kills}: {len(self._acknowledged)} objects acknowledged")
@@ -122,11 +122,32 @@ class Kills:
 
     def _kill_while_sending(self, within_s: float) -> None:
         senders = self._send()
-        time.sleep(self._random.uniform(0.0, within_s))
+        self._wait_for_the_moment(senders, within_s)
         self._node.kill()
         self._kills += 1
         self._hear(senders)
         self._start()
+
+    def _kill_just_after_start(self) -> None:
+        """As it begins to listen, with senders at the door."""
+        senders = self._send()
+        time.sleep(self._random.uniform(0.0, 0.03))
+        self._node.kill()
+        self._kills += 1
+        self._hear(senders)
+        self._start()
+
+    def _wait_for_the_moment(self, senders: list[Sender], within_s: float) -> None:
+        """Any moment of the sending: by the clock, or a little after any of its answers."""
+        if self._random.random() < 1 / 3:
+            time.sleep(self._random.uniform(0.0, within_s))
+            return
+        answers = self._random.randrange(2 * _BATCH)
+        while sum(sender.answered() for sender in senders) < answers:
+            if all(sender.process.poll() is not None for sender in senders):
+                break
+            time.sleep(0.002)
+        time.sleep(self._random.uniform(0.0, within_s / _BATCH))
 
     def _kill_in_start_up(self) -> None:
         self._node.kill()
@@ -147,7 +168,7 @@ class Kills:
         )
         with node.serving():
             senders = self._send()
-            time.sleep(self._random.uniform(0.0, within_s))
+            self._wait_for_the_moment(senders, within_s)
             node.kill()
         self._kills += 1
         self._hear(senders)

@@ -165,6 +165,10 @@ class Sender:
                 env={**os.environ, "TCP_NODELAY": "1"},
             )
 
+    def answered(self) -> int:
+        """How many answers it has received so far."""
+        return self._log.read_bytes().count(b"Received Store Response")
+
     def wait(self, timeout_s: float = 60.0) -> dict[str, str]:
         """Wait for its end; gives the words of every answer that it received, by UID."""
         try:
