@@ -147,6 +147,7 @@ class Node:
         except WayError as error:
             raise NodeError(str(error)) from error
         promises = Promises(self._database, ways.terms, settings.delivery)
+        promises.settle_unasked()
         self._outbox = Outbox(
             self._database,
             self._files,

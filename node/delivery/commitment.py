@@ -103,6 +103,23 @@ class Promises:
         """Whether what this destination stores waits for its promise."""
         return destination in self._terms
 
+    def settle_unasked(self) -> int:
+        """Deliver by its status what waits for a destination that is not asked any more.
+
+        Call once, at a start: the settings have changed since it was stored. Returns how many.
+        """
+        with self._database.write() as session:
+            waiting = catalog.awaiting_others(session, self.destinations)
+            for delivery_id in waiting:
+                catalog.record_promised(
+                    session,
+                    delivery_id,
+                    Promise.STATUS,
+                    "by its status alone; the settings say no more to ask it for a promise",
+                    self._clock(),
+                )
+        return len(waiting)
+
     def found(self, destination: str, objects: Sequence[catalog.DueDelivery]) -> frozenset[str]:
         """Which objects a destination shows although no answer to their sending came."""
         terms = self._terms.get(destination)

@@ -16,6 +16,7 @@ and ``studies_in_reporting``.
 
 from storage.catalog._commitment import (
     ask_again,
+    awaiting_others,
     awaiting_promise,
     commitment_not_taken,
     commitment_taken,
@@ -239,6 +240,7 @@ __all__ = [
     "add_quarantined",
     "add_results",
     "ask_again",
+    "awaiting_others",
     "awaiting_promise",
     "begin_analysis",
     "begin_reporting",

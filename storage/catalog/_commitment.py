@@ -54,6 +54,17 @@ def promises_due(
     return tuple(_promise_due(delivery) for delivery in due)
 
 
+def awaiting_others(session: Session, asked: Collection[str]) -> tuple[int, ...]:
+    """The deliveries that wait for a promise of a destination that is not asked any more."""
+    return tuple(
+        session.scalars(
+            select(Delivery.id)
+            .where(Delivery.state == DeliveryState.SENT, Delivery.destination.not_in(asked))
+            .order_by(Delivery.id)
+        )
+    )
+
+
 def awaiting_promise(session: Session, delivery_ids: Collection[int]) -> frozenset[int]:
     """Which of some deliveries still wait: a report or an operator may have moved the others."""
     return frozenset(

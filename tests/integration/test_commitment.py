@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +18,7 @@ from node.delivery.outbox import Outbox
 from node.delivery.sending import Sender
 from node.watch.transfers import Peer
 from storage import catalog
-from storage.database import Database, DatabaseError
+from storage.database import Database, DatabaseError, migrate, open_database
 from storage.states import CommitmentOutcome, DeliveryState, Promise
 from tests.outbox_steps import Studies, Taking
 
@@ -620,3 +621,36 @@ def test_two_destinations_promise_for_themselves(database: Database, tmp_path: P
     assert (counts["quick"].committed, counts["quick"].waiting) == (1, 0)
     assert (counts["slow"].committed, counts["slow"].waiting) == (0, 1)
     assert counts["quick"].last_taken_at == studies.clock()
+
+
+def test_what_waits_for_a_destination_that_is_not_asked_any_more_is_delivered_by_its_status(
+    asking: Asking,
+) -> None:
+    uid = asking.studies.add("pacs")
+    asking.round()
+    assert asking.promises.settle_unasked() == 0
+    assert asking.studies.promises({}).settle_unasked() == 1
+    detail = asking.studies.detail(uid)
+    assert detail.study.state == "done"
+    assert detail.deliveries[0].promise is Promise.STATUS
+
+
+def test_an_earlier_version_sends_what_waited_for_a_promise_once_more(
+    asking: Asking, database_url: str
+) -> None:
+    uid = asking.studies.add("pacs")
+    asking.round()
+    asking.studies.database.close()
+    migrate(database_url, "0005")
+    with sqlite3.connect(database_url.removeprefix("sqlite:///")) as rows:
+        assert rows.execute("SELECT state FROM delivery").fetchall() == [("waiting",)]
+        rows.execute("UPDATE delivery SET state = 'delivered', delivered_at = last_attempt_at")
+    rows.close()
+    migrate(database_url)
+    again = open_database(database_url)
+    with again.read() as session:
+        (delivery,) = catalog.study_detail(session, uid).deliveries
+        assert catalog.promise_counts(session)["pacs"].by_status == 1
+    again.close()
+    assert (delivery.promise, delivery.asks) == (Promise.STATUS, 0)
+    assert delivery.stored_at == delivery.delivered_at
