@@ -54,8 +54,10 @@ def retention(
         staying = keeper.staying()
     if gone:
         with audit_of(settings) as told:
-            for study, why in gone if told is not None else ():
-                told[0].deleted(study, why=f"{why}, by {told[1]}")
+            if told is not None:
+                audit, user = told
+                for study, why in gone:
+                    audit.deleted(study, why=f"{why}; asked for by {user}")
     on = _is_on(settings.retention)
     if as_json:
         print_json(_json(given, staying, dry_run=dry_run, on=on))
