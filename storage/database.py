@@ -279,8 +279,9 @@ def _open_what_is_there(
 ) -> None:
     # The driver would make an empty file where the database was moved away, and the one that is
     # moved back would meet that one's log.
-    arguments[0] = f"file:{quote(str(arguments[0]))}?mode=rw"
-    keywords["uri"] = True
+    if not keywords.get("uri"):  # otherwise the URL says how it is to be opened
+        arguments[0] = f"file:{quote(str(arguments[0]))}?mode=rw"
+        keywords["uri"] = True
 
 
 def _check_in_place(
