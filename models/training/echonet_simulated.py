@@ -1,7 +1,7 @@
 r"""Train the ``echonet-simulated`` pack: what no patients here can teach, from simulated clips.
 
     echonode train echonet-simulated \
-        --dataset simulated:clips=1200,frames=2,frame_time_ms=200,size=240x320,seed=11,lead=0.5
+        --dataset simulated:clips=4000,frames=2,frame_time_ms=200,size=240x320,seed=11,lead=0.5
 
 Ghorbani et al. 2020 (npj Digital Medicine 3:10) also predict leads, severe dilation of the left
 atrium, age, sex, weight, height and the right atrium's length. No labels of patients can be had
@@ -53,7 +53,7 @@ SIMULATED = echonet.Protocol(
         ),
         restyled=0.2,
     ),
-    epochs=8,
+    epochs=12,
     rate=2e-3,
     weight_decay=1e-2,
     maps=1.0,
@@ -61,7 +61,7 @@ SIMULATED = echonet.Protocol(
 )
 """One network for all of it."""
 
-_DATASET = "simulated:clips=1200,frames=2,frame_time_ms=200,size=240x320,seed=11,lead=0.5"
+_DATASET = "simulated:clips=4000,frames=2,frame_time_ms=200,size=240x320,seed=11,lead=0.5"
 _TEST: Mapping[str, Any] = {"clips": 200, "frames": 10, "frame_time_ms": 100.0}
 
 
@@ -79,7 +79,7 @@ def pack(datasets: Sequence[Dataset], trial: Trial, out: Path) -> Pack:
     tests = [replace(one, options=replace(one.options, **_TEST)) for one in given]
     manifest = {
         "name": "echonet-simulated",
-        "version": "0.1.0",
+        "version": "0.2.0",
         "kind": PackKind.REGRESSION,
         "title": "EchoNet's other outputs, from simulated clips alone",
         "network": {
@@ -116,7 +116,7 @@ def _simulated(datasets: Sequence[Dataset]) -> tuple[SimulatedDataset, ...]:
 
 
 CARD = """\
-# echonet-simulated 0.1.0: EchoNet's other outputs, from simulated clips alone
+# echonet-simulated 0.2.0: EchoNet's other outputs, from simulated clips alone
 
 **This network has never seen a patient, and nothing that it says of one means anything.** It is
 here so that outputs, reports and explanations for which there are no labelled patients can be
