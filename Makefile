@@ -11,7 +11,7 @@ FUZZ_OBJECTS ?= 20000
 FUZZ_SEEDS ?= 1,2,3,4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-peers demo serve test lint unit bench fuzz soak constraints clean
+.PHONY: help setup setup-dev setup-peers demo serve test lint unit bench fuzz soak constraints audit clean
 
 help:
 	@echo "make demo          a study through a node to an archive (ARGS='--keep', '--out DIR')"
@@ -22,7 +22,8 @@ help:
 	@echo "make bench         benchmarks (BENCH=receive, BENCH=simulate)"
 	@echo "make fuzz          broken objects through intake and reading (FUZZ_OBJECTS=, FUZZ_SEEDS=)"
 	@echo "make soak          half an hour of load with faults, then crashes and 200 kills (SOAK_MINUTES=)"
-	@echo "make constraints   pin the versions that are installed now"
+	@echo "make constraints   lock setup.cfg's packages with hashes (UPGRADE=1 for newer versions)"
+	@echo "make audit         are vulnerabilities known in the locked packages? 3: nobody can be asked"
 	@echo "make clean         remove what was made here, .venv too"
 
 setup:
@@ -59,8 +60,15 @@ fuzz: setup-dev
 soak: setup-peers
 	$(BIN)/python -m tests.faults.soak --minutes $(SOAK_MINUTES) --kills $(SOAK_KILLS) $(ARGS)
 
+LOCK = $(BIN)/uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)
+
 constraints: setup-dev
-	$(BIN)/python deploy/constraints.py >constraints.new && mv constraints.new constraints.txt
+	$(LOCK) --extra test --extra tools --output-file requirements-dev.lock
+	$(LOCK) --constraint requirements-dev.lock --output-file requirements.lock
+
+audit: setup-dev
+	@$(BIN)/python deploy/audit.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# Make .venv with the pinned packages; with --dev also the tools for checks and tests, with --peers
-# the Debian programs and the viewer that the tests try echonode against. Safe to run again: what is
-# there is left alone.
+# Make .venv with the locked packages, each file checked by its hash; with --dev also the tools for
+# checks and tests, with --peers the Debian programs and the viewer that the tests try echonode
+# against; with --sources packages are built where there is no wheel. Safe to run again: what is there
+# is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export DEBIAN_FRONTEND=noninteractive PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 venv=.venv
-extra=""
+dev=""
 peers=""
+binary="--only-binary=:all:"
 for option in "$@"; do
     case "$option" in
-    --dev) extra="[test]" ;;
+    --dev) dev="-dev" ;;
     --peers) peers=yes ;;
+    --sources) binary="--prefer-binary" ;;
     *)
-        printf 'setup: unknown option %s; known are --dev and --peers\n' "$option" >&2
+        printf 'setup: unknown option %s; known are --dev, --peers, --sources\n' "$option" >&2
         exit 2
         ;;
     esac
@@ -82,14 +85,20 @@ make_venv() {
 }
 
 install_packages() {
-    local stamp="$venv/installed$extra"
+    local lock=requirements.lock
+    [ -z "$dev" ] || lock=requirements-dev.lock
+    local stamp="$venv/installed$dev"
     local wanted
-    wanted=$(cat setup.cfg pyproject.toml constraints.txt | sha256sum)
+    wanted=$(cat setup.cfg pyproject.toml "$lock" | sha256sum)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
-    say "installing the pinned packages (about 2 GB on disk, minutes the first time)"
-    # Also for the build: pip takes the versions of build tools from this variable only.
-    PIP_CONSTRAINT="$PWD/constraints.txt" \
-        "$venv/bin/pip" install --quiet --constraint constraints.txt --editable ".$extra"
+    say "installing the locked packages (about 2 GB on disk, minutes the first time)"
+    # Wheels alone: a source is checked by its hash, too, but what builds it is not.
+    "$venv/bin/pip" install --quiet --require-hashes "$binary" --requirement "$lock" || {
+        say "not installed; where this system has no wheel of a package, --sources builds it"
+        exit 1
+    }
+    # echonode itself, built with the locked setuptools, which warns of every editable package.
+    PYTHONWARNINGS=ignore "$venv/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
     printf '%s\n' "$wanted" >"$stamp"
 }
 
@@ -105,6 +114,7 @@ install_peers() {
     have DicomSRValidator || missing+=(pixelmed-apps)
     have chromium || missing+=(chromium)
     have chromedriver || missing+=(chromium-driver)
+    have openssl || missing+=(openssl)
     [ "${#missing[@]}" = 0 ] && return
     say "installing real peers for the tests: ${missing[*]}"
     # Debian's orthanc starts a service on installation; this keeps it from doing so.
