@@ -304,7 +304,7 @@ class _Inflating:
         self.most = most
         self._packed: Final = packed
         self._inflator: Final = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._held: Final = bytearray()
+        self._held = bytearray()
         self._place = 0
         self._done = False
 

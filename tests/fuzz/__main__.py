@@ -62,6 +62,8 @@ def _many(objects: int, seeds: list[int], folder: Path, until: float) -> int:
         part.mkdir()
 
         def seen(verdict: Verdict, seed: int = seed) -> None:
+            for fault in verdict.faults:
+                print(f"{seed}:{verdict.number} {verdict.kind}: {fault}", file=sys.stderr)  # noqa: T201
             if verdict.number % 500 == 499:
                 print(f"seed {seed}: {verdict.number + 1}", file=sys.stderr, flush=True)  # noqa: T201
 

@@ -15,8 +15,8 @@ from node.executor import WorkerDied, WorkerProcesses, WorkerTimedOut
 from tests.fuzz.corpus import corpus
 from tests.fuzz.trial import Verdict, broken_object, check_store, prepare, try_object
 
-TIME_LIMIT_S = 30.0
-"""An object that takes longer has hung: good ones take milliseconds."""
+TIME_LIMIT_S = 240.0
+"""An object that takes longer has hung, even where the machine has other things to do."""
 _WAITING = 8
 
 
@@ -96,10 +96,11 @@ def campaign(
                 verdict = future.result()
             except (WorkerDied, WorkerTimedOut) as error:
                 name, kind, _ = broken_object(bases, seed, number)
-                kept = tally.died if isinstance(error, WorkerDied) else tally.hung
+                hung = isinstance(error, WorkerTimedOut) or "SIGPROF" in str(error)
+                kept = tally.hung if hung else tally.died
                 kept.append((seed, number, f"{kind} of {name}: {error}"))
                 tally.taken[kind]["objects"] += 1
-                tally.taken[kind]["died" if isinstance(error, WorkerDied) else "hung"] += 1
+                tally.taken[kind]["hung" if hung else "died"] += 1
             else:
                 tally.add(verdict)
                 seen(verdict)

@@ -91,8 +91,12 @@ def take_apart(data: bytes) -> Draft:
     )
     body = data[place:]
     if syntax == _DEFLATED:
+        try:
+            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body)
+        except zlib.error:
+            draft.tail = body
+            return draft
         draft.deflated = True
-        body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body)
     draft.parts, end = _elements(body, 0, implicit=draft.implicit, order=draft.order, meta=False)
     draft.tail = body[end:]
     return draft

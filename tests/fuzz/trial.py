@@ -11,6 +11,7 @@ import pickle
 import random
 import re
 import resource
+import signal
 import time
 import traceback
 import warnings
@@ -38,6 +39,8 @@ from tests.fuzz.mutations import break_object, kinds
 MOST_PEAK_MB = 300
 """An object of less than a megabyte may take no more than this for a moment."""
 MOST_CPU_S = 8.0
+_END_AFTER_CPU_S = 40.0
+"""Then the process ends by SIGPROF: the object has hung."""
 _ADDRESS_SPACE = 3 * 1024**3  # over what the process has when it is prepared
 _SPEC = InputSpec(rows=96, columns=96, frames=20, interval_ms=100.0)
 _CHECK_EVERY = 250
@@ -125,6 +128,7 @@ def try_bytes(
     bench = _bench
     assert bench is not None
     faults: list[str] = []
+    signal.setitimer(signal.ITIMER_PROF, _END_AFTER_CPU_S)
     _forget_peak()
     before, start = _status("VmRSS"), time.process_time()
     taken = _guarded(lambda: _take(bench, data, faults), "intake", faults)
@@ -136,6 +140,7 @@ def try_bytes(
             place.write_bytes(data)
         read = _guarded(lambda: _read(place if in_file else data), "reading", faults)
     peak_mb, cpu_s = (_status("VmHWM") - before) / 1024, time.process_time() - start
+    signal.setitimer(signal.ITIMER_PROF, 0.0)
     if peak_mb > MOST_PEAK_MB + 8 * len(data) / 2**20:
         faults.append(f"took {peak_mb:.0f} MB")
     if cpu_s > MOST_CPU_S:
