@@ -326,7 +326,10 @@ class DicomwebDestination(Section):
     url: Annotated[str, AfterValidator(_web_url)] = Field(
         description="the DICOMweb root, such as https://pacs.example/dicom-web"
     )
-    tls: ClientTls = Field(ClientTls(), description="whom to believe, and our certificate")
+    tls: ClientTls | None = Field(
+        None,
+        description="whom to believe, and our certificate; by default the system's authorities",
+    )
     token_file: AbsolutePath | None = Field(None, description="file with a bearer token")
     token_variable: Variable | None = Field(None, description="variable with a bearer token")
     user: str | None = Field(None, min_length=1, description="name to show with a password")

@@ -29,7 +29,7 @@ from node.watch.transfers import Direction, Peer, Transfer
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import Area, FileStore, FileStoreError
-from storage.states import ResultKind, Silence
+from storage.states import FileState, ResultKind, Silence
 
 log = structlog.get_logger(__name__)
 
@@ -193,7 +193,8 @@ class Outbox:
                 # A store that is away, or a disk that fails now, may come back.
                 self._note(delivery, _not_tried(delivery, str(error)), off)
                 return True
-            trouble = "are missing"
+            removed = result.file_state is FileState.REMOVED
+            trouble = "were removed by retention" if removed else "are missing"
         if trouble is None:
             return False
         text = (

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import httpx
 
 from node.secrets import Secret, secret_of
-from node.sections import DicomwebDestination
+from node.sections import ClientTls, DicomwebDestination
 from node.tls import client_context
 
 _CONNECT_S = 30.0
@@ -33,7 +33,7 @@ class WebCaller:
         self._timeout_s = timeout_s or destination.timeout_s
         self._tls: ssl.SSLContext | bool = True
         if destination.url.startswith("https:"):
-            self._tls = client_context(destination.tls)
+            self._tls = client_context(destination.tls or ClientTls())
         self._authentication()  # what cannot be read is told at the start
 
     def client(self) -> httpx.Client:
