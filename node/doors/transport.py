@@ -220,6 +220,8 @@ class DoorServer(ThreadedAssociationServer):
                 secured.do_handshake()  # the timeout is that of the whole handshake
                 connection.peer = _with_certificate(connection.peer, secured)
             connection.socket.settimeout(self.bounds.pdu_s)
+        except (ssl.SSLEOFError, ConnectionError):
+            return False  # came and went, as those do who look whether the port is open
         except (OSError, ValueError) as error:
             if self._tls is not None:
                 reason = getattr(error, "reason", None) or error.__class__.__name__

@@ -119,9 +119,9 @@ def beset(
     files = FileStore(tmp_path / "store")
     turned_away: list[TurnedAway] = []
     patience: dict[str, Any] = {
-        "acse_timeout_s": 3.0,
-        "pdu_timeout_s": 2.0,
-        "network_timeout_s": 3.0,
+        "acse_timeout_s": 5.0,
+        "pdu_timeout_s": 3.0,
+        "network_timeout_s": 5.0,
         "maximum_pdu_size": 16384,
     }
     settings = DimseSettings(host="127.0.0.1", port=0, **(patience | getattr(request, "param", {})))

@@ -196,6 +196,19 @@ def test_in_the_clear_on_the_port_of_tls_is_cut_off(
     assert door.reasons[0].startswith("no TLS: ")
 
 
+def test_who_only_looks_whether_the_port_of_tls_is_open_is_not_told_of(
+    opened: Callable[..., GuardedDoor], certificates: Certificates
+) -> None:
+    door = opened(tls=certificates.server_tls())
+    RawPeer(door.port).close()
+    with RawPeer(door.port) as peer:
+        peer.send(b"nonsense" * 10)
+        peer.last_words()
+    wait_until(lambda: door.reasons, what="it is turned away", timeout_s=10, pause_s=0.01)
+
+    assert door.door.turned_away == 1  # the one that spoke
+
+
 def test_a_silent_handshake_ends_with_the_time_for_setting_up(
     opened: Callable[..., GuardedDoor], certificates: Certificates
 ) -> None:
