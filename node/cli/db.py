@@ -9,7 +9,7 @@ import typer
 
 from node.cli.catalog import open_catalog
 from node.cli.output import ExitCode, JsonOption, Problem, print_json, print_text, settings_of
-from node.settings import shown
+from node.settings import Settings, shown
 
 if TYPE_CHECKING:
     from storage.database import Database
@@ -60,12 +60,10 @@ def check(
     Works while the node runs. Ends with 0 where all is well or was mended, and with 1 where
     something is not.
     """
-    from node.watch import set_up_logging
     from storage.files import FileStore
     from storage.soundness import Fault, FaultKind, faults_of, problems_of, wrong_contents
 
     settings = settings_of(context)
-    set_up_logging(settings.log)
     found: list[tuple[Fault, str]] = []
     with open_catalog(settings) as database:
         files = FileStore(settings.data_dir)
@@ -76,7 +74,7 @@ def check(
             from node.intake import content_digest
 
             faults.append(wrong_contents(database, files, content_digest))
-        mend = _mender(database, files) if repair and not damages else None
+        mend = _mender(settings, database, files) if repair and not damages else None
         for each in faults:
             for fault in each:
                 done = "" if mend is None else mend(fault)
@@ -89,9 +87,11 @@ def check(
     _conclude(found, as_json=as_json)
 
 
-def _mender(database: Database, files: FileStore) -> Callable[[Fault], str]:
+def _mender(settings: Settings, database: Database, files: FileStore) -> Callable[[Fault], str]:
     from node.repair import Repair
+    from node.watch import set_up_logging
 
+    set_up_logging(settings.log)  # what was mended is logged as in the node
     return Repair(database, files).mend
 
 

@@ -39,7 +39,8 @@ def retention(
     from storage.files import FileStore
 
     settings = settings_of(context)
-    set_up_logging(settings.log)
+    if not dry_run:
+        set_up_logging(settings.log)  # what went is logged as in the node
     with open_catalog(settings) as database:
         files = FileStore(settings.data_dir)
         gone: list[tuple[str, str]] = []
