@@ -11,6 +11,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a table
     StudyRootQueryRetrieveInformationModelFind,
 )
@@ -402,7 +403,7 @@ def test_an_archive_that_hangs_in_mid_association_is_left_and_called_again(
     with Hard() as archive:
         archive.slow = True
         uid = studies.add("pacs", results=3)
-        outbox = studies.outbox({"pacs": archive.sender(timeout_s=0.5)})
+        outbox = studies.outbox({"pacs": archive.sender(timeout_s=6)})
         outbox.deliver_due("pacs")
         answers = [item.last_answer for item in studies.detail(uid).deliveries]
         assert "timed out; it may have the object" in answers[0]
@@ -421,18 +422,22 @@ def test_an_archive_that_stops_reading_in_the_middle_of_an_object_is_left(
     stuck = threading.Event()
     with Hard() as archive:
 
-        def deaf(_event: evt.Event) -> None:
-            stuck.wait(60)  # in the thread that reads the socket
+        def deaf(event: evt.Event) -> None:
+            if isinstance(event.pdu, P_DATA_TF):
+                stuck.wait(60)  # in the thread that reads the socket
 
         archive._server.bind(evt.EVT_PDU_RECV, deaf)
         uid = studies.add("pacs", rows=4000)  # more than the buffers between the two hold
-        outbox = studies.outbox({"pacs": archive.sender(timeout_s=1)})
+        outbox = studies.outbox({"pacs": archive.sender(timeout_s=6)})
         thread = threading.Thread(target=outbox.deliver_due, args=("pacs",))
         thread.start()
         thread.join(60)
-        assert not thread.is_alive()
+        ended = not thread.is_alive()
         stuck.set()
+        thread.join(60)
+    assert ended
     assert studies.states(uid) == [WAITING]
+    assert "may have the object" in studies.detail(uid).deliveries[0].last_answer
 
 
 def test_warnings_of_an_archive_are_kept_and_count_as_stored(studies: Studies) -> None:
