@@ -30,6 +30,7 @@ from tests.peers import Archive, wait_until
 
 RESULTS = 3  # of a study with one clip: report, cine, summary page
 _ENDS = (StudyState.DONE, StudyState.FAILED, StudyState.IGNORED)
+_LONGEST_S = 180.0  # for what takes two seconds where nothing else runs
 #: Of the one destination: an answer that a crash took away is waited for no longer than this.
 _DESTINATION = "commitment_timeout_s = 2\n"
 
@@ -61,7 +62,9 @@ class Crashes:
         self._folder = folder
         self._register = register
         self._random = random.Random(7)  # noqa: S311 - makes UIDs and pixels
-        self._node = PreparedNode(folder=folder, archives=[archive], nodes=nodes, quiet_s=0.3)
+        self._node = PreparedNode(
+            folder=folder, archives=[archive], nodes=nodes, quiet_s=0.3, settings=_DESTINATION
+        )
         self._node.write_config()
         self._died_before: list[str] = []
         self._broken: list[str] = []
@@ -84,14 +87,18 @@ class Crashes:
         for point in in_start:
             self._node.kill()
             self._node.start(kill_at=point)
-            wait_until(lambda: self._node.ended, what=f"the node dies at {point}")
+            wait_until(
+                lambda: self._node.ended, what=f"the node dies at {point}", timeout_s=_LONGEST_S
+            )
             self._died_before.append(self._steps()[-1])
         self._start()
         for number, point in enumerate(points, 1):
             point.arm(self._node.arm)
             sent = self._new_study()
             acknowledged = self._send(sent)
-            wait_until(lambda: self._node.ended, what=f"the node dies at {point}")
+            wait_until(
+                lambda: self._node.ended, what=f"the node dies at {point}", timeout_s=_LONGEST_S
+            )
             where = self._steps()[-1]
             self._died_before.append(where)
             if acknowledged:
@@ -134,6 +141,7 @@ class Crashes:
         wait_until(
             lambda: self._detail(sent).study.state in _ENDS,
             what=f"the study has an end after a crash before {where!r}",
+            timeout_s=_LONGEST_S,
             pause_s=0.05,
         )
         detail = self._detail(sent)

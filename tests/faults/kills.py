@@ -19,11 +19,14 @@ from rich.console import Console
 from tests.faults.books import half_received, not_kept, not_whole
 from tests.faults.objects import Sender, Sent, make_object
 from tests.faults.prepared import PreparedNode, PreparedNodes
-from tests.running_node import RunningNode
+from tests.peers import accepts_connections, running, wait_until
+from tests.running_node import RunningNode, echonode
 
 _BATCH = 10  # objects of one sender, of two in each round
 _IN_START_UP = 5  # every fifth kill falls into the start of the node, or right after it listens
 _FROM_COMMAND_LINE = 20  # every twentieth is of `echonode serve` itself
+
+_START_S = 300.0  # a busy machine takes its time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +169,11 @@ class Kills:
             port=self._node.port,
             quiet_s=self._node.quiet_s,
         )
-        with node.serving():
+        command = echonode("--config", str(node.config), "serve")
+        with running(command, log=node.folder / "serve.log") as node.process:
+            wait_until(
+                lambda: accepts_connections(node.port), what="it listens", timeout_s=_START_S
+            )
             senders = self._send()
             self._wait_for_the_moment(senders, within_s)
             node.kill()
