@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -38,6 +39,13 @@ pytestmark = [
 ]
 
 _STILL = UID("1.2.840.10008.5.1.4.1.1.6.1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected() -> Iterator[None]:
+    """Sockets that the library left to the collector are collected here, not in another test."""
+    yield
+    gc.collect()
 
 
 @dataclass

@@ -25,6 +25,12 @@ from tests.peers import orthanc, send
 from tests.results_examples import read, study_capture, study_report
 from tests.running_node import variant
 
+pytestmark = [
+    # The network library leaves the socket of an aborted association to the collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
+]
+
 
 @dataclass
 class Receiving:
