@@ -217,6 +217,7 @@ def test_what_is_shown_is_plain_and_whole() -> None:
         "analysis",
         "capture",
         "delivery",
+        "retention",
         "audit",
         "log",
     }
