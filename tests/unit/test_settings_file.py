@@ -218,6 +218,8 @@ def test_what_is_shown_is_plain_and_whole() -> None:
         "capture",
         "delivery",
         "retention",
+        "disk",
+        "machines",
         "audit",
         "log",
     }
