@@ -290,7 +290,7 @@ _STUDIES = st.lists(
 
 @given(studies=_STUDIES, age=st.integers(1, 60), space=st.booleans())
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_nothing_that_was_not_delivered_is_ever_chosen(
     store: Store,
