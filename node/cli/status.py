@@ -156,6 +156,7 @@ def _print(queues: QueueStatus, nodes: tuple[NodeRecord, ...], disk: Mapping[str
             f"{address.get('ae_title', '?')} on "
             f"{address.get('dimse_host', '?')}:{address.get('dimse_port', '?')}, "
             f"{node.details.get('associations', 0)} associations open"
+            + (f", HTTP at {address['http_url']}" if address.get("http_url") else "")
         )
     print_text(f"studies     {_counts(queues.studies)}")
     print_text(f"clips       {_counts(queues.recordings)}")
