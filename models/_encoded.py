@@ -150,7 +150,11 @@ class EncodedFrames:
                 samples, _ = get_decoder(self._syntax).as_array(
                     encapsulate([data], has_bot=False), index=0, raw=True, **options
                 )
-        except (RuntimeError, MemoryError, *UNREADABLE) as error:
+        except BaseException as error:
+            # The decoder of RLE is written in Rust: what it raises in a panic is no Exception.
+            panic = type(error).__name__ == "PanicException"
+            if not panic and not isinstance(error, (RuntimeError, MemoryError, *UNREADABLE)):
+                raise
             raise ClipError(
                 f"frame {index} cannot be decoded as {self._syntax.name}: it is broken"
             ) from error

@@ -19,8 +19,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.charset import default_encoding
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -70,6 +71,7 @@ UNREADABLE: Final = (
 
 _PIXEL_DATA: Final = 0x7FE00010
 _PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)
+_FIRST_PIXEL_TAG: Final = 0x7FE00008
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_LENGTHS: Final = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN")
 _LONG_VRS: Final = (*_LONG_LENGTHS, b"SQ", b"SV", b"UC", b"UR", b"UT", b"UV")
@@ -180,8 +182,8 @@ def settle(dataset: Dataset) -> None:
     Afterwards a walk over the dataset neither raises nor warns.
     """
     for tag in list(dataset.keys()):
-        odd = tag.group % 2 == 1
-        if odd or tag.group in (0x0000, 0x7FE0, 0xFFFE) or tag.element == 0x0000:
+        group, element = divmod(int(tag), 0x10000)
+        if group % 2 == 1 or group in (0x0000, 0x7FE0, 0xFFFE) or element == 0x0000:
             del dataset[tag]
             continue
         try:
@@ -195,13 +197,12 @@ def settle(dataset: Dataset) -> None:
 
 def _is_too_many(element: object) -> bool:
     """Whether a value would become more numbers or words than anything means."""
-    value = element.value if isinstance(element, RawDataElement) else None
-    if not isinstance(value, bytes) or len(value) <= MOST_WORDS:
+    if not isinstance(element, RawDataElement) or element.length <= MOST_WORDS:
         return False
-    vr = element.VR if isinstance(element, RawDataElement) else None
+    vr, value = element.VR, element.value or b""
     if vr is None:
         try:
-            vr = dictionary_VR(element.tag)  # type: ignore[attr-defined]
+            vr = dictionary_VR(element.tag)
         except KeyError:
             return False
     if vr in _BINARY or vr == "SQ":
@@ -211,8 +212,8 @@ def _is_too_many(element: object) -> bool:
 
 def _settle_element(element: DataElement) -> None:
     value = element.value
-    known = dictionary_VR(element.tag) if dictionary_has_tag(element.tag) else element.VR
-    if (element.VR == "SQ") != (known == "SQ"):
+    known = DicomDictionary.get(element.tag)
+    if known is not None and (element.VR == "SQ") != (known[0] == "SQ"):
         raise ValueError(f"{element.tag} is no sequence, or should be one")
     if element.VR == "SQ":
         for item in value:
@@ -358,6 +359,7 @@ class _Bounded:
     def __init__(self, stream: _Stream, *, most: int) -> None:
         self._stream: Final = stream
         self._left = most
+        self._read: Final = stream.read
         self.seek: Final = stream.seek
         self.tell: Final = stream.tell
         self.peek: Final = stream.read  #: for heads that are only looked at
@@ -371,10 +373,13 @@ class _Bounded:
 
         A length that lies takes no memory: what is asked for beyond the bound is not tried.
         """
-        found = self._stream.read(min(size, self._left + 1))
+        if size > self._left:
+            found = self._stream.read(self._left + 1)
+            if len(found) > self._left:
+                raise ClipError("what stands before the pixels is too large to be read")
+        else:
+            found = self._read(size)
         self._left -= len(found)
-        if self._left < 0:
-            raise ClipError("what stands before the pixels is too large to be read")
         return found
 
 
@@ -401,7 +406,10 @@ class _Gate:
         self.skip: int | None = None
 
     def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag in _PIXEL_TAGS or (tag.group > 0x7FE0 and tag.group != 0xFFFE):
+        number = int(tag)  # pydicom's own comparisons of tags are slow
+        if number >= _FIRST_PIXEL_TAG and (
+            number in _PIXEL_TAGS or 0x7FE10000 <= number < 0xFFFE0000 or number > 0xFFFEFFFF
+        ):
             return True
         self._count += 1
         if self._count > MOST_ELEMENTS:

@@ -337,6 +337,18 @@ def test_the_header_of_a_large_cine_is_read_without_its_pixels(tmp_path: Path) -
     assert bytes_beside_pixels(path) < 4 * MIB
 
 
+def test_a_panic_of_the_decoder_of_rle_is_a_refusal() -> None:
+    """It is no Exception in Python, and would end the worker."""
+    made = take_apart(as_file(ultrasound(GREY[:1].astype(np.uint16))))
+    for part in made.meta:
+        if part.tag == 0x00020010:
+            part.value = RLELossless.encode() + b"\0"
+    runs = b"\x81\xff" * 40  # longer than the 2400 pixels
+    stream = struct.pack("<16L", 2, 64, 64 + len(runs), *[0] * 13) + runs + runs
+    made.put(PIXEL_DATA, b"OB", fragments_value([b"", stream]), UNDEFINED)
+    assert "cannot be decoded" in refusal(made.encode())
+
+
 def test_a_frame_is_read_no_further_than_its_pixels_can_reach() -> None:
     said: list[str] = []
     data = endless_frame()

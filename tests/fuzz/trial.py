@@ -6,6 +6,7 @@ does, and reads it, as a worker does. What must never happen is a fault in the v
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import random
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import Dataset
 from sqlalchemy import text
 
 from models.clip import Clip, ClipError, read_clip, read_header
@@ -204,11 +206,8 @@ def _take(bench: _Bench, data: bytes, faults: list[str]) -> str:
 def _read(source: Path | bytes) -> str:
     """All that a worker does with a clip before a network sees it."""
     try:
-        header = read_header(source)
-        for element in header.iterall():
-            if element.VR != "SQ":
-                str(element.value)
         clip = read_clip(source)
+        _walk(clip.header)
         _look(clip)
         frames = sorted({0, clip.frame_count // 2, clip.frame_count - 1})
         prepared, _ = fit_frames(clip.frames(frames), _SPEC)
@@ -217,10 +216,19 @@ def _read(source: Path | bytes) -> str:
         if not np.isfinite(prepared).all():
             raise AssertionError("what a network gets is not finite")
     except ClipError as error:
-        return str(error)
+        refusal = str(error)
+        with contextlib.suppress(ClipError):
+            _walk(read_header(source))
+        return refusal
     if isinstance(source, Path) and clip.frame_count > 3:  # it reads twice more
         pickle.dumps((analysis.name_view(str(source)), analysis.analyse(str(source))))
     return "read"
+
+
+def _walk(header: Dataset) -> None:
+    for element in header.iterall():
+        if element.VR != "SQ":
+            str(element.value)
 
 
 def _look(clip: Clip) -> None:
