@@ -48,6 +48,7 @@ RESOURCE_LIMITATION = 0x0213
 _ASK = 1  # PS3.4 J.3.2, Action Type ID
 _ALL_KEPT, _SOME_NOT = 1, 2  # PS3.4 J.3.3, Event Type ID
 _MOST_OBJECTS = 20_000
+_MOST_OPEN = 500  # of one machine: it asks anew and anew and cannot be reached
 _FIRST_ON_ANOTHER_S = 10.0  # so long the association on which it was asked has time
 _REPORT_TIMEOUT_S = 30.0
 
@@ -121,6 +122,10 @@ class PromiseKeeper:
         now = self._clock()
         try:
             with self._database.write() as session:
+                waiting = catalog.open_promise_requests(session, peer.ae_title)
+                if waiting >= _MOST_OPEN:
+                    log.warning("promise-request-refused", peer=peer.host, waiting=waiting)
+                    return RESOURCE_LIMITATION, None
                 request = catalog.add_promise_request(
                     session,
                     transaction_uid=transaction,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from storage.catalog._moves import CatalogError, add_event, counted, utc_now
@@ -16,7 +16,7 @@ from storage.catalog._records import PromiseItem, PromiseRequestRecord
 from storage.states import EventKind
 from storage.tables import Instance, PromiseRequest, PromiseRequestItem
 
-_REMEMBERED = timedelta(days=90)
+_REMEMBERED = timedelta(days=14)
 
 
 def add_promise_request(
@@ -87,6 +87,16 @@ def promise_request(session: Session, request_id: int) -> PromiseRequestRecord |
     """Return a request, or None where it is not here any more."""
     row = session.get(PromiseRequest, request_id)
     return None if row is None else _record(row)
+
+
+def open_promise_requests(session: Session, calling_ae: str) -> int:
+    """How many requests of a machine wait for their report."""
+    waiting = select(func.count()).where(
+        PromiseRequest.calling_ae == calling_ae,
+        PromiseRequest.reported_at.is_(None),
+        PromiseRequest.given_up_at.is_(None),
+    )
+    return session.scalar(waiting) or 0
 
 
 def list_promise_requests(session: Session, limit: int = 100) -> tuple[PromiseRequestRecord, ...]:

@@ -174,7 +174,7 @@ def test_a_machine_that_stays_hears_on_its_own_association(node: PromisingNode) 
     association.send_c_store(still)
     assert ask(association, still) == 0x0000
     wait_until(lambda: node.request().reported_at, what="the report is taken", timeout_s=15)
-    assert association.send_c_store(small_image()).Status == 0x0000  # and goes on
+    assert association.is_established  # and goes on
     association.release()
 
     assert node.machine.shown() == (1, [still.SOPInstanceUID], {})
@@ -289,6 +289,19 @@ def test_what_is_no_request_is_refused_and_not_kept(node: PromisingNode) -> None
     assert answers == [0x0123, 0x0112, 0x0115, 0x0115]
     with node.database.read() as session:
         assert catalog.list_promise_requests(session) == ()
+
+
+def test_a_machine_that_asks_anew_and_anew_and_is_never_reached_fills_no_database(
+    node: PromisingNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.doors.promises._MOST_OPEN", 3)
+    still = small_image()
+    association = node.machine.associate(node.door.port)
+    node.machine.answers += [0x0110] * 10
+    answers = [ask(association, still) for _ in range(4)]
+    association.release()
+
+    assert answers == [0x0000, 0x0000, 0x0000, 0x0213]
 
 
 def test_promises_are_given_while_nothing_may_be_taken(node: PromisingNode) -> None:
