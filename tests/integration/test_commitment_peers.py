@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ pytestmark = [
     # The network library leaves the socket of a failed or rejected association to the collector.
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
     pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
+    # And its own SCP, which plays the archive, the files of what it receives in pieces.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO"),
+    pytest.mark.filterwarnings("ignore:unclosed file <_io:ResourceWarning"),
 ]
 
 DONE = "done"
@@ -252,6 +256,7 @@ class Liar:
         for thread in self._threads:
             thread.join(20)
         self._server.shutdown()
+        gc.collect()  # what it left open is left here, and not in another test
 
     def _store(self, event: evt.Event) -> int:
         self.stored.append(str(event.request.AffectedSOPInstanceUID))  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -35,6 +36,9 @@ pytestmark = [
     # The network library leaves the socket of a failed or rejected association to the collector.
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket"),
     pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"),
+    # And its own SCP, which plays the archive, the files of what it receives in pieces.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO"),
+    pytest.mark.filterwarnings("ignore:unclosed file <_io:ResourceWarning"),
 ]
 
 WAITING, SENT, DELIVERED, FAILED = (
@@ -269,6 +273,7 @@ class Hard:
     def __exit__(self, *_error: object) -> None:
         self.let_go.set()
         self._server.shutdown()
+        gc.collect()  # what it left open is left here, and not in another test
 
     def _store(self, event: evt.Event) -> int:
         if self.slow:
