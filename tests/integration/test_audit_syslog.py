@@ -184,3 +184,22 @@ def test_plain_tcp_is_for_this_machine_alone(tmp_path: Path, port: int) -> None:
     with audit_to(tmp_path, SyslogSettings(host="127.0.0.1", port=port, transport="tcp")):
         wait_until(lambda: len(server.messages) >= 1, what="the start arrives")
     server.close()
+
+
+def test_what_a_server_took_and_never_read_comes_again(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as deaf:
+        deaf.setattr(SyslogServer, "_read", lambda _server, _connection: None)
+        first = SyslogServer(None, port)
+        syslog = SyslogSettings(host="127.0.0.1", port=port, transport="tcp")
+        with audit_to(tmp_path, syslog) as audit:
+            audit.exported("root", "object 1")
+            wait_until(lambda: audit.status()["syslog"]["waiting_bytes"] == 0, what="all is taken")
+            first.close()
+            deaf.undo()
+            second = SyslogServer(None, port)
+            wait_until(
+                lambda: any("object 1" in body for body in second.bodies), what="it comes again"
+            )
+    second.close()
