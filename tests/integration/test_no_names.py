@@ -49,7 +49,7 @@ NAMES = {
     "StudyID": "PLANTSTUDYID",
     "InstitutionalDepartmentName": "Plantward",
 }
-FRAMES = 12
+FRAMES = 8
 BIRTH_DATE = "19340217"
 PRIVATE = "Plantprivate"
 #: These are kept in the database, for the operator to find a study by; see docs/security.md.
@@ -307,15 +307,15 @@ def test_a_study_goes_its_whole_way_without_a_name(sent: Sent, tmp_path: Path) -
                     for item in sent.ask.deliveries(sent.study, "archive")
                 ),
                 what="results are at the archive",
-                timeout_s=500,
-                pause_s=1,
+                timeout_s=600,
+                pause_s=3,
             )
             wait_until(
                 lambda: any(
                     item["last_answer"] for item in sent.ask.deliveries(sent.study, "gone")
                 ),
                 what="the other archive was tried",
-                pause_s=1,
+                pause_s=3,
             )
             sent.told += _asked(sent.http, token, sent.study)
             sent.told += [sent.ask("status"), sent.ask("study", sent.study)]
