@@ -50,8 +50,7 @@ class Tally:
         for what, reason in (("intake", verdict.taken), ("reading", verdict.read)):
             if reason not in ("kept", "read", "fault"):
                 self.reasons[f"{what}: {kind_of_reason(reason)}"] += 1
-        if self.verdicts == 100:
-            self.first_rss_mb = verdict.rss_mb
+        self.first_rss_mb = self.first_rss_mb or verdict.rss_mb
         self.last_rss_mb = verdict.rss_mb
         self.most_peak_mb = max(self.most_peak_mb, verdict.peak_mb)
         self.most_cpu_s = max(self.most_cpu_s, verdict.cpu_s)

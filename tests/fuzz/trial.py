@@ -7,6 +7,8 @@ does, and reads it, as a worker does. What must never happen is a fault in the v
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import io
 import pickle
 import random
@@ -83,6 +85,7 @@ class _Bench:
         self.intake = Intake(self.database, self.files)
         self.log = io.StringIO()
         self.tried = 0
+        self.rss_mb = 0.0  #: after every hundredth object
 
 
 _bench: _Bench | None = None
@@ -153,6 +156,10 @@ def try_bytes(
         if _NOT_PLAIN.search(reason) or len(reason) > 400
     ]
     bench.tried += 1
+    if bench.tried % 100 == 0:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later is no growth
+        bench.rss_mb = _status("VmRSS") / 1024
     if bench.tried % _CHECK_EVERY == 0:
         faults += _unmatched(bench)
     bench.log.seek(0)
@@ -166,7 +173,7 @@ def try_bytes(
         read=read,
         faults=tuple(faults),
         peak_mb=peak_mb,
-        rss_mb=_status("VmRSS") / 1024,
+        rss_mb=bench.rss_mb,
         cpu_s=cpu_s,
     )
 
