@@ -141,7 +141,7 @@ DIMSE = '[[destinations]]\nname = "a"\nkind = "dimse"\nhost = "h"\nport = 104\na
         ("[[destinations]]\nname = 'a'\n", "destinations[1]: kind is missing"),
         (DIMSE.replace("port = 104\n", ""), "destinations[1].port: is missing"),
         (DIMSE.replace("port = 104", "port = 0"), "destinations[1].port: '0' will not do"),
-        (DIMSE + "url = 'x'\n", "destinations[1].url: unknown key; known here: ae_title, commitment"),
+        (DIMSE + "url = 'x'\n", "destinations[1].url: unknown key; known here: ae_title, commit"),
         (DIMSE + DIMSE, "the name 'a' is used more than once"),
         (
             "[[destinations]]\nname = 'w'\nkind = 'dicomweb'\nurl = 'pacs/dicom-web'\n",
