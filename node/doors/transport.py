@@ -30,6 +30,7 @@ import struct
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -286,7 +287,7 @@ class Connection:
         dul.event_queue.get_nowait()  # "Evt5" of the library's own socket; ours puts it again
         dul.socket = _Socket(association, self)
         dul.daemon = True
-        _CONNECTIONS[dul] = self
+        _CONNECTIONS[dul] = weakref.ref(self)
         for owner, name, replacement in (
             (dul, "_read_pdu_data", self._read_pdu),
             (dul.state_machine, "do_action", self._guarded(dul.state_machine.do_action)),
@@ -621,7 +622,8 @@ def _keep_alive(accepted: socket.socket) -> None:
     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
-_CONNECTIONS: WeakKeyDictionary[threading.Thread, Connection] = WeakKeyDictionary()
+# Weak both ways: a connection leads to its thread, so that neither would ever be let go.
+_CONNECTIONS: WeakKeyDictionary[threading.Thread, weakref.ref[Connection]] = WeakKeyDictionary()
 
 
 def _use_our_files() -> None:
@@ -635,7 +637,8 @@ def _use_our_files() -> None:
 
 @functools.wraps(tempfile.NamedTemporaryFile)
 def _file_here(*args: Any, **options: Any) -> Any:
-    connection = _CONNECTIONS.get(threading.current_thread())
+    known = _CONNECTIONS.get(threading.current_thread())
+    connection = known() if known is not None else None
     if connection is None:
         return tempfile.NamedTemporaryFile(*args, **options)
     return connection.new_file()

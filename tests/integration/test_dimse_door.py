@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from pynetdicom import AE, build_role
 
 from node.doors.contexts import COMMITMENT_CLASS, RETIRED_KEYWORDS, STORAGE_CLASSES
 from node.doors.scp import DimseDoor
+from node.doors.transport import Connection
 from node.intake import Intake
 from node.sections import DimseSettings
 from node.watch.transfers import Peer, Transfer, TurnedAway
@@ -288,6 +290,17 @@ def test_studies_of_a_released_association_are_told(door: OpenDoor) -> None:
     store(door, still)
 
     assert door.released == [frozenset({str(still.StudyInstanceUID)})]
+
+
+def test_an_association_that_has_ended_leaves_nothing_in_memory(door: OpenDoor) -> None:
+    def connections() -> int:
+        gc.collect()
+        return sum(isinstance(one, Connection) for one in gc.get_objects())
+
+    before = connections()
+    for _ in range(3):
+        assert store(door, small_image()).Status == 0x0000
+    wait_until(lambda: connections() <= before, what="ended associations are let go")
 
 
 @pytest.mark.parametrize("door", [{"allowed_calling_aes": ("KNOWNCART",)}], indirect=True)
