@@ -70,6 +70,8 @@ class RunningNode:
                 'host = "127.0.0.1"',
                 f"port = {archive.port}",
                 f'ae_title = "{archive.ae_title}"',
+                # An archive that does not know where to report is asked by a query soon.
+                "commitment_timeout_s = 5",
             ]
         self.config.write_text("\n".join(lines) + "\n" + self.settings)
 
