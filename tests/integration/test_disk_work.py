@@ -266,6 +266,7 @@ def test_jobs_go_on_when_the_clock_is_set_back(
 
     class NoOutbox:
         destinations = ()
+        asked = ()
 
     jobs = Jobs(
         house.lifecycle,
