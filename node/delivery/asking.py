@@ -30,7 +30,7 @@ class Reply(Enum):
 
     TAKEN = auto()  #: it answers it
     NOT_OFFERED = auto()  #: it does not have this service
-    NOT_NOW = auto()  #: it has it, and refused or failed this time
+    NOT_NOW = auto()  #: it has it, and refused, failed or fell silent this time
     NOT_REACHED = auto()  #: it cannot be reached now
 
 

@@ -184,7 +184,8 @@ def _find(association: Association, study: str, series: str, uids: frozenset[str
                 if number >= _MOST_MATCHES:
                     raise _QueryError(Reply.NOT_NOW, "the query was answered without end")
             elif code is None:
-                raise _QueryError(Reply.NOT_REACHED, "the query was not answered")
+                # It was reached, and has no words for callers that it does not know.
+                raise _QueryError(Reply.NOT_NOW, "the query was not answered")
             elif code != 0:
                 raise _QueryError(_failed(code), f"the query was answered 0x{code:04X}")
     except (RuntimeError, ValueError) as error:
