@@ -75,6 +75,13 @@ class SmallNode:
             assert main(["--config", str(self.node.config), "status", "--json"]) == code
         return json.loads(said.getvalue())
 
+    def has_word(self) -> bool:
+        """Whether `echonode status` can tell of the node without its database."""
+        try:
+            return bool(self.status(ExitCode.NOT_REACHABLE)["disk"]["refusing"])
+        except json.JSONDecodeError:
+            return False
+
     def wait_for_trouble(self, kind: str | None) -> Any:
         """Wait until status tells of a trouble, or of none."""
 
@@ -187,6 +194,8 @@ def test_a_database_that_is_moved_away_and_back_loses_nothing(small: SmallNode) 
     try:
         wait_until(lambda: "unable to open database" in small.log(), what="the node has noticed")
         assert small.send(*images)[0] == 0
+        # Another part of the node may have noticed first; until the watch has, status has no word.
+        wait_until(small.has_word, what="the node has left word that it refuses")
         shown = small.status(ExitCode.NOT_REACHABLE)
         assert shown["running"] is True
         assert shown["disk"]["refusing"] == "the database takes no rows"
