@@ -93,10 +93,12 @@ install_packages() {
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     say "installing the locked packages (about 2 GB on disk, minutes the first time)"
     # Wheels alone: a source is checked by its hash, too, but what builds it is not.
-    "$venv/bin/pip" install --quiet --require-hashes "$binary" --requirement "$lock" || {
+    # Compiled afterwards, by all cores: pip does it with one.
+    "$venv/bin/pip" install --quiet --require-hashes --no-compile "$binary" --requirement "$lock" || {
         say "not installed; where this system has no wheel of a package, --sources builds it"
         exit 1
     }
+    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null || true # some are for other Pythons
     # echonode itself, built with the locked setuptools, which warns of every editable package.
     PYTHONWARNINGS=ignore "$venv/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
     printf '%s\n' "$wanted" >"$stamp"
@@ -136,8 +138,12 @@ install_viewer() {
 }
 
 make_venv
+if [ -n "$peers" ]; then
+    trap wait EXIT # apt is not left at work where the packages fail
+    install_peers &
+fi
 install_packages
 if [ -n "$peers" ]; then
-    install_peers
+    wait
     install_viewer
 fi

@@ -10,7 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -91,6 +93,7 @@ class Database:
         self._engine = _engine(self.url)
         self._reader = self._engine.execution_options(**_READER[self.url.get_backend_name()])
         self._writer = self._engine.execution_options(echonode_write=True)
+        self._turns = _Turns()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -104,7 +107,7 @@ class Database:
 
         Others wait for their turn meanwhile: do nothing slow in it.
         """
-        with self._transaction(self._writer) as session:
+        with self._turns.turn(self.url), self._transaction(self._writer) as session:
             yield session
 
     def close(self) -> None:
@@ -127,6 +130,54 @@ class Database:
                 f"database {_name(self.url)}: every connection is in use; "
                 "see in the node's log what keeps them"
             ) from error
+
+
+class _Turns:
+    """Lets the threads of this process write one after another, in the order in which they came.
+
+    SQLite gives its lock to whoever happens to look when it is free. On a busy machine one thread
+    could wait in vain for as long as the busy timeout while others wrote, and then say that the
+    database was locked.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._taken = False
+
+    @contextmanager
+    def turn(self, url: URL) -> Iterator[None]:
+        if not self._take(_BUSY_TIMEOUT_MS / 1000):
+            raise DatabaseError(
+                f"database {_name(url)}: those who write waited {_BUSY_TIMEOUT_MS / 1000:.0f} s "
+                "for each other; see in the node's log what keeps them"
+            )
+        try:
+            yield
+        finally:
+            self._give()
+
+    def _take(self, timeout_s: float) -> bool:
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Event()
+            self._waiting.append(mine)
+        if mine.wait(timeout_s):
+            return True
+        with self._lock:
+            if mine.is_set():  # handed over just now
+                return True
+            self._waiting.remove(mine)
+            return False
+
+    def _give(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()  # it stays taken
+            else:
+                self._taken = False
 
 
 def open_database(url: str) -> Database:

@@ -34,6 +34,7 @@ from storage.states import Promise
 log = structlog.get_logger(__name__)
 
 _BATCH = 50  # objects in one transaction or query; the rest goes with the next
+_ASKED_OFTEN = 3  # an archive that is silent so many times is silent for good, and not just now
 _SUCCESSFUL, _WITH_FAILURES = 1, 2  # PS3.4 Table J.3-3, event type IDs
 
 # Of N-EVENT-REPORT, PS3.7 10.1.1.1.8.
@@ -383,10 +384,11 @@ class Promises:
         off: float,
     ) -> None:
         late = _is_late(terms, item, now)
+        silent = seen.reply is Reply.NOT_NOW and late and item.asks >= _ASKED_OFTEN
         if item.result.sop_instance_uid in seen.found:
             words = f"a query shows it (no storage commitment: {why})"
             catalog.record_promised(session, item.delivery_id, Promise.FOUND, words, now)
-        elif seen.reply is Reply.NOT_OFFERED or (seen.reply is Reply.NOT_NOW and late):
+        elif seen.reply is Reply.NOT_OFFERED or silent:
             words = (
                 "by its status alone: it could not be asked for a promise "
                 f"(storage commitment: {why}; query: {seen.text})"

@@ -440,6 +440,46 @@ def test_an_archive_that_can_be_asked_neither_way_is_believed_by_its_status_and_
     assert (len(archive.transactions), archive.looked) == (1, 1)  # both are known by now
 
 
+def test_an_archive_that_falls_silent_at_every_question_is_believed_by_its_status_in_the_end(
+    database: Database, tmp_path: Path
+) -> None:
+    archive = Scripted(
+        *[Asked(reply=Reply.NOT_NOW, text="it ended the association")] * 40,
+        looks=[Seen(reply=Reply.NOT_NOW, text="it ended that one, too")] * 40,
+    )
+    asking = Asking(database, tmp_path, archive)
+    uid = asking.studies.add("pacs")
+    asking.round()
+    assert asking.studies.states(uid) == [SENT]
+    asking.until(uid, DELIVERED)
+    detail = asking.studies.detail(uid)
+    assert asking.studies.clock() - detail.study.first_image_at >= timedelta(seconds=600)
+    (delivery,) = detail.deliveries
+    assert delivery.promise is Promise.STATUS
+    assert "it ended the association" in delivery.last_answer
+    assert "it ended that one, too" in delivery.last_answer
+    assert len(asking.sender.sent) == 1
+
+
+def test_one_silence_long_after_it_stored_is_not_enough_to_believe_an_archive(
+    database: Database, tmp_path: Path
+) -> None:
+    archive = Scripted(looks=[Seen(reply=Reply.NOT_NOW, text="it fell silent")])
+    asking = Asking(database, tmp_path, archive)
+    uid = asking.studies.add("pacs")
+    asking.round()  # it takes the request, and never answers
+    asking.studies.clock.pass_(seconds=86_400)  # the node was switched off
+    asking.start(give_up_after_s=259_200)
+    asking.round()
+    assert (asking.studies.states(uid), archive.looked) == ([SENT], 1)
+
+    archive.has = set(asking.studies.results(uid))
+    asking.studies.clock.pass_(seconds=60)
+    asking.round()
+    (delivery,) = asking.studies.detail(uid).deliveries
+    assert (delivery.state, delivery.promise) == (DELIVERED, Promise.FOUND)
+
+
 def test_where_the_settings_say_so_nothing_is_asked_and_it_is_told(
     database: Database, tmp_path: Path
 ) -> None:

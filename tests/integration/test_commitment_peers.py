@@ -156,6 +156,21 @@ def test_orthanc_that_cannot_call_back_is_queried(
     assert node.promises_of(uid)[1] is Promise.FOUND
 
 
+def test_orthanc_that_does_not_know_us_is_believed_by_its_status_when_it_was_silent_often(
+    orthanc_archive: Archive, database: Database, tmp_path: Path
+) -> None:
+    node = Node(database, tmp_path, orthanc_archive, title="STRANGER")
+    uid = node.studies.add("pacs", results=2)
+    node.round()
+    for _ in range(3):  # it ends the association at each request and each query
+        assert node.studies.states(uid) == [DeliveryState.SENT] * 2
+        node.studies.clock.pass_(seconds=601)
+        node.outbox.ask_due("pacs")
+    assert node.state(uid) == DONE
+    assert node.promises_of(uid) == [Promise.STATUS] * 2
+    assert [len(instances(orthanc_archive, each)) for each in node.studies.results(uid)] == [1, 1]
+
+
 def test_orthanc_shows_what_it_has_by_qido(
     orthanc_archive: Archive, database: Database, tmp_path: Path
 ) -> None:

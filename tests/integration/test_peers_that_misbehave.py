@@ -365,6 +365,7 @@ def test_callers_that_leave_before_a_word_take_no_place(beset: BesetDoor) -> Non
     with beset.as_before():
         for _ in range(60):  # more than there are connections
             RawPeer(beset.port).close()
+        wait_until(lambda: not beset.left_open()["threads"], what="they are seen to have left")
         beset.serves()
 
 

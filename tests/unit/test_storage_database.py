@@ -34,6 +34,7 @@ from storage.database import (
 )
 from storage.states import FileState
 from storage.tables import Base, Instance, Recording, Result, Study, TimelineEvent
+from tests.peers import wait_until
 from tests.unit.storage_steps import (
     STUDY,
     clip,
@@ -102,6 +103,48 @@ def test_a_read_can_change_nothing(database: Database) -> None:
     with pytest.raises(DatabaseError, match="readonly"), database.read() as session:
         catalog.add_instance(session, clip(1))
     receive(database, clip(1))
+
+
+def test_writers_have_their_turn_in_the_order_in_which_they_came(database: Database) -> None:
+    came: list[int] = []
+    wrote: list[int] = []
+
+    def write(number: int) -> None:
+        came.append(number)
+        with database.write():
+            wrote.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(12)]
+    with database.write():
+        for number, thread in enumerate(threads):
+            thread.start()
+            wait_until(lambda: len(database._turns._waiting) == number + 1, what="it waits")  # noqa: B023 - called at once
+    for thread in threads:
+        thread.join()
+
+    assert wrote == came == list(range(12))
+
+
+def test_a_writer_that_waits_too_long_for_others_says_so_and_keeps_no_turn(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_MS", 50)
+    told: list[str] = []
+
+    def write() -> None:
+        try:
+            with database.write():
+                pass
+        except DatabaseError as error:
+            told.append(str(error))
+
+    with database.write():
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert "waited 0 s for each other" in told[0]
+    with database.write():
+        pass
 
 
 def test_writers_that_read_first_wait_for_each_other_and_none_is_given_up(
