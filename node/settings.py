@@ -8,11 +8,12 @@ as JSON. Keys that are not known here are refused.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
@@ -29,6 +30,7 @@ from node.sections import (
     DatabaseUrl,
     DeliverySettings,
     Destination,
+    DimseDestination,
     DimseSettings,
     DiskSettings,
     HttpSettings,
@@ -155,6 +157,35 @@ def shown(settings: Settings) -> dict[str, Any]:
     values = settings.model_dump(mode="json")
     values["database_url"] = re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", settings.database_url)
     return values
+
+
+def cautions(settings: Settings) -> tuple[str, ...]:
+    """What is allowed and hardly meant, a line each: archives that could not report to us."""
+    door = settings.dimse
+    lines = []
+    for one in settings.destinations:
+        if not isinstance(one, DimseDestination) or one.commitment == "off":
+            continue
+        closed = []
+        if door.allowed_calling_aes and one.ae_title not in door.allowed_calling_aes:
+            closed.append(f"allowed_calling_aes does not name {one.ae_title}")
+        if door.allowed_addresses and _is_kept_out(one.host, door.allowed_addresses):
+            closed.append(f"allowed_addresses does not name {one.host}")
+        if closed:
+            lines.append(
+                f"destinations: {one.name} is asked for its promise (storage commitment) and could "
+                f"not report: [dimse] {' and '.join(closed)}"
+            )
+    return tuple(lines)
+
+
+def _is_kept_out(host: str, networks: Sequence[str]) -> bool:
+    """Whether an address is in none of the networks; not known of a host's name."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return not any(address in ipaddress.ip_network(network) for network in networks)
 
 
 def unknown_variables() -> tuple[str, ...]:

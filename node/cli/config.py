@@ -16,7 +16,7 @@ from node.cli.output import (
     print_text,
     say,
 )
-from node.settings import SettingsError, load_settings, settings_file, shown, sources
+from node.settings import SettingsError, cautions, load_settings, settings_file, shown, sources
 from node.settings import unknown_variables as unknown
 
 commands = typer.Typer(help="The settings.", no_args_is_help=True)
@@ -27,7 +27,7 @@ def check(context: typer.Context, as_json: JsonOption = False) -> None:
     """Read the settings and say what is wrong with them, a line each."""
     path = config_file(context)
     try:
-        load_settings(path)
+        settings = load_settings(path)
     except SettingsError as error:
         if as_json:
             print_json({"ok": False, "problems": error.problems})
@@ -37,8 +37,18 @@ def check(context: typer.Context, as_json: JsonOption = False) -> None:
         raise typer.Exit(ExitCode.USAGE) from None
     file = settings_file(path)
     if as_json:
-        print_json({"ok": True, "file": file, "problems": [], "ignored_variables": unknown()})
+        print_json(
+            {
+                "ok": True,
+                "file": file,
+                "problems": [],
+                "cautions": cautions(settings),
+                "ignored_variables": unknown(),
+            }
+        )
         return
+    for line in cautions(settings):
+        say(f"note: {line}")
     for name in unknown():
         say(f"note: {name} names no setting and is ignored")
     print_text(f"settings are right ({file if file is not None else 'no file, defaults'})")

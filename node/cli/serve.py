@@ -22,13 +22,19 @@ def serve(
     ] = False,
 ) -> None:
     """Run the node until it gets SIGTERM or Ctrl-C."""
+    import structlog
+
     from node.app import NodeError, run
+    from node.settings import cautions
     from node.watch import set_up_logging
     from storage.database import DatabaseError
     from storage.files import FileStoreError
 
     settings = settings_of(context)
     set_up_logging(settings.log.model_copy(update={"format": "json"}) if as_json else settings.log)
+
+    for line in cautions(settings):
+        structlog.get_logger(__name__).warning("settings-hardly-meant", reason=line)
 
     def ready(addresses: Addresses) -> None:
         if as_json:

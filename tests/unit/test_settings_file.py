@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from node.sections import DicomwebDestination, DimseDestination
-from node.settings import SettingsError, load_settings, shown, sources, unknown_variables
+from node.settings import (
+    SettingsError,
+    cautions,
+    load_settings,
+    shown,
+    sources,
+    unknown_variables,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -230,3 +237,34 @@ def test_variables_that_name_no_setting_are_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ECHONODE_DIMSE__PORT", "1")
 
     assert unknown_variables() == ("ECHONODE_DATADIR",)
+
+
+@pytest.mark.parametrize(
+    ("door", "archive", "said"),
+    [
+        ("", "", ()),
+        ("allowed_calling_aes = ['CART']", "", ("allowed_calling_aes does not name PACS",)),
+        ("allowed_calling_aes = ['CART', 'PACS']", "", ()),
+        ("allowed_addresses = ['10.1.4.0/24']", "", ("allowed_addresses does not name 10.1.9.20",)),
+        ("allowed_addresses = ['10.1.0.0/16']", "", ()),
+        (
+            "allowed_addresses = ['fd00::/8']\nallowed_calling_aes = ['CART']",
+            "",
+            ("allowed_calling_aes does not name PACS and allowed_addresses does not name",),
+        ),
+        ("allowed_calling_aes = ['CART']", "commitment = 'off'", ()),
+    ],
+)
+def test_an_archive_that_could_not_report_what_it_keeps_is_told(
+    tmp_path: Path, door: str, archive: str, said: tuple[str, ...]
+) -> None:
+    settings = load_settings(
+        write(
+            tmp_path,
+            f"[dimse]\n{door}\n[[destinations]]\nname = 'pacs'\nkind = 'dimse'\n"
+            f"host = '10.1.9.20'\nport = 104\nae_title = 'PACS'\n{archive}\n",
+        )
+    )
+    told = cautions(settings)
+    assert len(told) == len(said)
+    assert all(part in line for part, line in zip(said, told, strict=True))
