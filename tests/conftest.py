@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,14 @@ from storage.database import Database, migrate
 from tests.certificates import Certificates, make_certificates
 
 _REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a library leaves to the collector is collected where tests expect it, and not later."""
+    yield
+    if "unclosed" in str(getattr(request.module, "pytestmark", "")):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ class RunningNode:
     archives: Sequence[Archive]
     port: int = field(default_factory=free_port)
     quiet_s: float = 3
+    commitment_timeout_s: float = 5  #: an archive that does not know where to report is queried
     settings: str = ""
     process: subprocess.Popen[bytes] | None = None
 
@@ -70,8 +71,7 @@ class RunningNode:
                 'host = "127.0.0.1"',
                 f"port = {archive.port}",
                 f'ae_title = "{archive.ae_title}"',
-                # An archive that does not know where to report is asked by a query soon.
-                "commitment_timeout_s = 5",
+                f"commitment_timeout_s = {self.commitment_timeout_s:g}",
             ]
         self.config.write_text("\n".join(lines) + "\n" + self.settings)
 

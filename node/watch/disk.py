@@ -137,9 +137,11 @@ class DiskWatch:
     def refusing(self) -> str | None:
         """Why nothing may be taken now, in words without a path; None while all is well.
 
-        Looks at the volumes and the folders where that was not done in the last second.
+        Looks at the volumes and the folders where that was not done in the last second, or where
+        what came meanwhile has taken the space.
         """
-        if time.monotonic() - self._looked_at > _FRESH_S and self._looking.acquire(blocking=False):
+        stale = time.monotonic() - self._looked_at > _FRESH_S or self._filled()
+        if stale and self._looking.acquire(blocking=False):
             try:
                 kept = [
                     trouble
@@ -151,6 +153,15 @@ class DiskWatch:
                 self._looking.release()
         trouble = self._state.refusing
         return None if trouble is None else _REASONS[trouble.kind]
+
+    def _filled(self) -> bool:
+        """Whether a volume has fallen under its mark since the last look."""
+        if self._state.refusing is not None:
+            return False
+        try:
+            return any(_free_bytes(one.path) < one.mark_bytes for one in self._state.volumes)
+        except OSError:
+            return True  # it is not there any more
 
     def unreadable(self) -> str | None:
         """Why what is kept cannot be read now; None while it can."""
@@ -331,6 +342,11 @@ def _write_and_remove(path: Path) -> None:
     finally:
         os.close(handle)
         path.unlink(missing_ok=True)
+
+
+def _free_bytes(path: Path) -> int:
+    space = os.statvfs(path)
+    return space.f_bavail * space.f_frsize
 
 
 def _volume(settings: DiskSettings, path: Path) -> Volume:

@@ -32,7 +32,7 @@ RESULTS = 3  # of a study with one clip: report, cine, summary page
 _ENDS = (StudyState.DONE, StudyState.FAILED, StudyState.IGNORED)
 _LONGEST_S = 180.0  # for what takes two seconds where nothing else runs
 #: Of the one destination: an answer that a crash took away is waited for no longer than this.
-_DESTINATION = "commitment_timeout_s = 2\n"
+_ANSWER_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,11 @@ class Crashes:
         self._register = register
         self._random = random.Random(7)  # noqa: S311 - makes UIDs and pixels
         self._node = PreparedNode(
-            folder=folder, archives=[archive], nodes=nodes, quiet_s=0.3, settings=_DESTINATION
+            folder=folder,
+            archives=[archive],
+            nodes=nodes,
+            quiet_s=0.3,
+            commitment_timeout_s=_ANSWER_S,
         )
         self._node.write_config()
         self._died_before: list[str] = []

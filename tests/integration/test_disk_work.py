@@ -86,12 +86,22 @@ def test_a_share_of_the_volume_counts_where_it_is_more(
     assert watching.refusing() == "the disk is nearly full"
 
 
-def test_a_store_looks_again_by_itself_when_it_is_asked_after_a_while(
-    database: Database, tmp_path: Path, volume: Volume, monkeypatch: pytest.MonkeyPatch
+def test_space_that_was_taken_a_moment_ago_is_missed_at_once(
+    database: Database, tmp_path: Path, volume: Volume
 ) -> None:
     watching = watch(database, tmp_path)
     watching.look()
+    assert watching.refusing() is None
     volume.free = 0
+    assert watching.refusing() == "the disk is nearly full"
+
+
+def test_a_store_looks_again_by_itself_when_it_is_asked_after_a_while(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = watch(database, tmp_path)
+    watching.look()
+    (tmp_path / "objects").rmdir()
     assert watching.refusing() is None
     monkeypatch.setattr(disk, "_FRESH_S", -1.0)
     assert watching.refusing() is not None

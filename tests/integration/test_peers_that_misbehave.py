@@ -6,7 +6,6 @@ After each of them everything is as before, and a normal sender was served meanw
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import struct
 import threading
@@ -58,13 +57,6 @@ pytestmark = [
 ]
 
 _FOUR_GIB = 0xFFFFFFFF
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collected() -> Iterator[None]:
-    """Sockets that the library left to the collector are collected here, not in another test."""
-    yield
-    gc.collect()
 
 
 @dataclass
