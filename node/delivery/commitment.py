@@ -34,7 +34,7 @@ from storage.states import Promise
 log = structlog.get_logger(__name__)
 
 _BATCH = 50  # objects in one transaction or query; the rest goes with the next
-_ASKED_OFTEN = 4  # an archive that is silent to so many requests is silent for good, and not just now
+_ASKED_OFTEN = 4  # silent to so many requests: not just now, but for good
 _SUCCESSFUL, _WITH_FAILURES = 1, 2  # PS3.4 Table J.3-3, event type IDs
 
 # Of N-EVENT-REPORT, PS3.7 10.1.1.1.8.
