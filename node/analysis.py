@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from models import views
 from models.clip import Clip, ClipError, Mode, read_clip
 from models.explain import panels, smoothgrad
-from models.explain.gradient import input_gradient
 from models.explain.sector import outside_shares, sector_in_network
 from models.explain.target import Explained, explained
 from models.finding import MOST_OUTSIDE, Finding, PackRef, Refusal
@@ -237,8 +236,7 @@ class _Packs:
             tracer.read(clip)
             if tracer.spec.window == 1:
                 numbers = self.explained(tracer.pack)
-                spoken = {output.name for output in _spoken(tracer.pack, allow_simulated=False)}
-                asked = [o for o, one in enumerate(numbers.targets) if one.name in spoken]
+                asked = _explained_of_tracing(numbers, tracer.pack, allow_simulated=False)
                 inputs, _ = fit_frames(clip.frames([0]), tracer.spec)
                 if asked:
                     _smooth(numbers, inputs, asked, sector_in_network(clip, tracer.spec), samples=1)
@@ -247,7 +245,8 @@ class _Packs:
             outputs = _explained(regressor.pack, allow_simulated=False)
             if outputs:
                 inputs, _, _ = regressor.inputs(clip)
-                input_gradient(self.explained(regressor.pack), inputs[:1], outputs)
+                sector = sector_in_network(clip, regressor.spec)
+                _smooth(self.explained(regressor.pack), inputs[:1], outputs, sector, samples=1)
 
 
 _packs: _Packs | None = None
@@ -298,6 +297,14 @@ def _explained(pack: Pack, *, allow_simulated: bool) -> tuple[int, ...]:
     names = [output.name for output in pack.manifest.outputs]
     spoken = [names.index(output.name) for output in _spoken(pack, allow_simulated)]
     return tuple(spoken[:MOST_MAPS])
+
+
+def _explained_of_tracing(
+    numbers: Explained, pack: Pack, *, allow_simulated: bool
+) -> tuple[int, ...]:
+    """Which numbers of a tracing are explained, by their places among its targets."""
+    spoken = {output.name for output in _spoken(pack, allow_simulated)}
+    return tuple(o for o, target in enumerate(numbers.targets) if target.name in spoken)
 
 
 def _draw(
@@ -382,20 +389,19 @@ def _asked(
     """
     given = {finding.output: finding for finding in reading.findings}
     names = reader.output_names
-    outputs = [
-        output
-        for output in _explained(reader.pack, allow_simulated=allow_simulated)
-        if names[output] in given
-    ]
+    explained = _explained(reader.pack, allow_simulated=allow_simulated)
+    outputs = [output for output in explained if names[output] in given]
     if not outputs:
         return reading
     inputs, fit, indices = reader.inputs(clip)
     places = {frame: place for place, frame in reversed(list(enumerate(indices)))}
     frames = tuple(sorted(places))  # a short clip may have given a frame more than once
     sector = sector_in_network(clip, reader.spec)
-    found = _smooth(
-        packs.explained(reader.pack), inputs[[places[frame] for frame in frames]], outputs, sector
+    # Of every output, whatever was given: the graph for another choice would take ten seconds.
+    every = _smooth(
+        packs.explained(reader.pack), inputs[[places[frame] for frame in frames]], explained, sector
     )
+    found = every[[explained.index(output) for output in outputs]]
     asked = _with_shares(reading.findings, [names[output] for output in outputs], found, sector)
     given = {finding.output: finding for finding in asked}
     maps += [
@@ -415,8 +421,8 @@ def _asked_of_tracing(
     if reader.spec.window > 1:
         return reading
     numbers = packs.explained(reader.pack)
-    known = {target.name for target in numbers.targets}
-    spoken = {output.name for output in _spoken(reader.pack, allow_simulated)} & known
+    explained = _explained_of_tracing(numbers, reader.pack, allow_simulated=allow_simulated)
+    spoken = [numbers.targets[output].name for output in explained]
     given = [finding for finding in reading.findings if finding.output in spoken and finding.frames]
     if not given:
         return reading
@@ -424,8 +430,8 @@ def _asked_of_tracing(
     inputs, _ = fit_frames(clip.frames(frames), reader.spec)
     sector = sector_in_network(clip, reader.spec)
     names = [finding.output for finding in given]
-    outputs = [numbers.place_of(name) for name in names]
-    maps = _smooth(numbers, inputs, outputs, sector, samples=_TRACING_SAMPLES)
+    every = _smooth(numbers, inputs, explained, sector, samples=_TRACING_SAMPLES)
+    maps = every[[spoken.index(name) for name in names]]
     return replace(reading, findings=_with_shares(reading.findings, names, maps, sector))
 
 

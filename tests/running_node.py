@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pydicom import Dataset, dcmread, examples
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from node.cli.app import main
 from tests.peers import Archive, accepts_connections, free_port, running, wait_until
 
 #: A real apical four-chamber cine: SonoSite, 30 frames, JPEG. Ships with pydicom.
@@ -76,16 +78,15 @@ class RunningNode:
         self.config.write_text("\n".join(lines) + "\n" + self.settings)
 
     def ask(self, *arguments: str, status: int = 0) -> Any:
-        """Run a command against the node and read its JSON."""
-        done = subprocess.run(
-            echonode("--config", str(self.config), *arguments, "--json"),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == status, done.stderr
-        return json.loads(done.stdout) if done.stdout else None
+        """Run a command against the node and read its JSON.
+
+        In this process: a process a second would take half a core from the node that is waited for.
+        """
+        said, complained = io.StringIO(), io.StringIO()
+        with redirect_stdout(said), redirect_stderr(complained):
+            code = main(["--config", str(self.config), *arguments, "--json"])
+        assert code == status, complained.getvalue()
+        return json.loads(said.getvalue()) if said.getvalue() else None
 
     def study(self, uid: str) -> Any:
         """`echonode study UID --json`."""

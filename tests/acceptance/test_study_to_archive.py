@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 
 from models.clip import read_header
 from tests.peers import Archive, require, send, storescp, wait_until
-from tests.running_node import LONG_CINE, REAL_CINE, RunningNode, variant
+from tests.running_node import REAL_CINE, RunningNode, variant
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -205,7 +205,7 @@ def test_other_content_under_a_known_uid_is_shown_in_quarantine(
 def test_a_worker_that_is_killed_is_replaced_and_its_clip_read_again(
     node: RunningNode, tmp_path: Path
 ) -> None:
-    clip = variant(tmp_path, source=LONG_CINE)
+    clip = variant(tmp_path)
     uid = str(dcmread(clip).StudyInstanceUID)
     (worker,) = node.ask("status")["workers"]
     send(node.port, clip, options=("-xy",))
