@@ -120,6 +120,7 @@ from storage.catalog._records import (
     CommitmentRecord,
     CompletableStudy,
     DeliveryRecord,
+    DestinationWatch,
     DueDelivery,
     EventRecord,
     FindingRecord,
@@ -172,6 +173,7 @@ from storage.catalog._retention import (
     staying,
     study_uids,
 )
+from storage.catalog._watch import failures_since, watch_destinations
 from storage.states import (
     CommitmentOutcome,
     DeliveryState,
@@ -193,6 +195,7 @@ __all__ = [
     "CompletableStudy",
     "DeliveryRecord",
     "DeliveryState",
+    "DestinationWatch",
     "DueDelivery",
     "EventKind",
     "EventRecord",
@@ -252,6 +255,7 @@ __all__ = [
     "current_report",
     "deliveries_of",
     "fail_study",
+    "failures_since",
     "find_commitment",
     "find_instance",
     "find_study",
@@ -325,5 +329,6 @@ __all__ = [
     "study_detail",
     "study_uids",
     "utc_now",
+    "watch_destinations",
     "write_heartbeat",
 ]

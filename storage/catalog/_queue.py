@@ -78,6 +78,7 @@ def claim_next(
         attempts=recording.attempts,
         ordinal=_ordinal(session, recording),
         view_label=recording.view_label,
+        queued_at=recording.queued_at,
     )
 
 

@@ -132,6 +132,7 @@ class ClaimedRecording:
     attempts: int
     ordinal: int  #: the how-manieth recording of its study it is, from 1 on
     view_label: str | None
+    queued_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -396,6 +397,17 @@ class Trouble:
     study_instance_uid: str
     kind: str
     message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DestinationWatch:
+    """How a destination does that has something waiting."""
+
+    destination: str
+    waiting: int
+    oldest_age_s: float  #: of what waits, since it was put into the outbox
+    silent_s: float  #: for how long it has taken nothing although it was tried; 0: not tried
+    last_answer: str  #: of what was tried and still waits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
