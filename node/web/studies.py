@@ -61,19 +61,19 @@ def hold(
 ) -> dict[str, Any]:
     """Stop a study where it is, until it is released."""
     reason = body.reason if body is not None else ""
-    return _operate(request, caller, "hold", uid, lambda s, u: catalog.hold(s, u, reason))
+    return operate(request, caller, "hold", uid, lambda s, u: catalog.hold(s, u, reason))
 
 
 @router.post("/studies/{uid}/release")
 def release(request: Request, uid: StudyName, caller: Operator) -> dict[str, Any]:
     """Let a held study go on."""
-    return _operate(request, caller, "release", uid, catalog.release)
+    return operate(request, caller, "release", uid, catalog.release)
 
 
 @router.post("/studies/{uid}/retry")
 def retry(request: Request, uid: StudyName, caller: Operator) -> dict[str, Any]:
     """Try again what failed in a study."""
-    return _operate(request, caller, "retry", uid, catalog.retry)
+    return operate(request, caller, "retry", uid, catalog.retry)
 
 
 @router.post("/studies/{uid}/resend")
@@ -85,7 +85,7 @@ def resend(
     destination = body.to if body is not None else None
     if destination is not None and destination not in names:
         raise HTTPException(404, "there is no such destination in the settings")
-    return _operate(
+    return operate(
         request,
         caller,
         "resend",
@@ -94,8 +94,14 @@ def resend(
     )
 
 
-def _operate(request: Request, caller: Caller, action: str, uid: str, work: Work) -> dict[str, Any]:
-    """Change a study's course and tell the audit, whether it went or not."""
+def operate(request: Request, caller: Caller, action: str, uid: str, work: Work) -> dict[str, Any]:
+    """Change a study's course and tell the audit, whether it went or not.
+
+    Raises
+    ------
+    HTTPException
+        404 for a study that is not there, 409 with the reason for what cannot be done.
+    """
     parts = parts_of(request)
     known = uid
     try:

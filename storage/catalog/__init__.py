@@ -85,6 +85,7 @@ from storage.catalog._outbox import (
     send_instead,
     sent_instead,
 )
+from storage.catalog._page import hours_of
 from storage.catalog._promises import (
     add_promise_request,
     hasten_promise_report,
@@ -124,6 +125,7 @@ from storage.catalog._records import (
     DueDelivery,
     EventRecord,
     FindingRecord,
+    HourRecord,
     InstanceRecord,
     NewInstance,
     NewQuarantined,
@@ -201,6 +203,7 @@ __all__ = [
     "EventRecord",
     "FileState",
     "FindingRecord",
+    "HourRecord",
     "InstanceExistsError",
     "InstanceRecord",
     "Keeping",
@@ -264,6 +267,7 @@ __all__ = [
     "get_quarantined",
     "hasten_promise_report",
     "hold",
+    "hours_of",
     "ignore_study",
     "is_named",
     "is_quarantined",

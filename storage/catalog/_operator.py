@@ -56,12 +56,14 @@ def list_studies(
     state: StudyState | None = None,
     limit: int = 50,
     text: str | None = None,
+    offset: int = 0,
 ) -> tuple[StudyRecord, ...]:
-    """List studies, the newest first.
+    """List studies, the newest first, without the first ``offset``.
 
     ``text`` finds part of a study UID, an accession number or a description.
     """
-    query = select(Study).order_by(Study.last_image_at.desc(), Study.id.desc()).limit(limit)
+    newest = select(Study).order_by(Study.last_image_at.desc(), Study.id.desc())
+    query = newest.limit(limit).offset(offset)
     if state is not None:
         query = query.where(Study.state == state)
     if text:

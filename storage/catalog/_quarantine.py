@@ -55,12 +55,15 @@ def quarantine_result(session: Session, new: NewQuarantined) -> QuarantinedRecor
     return record
 
 
-def list_quarantined(session: Session, limit: int = 50) -> tuple[QuarantinedRecord, ...]:
-    """List what is in quarantine, the newest first."""
+def list_quarantined(
+    session: Session, limit: int = 50, offset: int = 0
+) -> tuple[QuarantinedRecord, ...]:
+    """List what is in quarantine, the newest first, without the first ``offset``."""
     rows = session.scalars(
         select(QuarantinedObject)
         .order_by(QuarantinedObject.received_at.desc(), QuarantinedObject.id.desc())
         .limit(limit)
+        .offset(offset)
     )
     return tuple(_record(row) for row in rows)
 

@@ -500,3 +500,15 @@ class NodeRecord:
     started_at: datetime
     heartbeat_at: datetime
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HourRecord:
+    """What was done in an hour; the times are from a study's last image to its results."""
+
+    begins_at: datetime
+    received: int  #: instances, without our own
+    analysed: int  #: recordings
+    reported: int  #: studies
+    median_s: float | None
+    slowest_s: float | None
