@@ -67,6 +67,15 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if value != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in {"http", "https"}:
+        raise ValueError("an origin looks like https://viewer.example, without a path")
+    if not parts.hostname or parts.username is not None:
+        raise ValueError("an origin looks like https://viewer.example, without a name")
+    return value.lower()
+
+
 def _network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value, strict=False))
@@ -89,6 +98,7 @@ Variable = Annotated[str, AfterValidator(_variable)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Network = Annotated[str, AfterValidator(_network)]
+Origin = Annotated[str, AfterValidator(_origin)]
 Role = Literal["send", "read", "operate"]
 PersonEstimate = Literal["age", "sex", "weight", "height"]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
@@ -201,6 +211,24 @@ class HttpSettings(Section):
         1 << 20, ge=1024, le=1 << 40, description="longest body of a request"
     )
     max_connections: int = Field(100, ge=1, le=10_000, description="open connections at once")
+
+
+class DicomwebSettings(Section):
+    """``[dicomweb]``: objects in and out by HTTP, under ``/dicom-web``."""
+
+    enabled: bool = Field(True, description="serve DICOMweb where HTTP is served")
+    max_request_bytes: int = Field(
+        8 << 30, ge=1024, le=1 << 40, description="longest body of an upload (STOW-RS)"
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        (), description="pages of these origins may use it from a browser (CORS)"
+    )
+    search_results: int = Field(
+        1000, ge=1, le=100_000, description="most matches that a search gives at once (QIDO-RS)"
+    )
+    search_reads: int = Field(
+        5000, ge=10, le=1_000_000, description="most files that one search reads anew"
+    )
 
 
 class SyslogSettings(Section):

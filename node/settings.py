@@ -30,6 +30,7 @@ from node.sections import (
     DatabaseUrl,
     DeliverySettings,
     Destination,
+    DicomwebSettings,
     DimseDestination,
     DimseSettings,
     DiskSettings,
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
     dimse: DimseSettings = DimseSettings()
     machines: tuple[Machine, ...] = Field((), description="echo machines that take reports")
     http: HttpSettings = HttpSettings()
+    dicomweb: DicomwebSettings = DicomwebSettings()
     disk: DiskSettings = DiskSettings()
     retention: RetentionSettings = RetentionSettings()
     study: StudySettings = StudySettings()
