@@ -36,6 +36,7 @@ from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
 from node.retention import Retention
+from node.service import tell
 from node.settings import Settings
 from node.tls import TlsError
 from node.watch.audit import Audit
@@ -203,6 +204,7 @@ class Node:
             settings.machines,
             settings.dimse.ae_title,
             settings.delivery,
+            lines=ways.lines,
         )
         self._jobs = Jobs(
             self._lifecycle,
@@ -213,6 +215,8 @@ class Node:
             retention=retention.run,
             unreadable=self._disk.unreadable,
             promises=self._keeper.report_due,
+            alive=partial(tell, "WATCHDOG=1"),
+            hang_up=ways.lines.hang_up,
         )
         self._door = DimseDoor(
             settings.dimse,
@@ -373,7 +377,9 @@ def run(
     try:
         with Node(settings) as node:
             ready(node.addresses)
+            tell("READY=1")
             stopping.wait()
+            tell("STOPPING=1")
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -24,6 +24,8 @@ _HEARTBEAT_S = 5.0
 _SWEEP_S = 600.0
 _WATCH_S = 2.0
 _RETENTION_S = 60.0
+_ALIVE_S = 10.0
+_GRACE_S = 20.0  # at a stop, for what destinations have not answered yet
 
 
 class Jobs:
@@ -31,6 +33,14 @@ class Jobs:
 
     A job that is still running is not started a second time; a slow destination has a job of its
     own and holds up no other.
+
+    Parameters
+    ----------
+    alive
+        Called while the clock runs, whatever else hangs.
+    hang_up
+        Ends the connections to destinations: called at a stop, when what is on the wire has had
+        ``grace_s``.
     """
 
     def __init__(
@@ -44,13 +54,18 @@ class Jobs:
         retention: Callable[[], object] = lambda: None,
         unreadable: Callable[[], str | None] = lambda: None,
         promises: Callable[[], object] = lambda: None,
+        alive: Callable[[], object] = lambda: None,
+        hang_up: Callable[[], object] = lambda: None,
+        grace_s: float = _GRACE_S,
     ) -> None:
         destinations = outbox.destinations
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(6 + 2 * len(destinations))},
+            executors={"default": ThreadPoolExecutor(8 + 2 * len(destinations))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone="UTC",
         )
+        self._hang_up = hang_up
+        self._grace_s = grace_s
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep_pace, name="keep-pace", daemon=True)
         self._every(_TICK_S, "complete-studies", lifecycle.complete_quiet)
@@ -60,6 +75,7 @@ class Jobs:
         self._every(_RETENTION_S, "retention", retention)
         self._every(_HEARTBEAT_S, "heartbeat", heartbeat)
         self._every(_SWEEP_S, "sweep-incoming", sweep)
+        self._every(_ALIVE_S, "alive", alive)
         for name in destinations:
             deliver = partial(_unless, unreadable, partial(outbox.deliver_due, name))
             self._every(_TICK_S, f"deliver:{name}", deliver)
@@ -96,10 +112,14 @@ class Jobs:
                     job.modify(next_run_time=now)
 
     def stop(self) -> None:
-        """Stop the clock and wait for what runs."""
+        """Stop the clock and wait for what runs, for silent destinations not for long."""
         self._stopping.set()
         if self._scheduler.running:
+            hanging_up = threading.Timer(self._grace_s, self._hang_up)
+            hanging_up.daemon = True
+            hanging_up.start()
             self._scheduler.shutdown(wait=True)
+            hanging_up.cancel()
 
 
 def _unless(reason: Callable[[], str | None], work: Callable[[], object]) -> None:

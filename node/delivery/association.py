@@ -17,11 +17,13 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
+from node.delivery.lines import Lines
 from node.sections import DimseDestination
 from node.tls import client_context
 
 _CONNECT_S = 30.0  # an archive that is slow to store is not slow to answer the door
 _PROBE_S = 5.0
+_HUNG_UP_S = 1.0  # when the node stops, nobody is waited for
 Handlers = Sequence[tuple[evt.InterventionEvent | evt.NotificationEvent, Callable[..., Any]]]
 
 
@@ -77,6 +79,8 @@ class Caller:
         Our own.
     timeout_s
         In place of the destination's.
+    lines
+        Where a stop finds the associations that are open.
 
     Raises
     ------
@@ -85,9 +89,15 @@ class Caller:
     """
 
     def __init__(
-        self, destination: DimseDestination, ae_title: str, *, timeout_s: float | None = None
+        self,
+        destination: DimseDestination,
+        ae_title: str,
+        *,
+        timeout_s: float | None = None,
+        lines: Lines | None = None,
     ) -> None:
         self.destination = destination
+        self._lines = lines or Lines()
         self.timeout_s = timeout_s or destination.timeout_s
         self._ae_title = ae_title
         self._tls = None if destination.tls is None else client_context(destination.tls)
@@ -101,7 +111,8 @@ class Caller:
     ) -> Iterator[Line]:
         """An association for the length of a block; whether it is open, the line says."""
         entity = AE(self._ae_title)
-        entity.connection_timeout = min(_CONNECT_S, self.timeout_s)
+        connect_s = _HUNG_UP_S if self._lines.hung_up else _CONNECT_S
+        entity.connection_timeout = min(connect_s, self.timeout_s)
         entity.acse_timeout = min(_CONNECT_S, self.timeout_s)
         entity.network_timeout = self.timeout_s
         entity.dimse_timeout = self.timeout_s
@@ -115,6 +126,7 @@ class Caller:
             tls_args=None if self._tls is None else (self._tls, self.destination.host),
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, _limit_waiting, [self.timeout_s]),
+                (evt.EVT_CONN_OPEN, _keep_in_sight, [self._lines]),
                 (evt.EVT_PDU_RECV, _keep_rejection, [rejections]),
                 *handlers,
             ],
@@ -129,6 +141,7 @@ class Caller:
         finally:
             if association.is_established:
                 association.release()
+            self._lines.remove(association)
 
 
 def place(destination: DimseDestination) -> str:
@@ -153,6 +166,13 @@ def _limit_waiting(event: evt.Event, timeout_s: float) -> None:
     limit = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
+def _keep_in_sight(event: evt.Event, lines: Lines) -> None:
+    transport = event.assoc.dul.socket
+    connection = None if transport is None else transport.socket
+    if connection is not None:
+        lines.add(event.assoc, connection)
 
 
 def _tls_trouble(destination: DimseDestination, context: ssl.SSLContext) -> str | None:

@@ -10,6 +10,7 @@ from pynetdicom import _config
 from pynetdicom.presentation import PresentationContext, build_context
 
 from node.delivery.association import Caller, Line
+from node.delivery.lines import Lines
 from node.delivery.sending import Answer, Outgoing, speaks_of_class
 from node.sections import DimseDestination
 from storage.states import Silence
@@ -38,6 +39,8 @@ class DimseSender:
         Our own.
     timeout_s
         In place of the destination's.
+    lines
+        Where a stop finds the associations that are open.
 
     Raises
     ------
@@ -46,10 +49,15 @@ class DimseSender:
     """
 
     def __init__(
-        self, destination: DimseDestination, ae_title: str, *, timeout_s: float | None = None
+        self,
+        destination: DimseDestination,
+        ae_title: str,
+        *,
+        timeout_s: float | None = None,
+        lines: Lines | None = None,
     ) -> None:
         self._name = destination.name
-        self._caller = Caller(destination, ae_title, timeout_s=timeout_s)
+        self._caller = Caller(destination, ae_title, timeout_s=timeout_s, lines=lines)
 
     def send(self, objects: Sequence[Outgoing]) -> Iterator[Answer]:
         """See :class:`node.delivery.sending.Sender`."""

@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a 
 
 from node.delivery.asking import Asked, Kept, Reply, Report, Seen
 from node.delivery.association import Caller, Line
+from node.delivery.lines import Lines
 from node.sections import DimseDestination
 from node.watch.transfers import Peer
 
@@ -55,9 +56,10 @@ class DimseArchive:
         *,
         timeout_s: float | None = None,
         linger_s: float = _LINGER_S,
+        lines: Lines | None = None,
     ) -> None:
         self._destination = destination
-        self._caller = Caller(destination, ae_title, timeout_s=timeout_s)
+        self._caller = Caller(destination, ae_title, timeout_s=timeout_s, lines=lines)
         self._linger_s = linger_s
 
     def ask(

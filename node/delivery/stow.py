@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from node.delivery.lines import Lines
 from node.delivery.sending import Answer, Outgoing, speaks_of_class
 from node.delivery.web import WebCaller, retry_after_s
 from node.secrets import SecretError
@@ -45,6 +46,8 @@ class StowSender:
     ----------
     timeout_s
         In place of the destination's.
+    lines
+        Where a stop finds the connections that are open.
 
     Raises
     ------
@@ -52,10 +55,16 @@ class StowSender:
         If a file that the settings name cannot be used.
     """
 
-    def __init__(self, destination: DicomwebDestination, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        destination: DicomwebDestination,
+        *,
+        timeout_s: float | None = None,
+        lines: Lines | None = None,
+    ) -> None:
         self._name = destination.name
         self._url = f"{destination.url}/studies"
-        self._caller = WebCaller(destination, timeout_s=timeout_s)
+        self._caller = WebCaller(destination, timeout_s=timeout_s, lines=lines)
 
     def send(self, objects: Sequence[Outgoing]) -> Iterator[Answer]:
         """See :class:`node.delivery.sending.Sender`.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from node.delivery.asking import Archive
 from node.delivery.commitment import Terms
 from node.delivery.dimse import DimseSender
 from node.delivery.dimse_archive import DimseArchive
+from node.delivery.lines import Lines
 from node.delivery.sending import Sender
 from node.delivery.stow import StowSender
 from node.delivery.web_archive import WebArchive
@@ -30,6 +31,7 @@ class Ways:
     senders: dict[str, Sender]
     terms: dict[str, Terms]
     peers: dict[str, Peer]
+    lines: Lines = field(default_factory=Lines)  #: what is open to them now
 
 
 def ways_to(destinations: Sequence[Destination], ae_title: str) -> Ways:
@@ -43,27 +45,27 @@ def ways_to(destinations: Sequence[Destination], ae_title: str) -> Ways:
     ways = Ways(senders={}, terms={}, peers={})
     for destination in destinations:
         try:
-            ways.senders[destination.name] = _sender(destination, ae_title)
+            ways.senders[destination.name] = _sender(destination, ae_title, ways.lines)
             if destination.commitment != "off":
-                ways.terms[destination.name] = _terms(destination, ae_title)
+                ways.terms[destination.name] = _terms(destination, ae_title, ways.lines)
         except (TlsError, SecretError) as error:
             raise WayError(f"destination {destination.name!r}: {error}") from error
         ways.peers[destination.name] = _peer(destination)
     return ways
 
 
-def _sender(destination: Destination, ae_title: str) -> Sender:
+def _sender(destination: Destination, ae_title: str, lines: Lines) -> Sender:
     if isinstance(destination, DicomwebDestination):
-        return StowSender(destination)
-    return DimseSender(destination, ae_title)
+        return StowSender(destination, lines=lines)
+    return DimseSender(destination, ae_title, lines=lines)
 
 
-def _terms(destination: Destination, ae_title: str) -> Terms:
+def _terms(destination: Destination, ae_title: str, lines: Lines) -> Terms:
     archive: Archive
     if isinstance(destination, DicomwebDestination):
-        archive, title = WebArchive(destination), ""
+        archive, title = WebArchive(destination, lines=lines), ""
     else:
-        archive, title = DimseArchive(destination, ae_title), destination.ae_title
+        archive, title = DimseArchive(destination, ae_title, lines=lines), destination.ae_title
     return Terms(
         archive=archive,
         required=destination.commitment == "required",

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import email.utils
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 
+from node.delivery.lines import Lines
 from node.secrets import Secret, secret_of
 from node.sections import ClientTls, DicomwebDestination
 from node.tls import client_context
 
 _CONNECT_S = 30.0
+_HUNG_UP_S = 1.0  # when the node stops, nobody is waited for
 _LONGEST_WAIT_S = 86_400.0  # an archive that asks to be left alone for longer is asked anyway
 
 
 class WebCaller:
     """Makes clients for one destination.
+
+    Parameters
+    ----------
+    lines
+        Where a stop finds the connections that are open.
 
     Raises
     ------
@@ -28,8 +36,15 @@ class WebCaller:
         If the token or password cannot be read.
     """
 
-    def __init__(self, destination: DicomwebDestination, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        destination: DicomwebDestination,
+        *,
+        timeout_s: float | None = None,
+        lines: Lines | None = None,
+    ) -> None:
         self.destination = destination
+        self._lines = lines or Lines()
         self._timeout_s = timeout_s or destination.timeout_s
         self._tls: ssl.SSLContext | bool = True
         if destination.url.startswith("https:"):
@@ -44,8 +59,10 @@ class WebCaller:
         SecretError
             If the token or password cannot be read now.
         """
-        return httpx.Client(
-            timeout=httpx.Timeout(self._timeout_s, connect=min(_CONNECT_S, self._timeout_s)),
+        connect_s = _HUNG_UP_S if self._lines.hung_up else _CONNECT_S
+        return _Client(
+            self._lines,
+            timeout=httpx.Timeout(self._timeout_s, connect=min(connect_s, self._timeout_s)),
             verify=self._tls,
             auth=self._authentication(),
         )
@@ -61,6 +78,30 @@ class WebCaller:
         if password is not None and to.user is not None:
             return httpx.BasicAuth(to.user, password.reveal())
         return None
+
+
+class _Client(httpx.Client):
+    """Keeps its connection in sight of those who stop the node."""
+
+    def __init__(self, lines: Lines, **options: Any) -> None:
+        self._lines = lines
+        super().__init__(event_hooks={"request": [self._watch]}, **options)
+
+    def close(self) -> None:
+        super().close()
+        self._lines.remove(self)
+
+    def __exit__(self, *what: Any) -> None:
+        super().__exit__(*what)
+        self._lines.remove(self)
+
+    def _watch(self, request: httpx.Request) -> None:
+        request.extensions = {**request.extensions, "trace": self._opened}
+
+    def _opened(self, event: str, details: Mapping[str, Any]) -> None:
+        # One request after another: there is one connection at a time.
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._lines.add(self, details["return_value"].get_extra_info("socket"))
 
 
 class _Bearer(httpx.Auth):

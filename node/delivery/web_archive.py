@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from node.delivery.asking import Asked, Kept, Reply, Report, Seen
+from node.delivery.lines import Lines
 from node.delivery.web import WebCaller
 from node.secrets import SecretError
 from node.sections import DicomwebDestination
@@ -25,10 +26,16 @@ class WebArchive:
         If a file that the settings name cannot be used.
     """
 
-    def __init__(self, destination: DicomwebDestination, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        destination: DicomwebDestination,
+        *,
+        timeout_s: float | None = None,
+        lines: Lines | None = None,
+    ) -> None:
         self._name = destination.name
         self._url = destination.url
-        self._caller = WebCaller(destination, timeout_s=timeout_s)
+        self._caller = WebCaller(destination, timeout_s=timeout_s, lines=lines)
 
     def ask(
         self,

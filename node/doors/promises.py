@@ -24,6 +24,7 @@ from pynetdicom import build_context, build_role
 from sqlalchemy.orm import Session
 
 from node.delivery.association import Caller
+from node.delivery.lines import Lines
 from node.delivery.pauses import growing_pause, spread
 from node.doors.contexts import COMMITMENT_CLASS, COMMITMENT_INSTANCE, COMMITMENT_SYNTAXES
 from node.sections import DeliverySettings, DimseDestination, Machine
@@ -76,6 +77,8 @@ class PromiseKeeper:
         Our own.
     settings
         The pauses between tries, and when to give up: those of deliveries.
+    lines
+        Where a stop finds the associations that are open.
     clock
         For tests.
     """
@@ -88,8 +91,10 @@ class PromiseKeeper:
         ae_title: str,
         settings: DeliverySettings,
         *,
+        lines: Lines | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._lines = lines
         self._database = database
         self._files = files
         self._ae_title = ae_title
@@ -244,7 +249,7 @@ class PromiseKeeper:
         )
         context = build_context(COMMITMENT_CLASS, list(COMMITMENT_SYNTAXES))
         try:
-            caller = Caller(destination, self._ae_title)
+            caller = Caller(destination, self._ae_title, lines=self._lines)
             # PS3.4 J.3.3: whoever reports is the SCP, also on an association of its own.
             role = build_role(COMMITMENT_CLASS, scp_role=True)
             with caller.call([context], roles=[role]) as line:
