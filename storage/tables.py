@@ -125,7 +125,7 @@ class Study(Base):
     last_image_at: Mapped[datetime]
     last_released_at: Mapped[datetime | None]  #: an association that carried it was released
     state_since: Mapped[datetime]
-    study_date: Mapped[date | None]
+    study_date: Mapped[date | None] = mapped_column(index=True)
     accession_number: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
 
@@ -152,7 +152,7 @@ class Instance(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), index=True)
-    series_instance_uid: Mapped[str] = mapped_column(_UID)
+    series_instance_uid: Mapped[str] = mapped_column(_UID, index=True)
     sop_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
     sop_class_uid: Mapped[str] = mapped_column(_UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(_UID)
@@ -291,7 +291,7 @@ class Result(Base):
     kind: Mapped[ResultKind]
     sop_class_uid: Mapped[str] = mapped_column(_UID)
     sop_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
-    series_instance_uid: Mapped[str] = mapped_column(_UID)
+    series_instance_uid: Mapped[str] = mapped_column(_UID, index=True)
     transfer_syntax_uid: Mapped[str] = mapped_column(_UID)
     file_key: Mapped[str] = mapped_column(String(128))
     sha256: Mapped[str] = mapped_column(_SHA256)

@@ -34,6 +34,13 @@ from storage.catalog._destinations import (
     note_refused_class,
     refused_classes,
 )
+from storage.catalog._dicomweb import (
+    HeldObject,
+    HeldStudy,
+    first_files,
+    held_objects,
+    held_studies,
+)
 from storage.catalog._files import (
     is_named,
     keep_again,
@@ -205,6 +212,8 @@ __all__ = [
     "FindingRecord",
     "HourRecord",
     "InstanceExistsError",
+    "HeldObject",
+    "HeldStudy",
     "InstanceRecord",
     "Keeping",
     "MarkedFile",
@@ -264,10 +273,13 @@ __all__ = [
     "find_study",
     "forget_node",
     "forget_refused_classes",
+    "first_files",
     "get_quarantined",
     "hasten_promise_report",
     "hold",
     "hours_of",
+    "held_objects",
+    "held_studies",
     "ignore_study",
     "is_named",
     "is_quarantined",
