@@ -16,6 +16,7 @@ import typer
 
 from node.cli import (
     analyze,
+    backup,
     config,
     dataset,
     db,
@@ -96,6 +97,8 @@ app.add_typer(dataset.commands, name="dataset")
 app.add_typer(user.commands, name="user")
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
