@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,8 @@ from node.settings import Settings
 MOST_MAPS = 6
 """A picture explains no more outputs than this, the first ones in the packs' order."""
 
+ReadingT = TypeVar("ReadingT", covariant=True)
+
 _TRACING_SAMPLES = 4  # noisy copies of one frame: for the share outside the sector, not for a map
 
 _AS_DRAWN = panels.PictureSettings()
@@ -60,6 +64,7 @@ class ClipView:
     mode: Mode = Mode.UNKNOWN
     frame_count: int = 0
     pack: PackRef | None = None
+    reading_s: Mapping[str, float] = field(default_factory=dict, compare=False)  #: by pack's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,7 @@ class ClipAnalysis:
     refused: str | None = None
     picture: panels.EncodedPicture | None = None
     packs_run: tuple[PackRef, ...] = ()
+    reading_s: Mapping[str, float] = field(default_factory=dict, compare=False)  #: by pack's name
 
 
 def reason_to_skip(seen: ClipView) -> str | None:
@@ -136,12 +142,16 @@ def name_view(path: str) -> ClipView:
                 mode=clip.mode,
                 frame_count=clip.frame_count,
             )
+        took_s: dict[str, float] = {}
+        with _timed(reader.pack, took_s):
+            view = reader.read(clip)
         return ClipView(
-            view=reader.read(clip),
+            view=view,
             refused=None,
             mode=clip.mode,
             frame_count=clip.frame_count,
             pack=reader.pack.ref,
+            reading_s=took_s,
         )
     except ClipError as error:
         return ClipView(view=None, refused=str(error))
@@ -170,8 +180,9 @@ def analyse(
         clip = read_clip(Path(path))
         if clip.mode in _WHY_NOT:
             return ClipAnalysis(refused=_WHY_NOT[clip.mode])
-        traced = tuple((reader, reader.read(clip)) for reader in packs.tracings)
-        regressed = tuple((reader, reader.read(clip)) for reader in packs.regressions)
+        took_s: dict[str, float] = {}
+        traced = tuple((reader, _read(reader, clip, took_s)) for reader in packs.tracings)
+        regressed = tuple((reader, _read(reader, clip, took_s)) for reader in packs.regressions)
         readings = (*(reading for _, reading in traced), *(reading for _, reading in regressed))
         findings = tuple(finding for reading in readings for finding in reading.findings)
         picture = None
@@ -197,7 +208,29 @@ def analyse(
         refusals=tuple(refusal for reading in readings for refusal in reading.refusals),
         picture=picture,
         packs_run=tuple(reader.pack.ref for reader, _ in (*traced, *regressed)),
+        reading_s=took_s,
     )
+
+
+class _Reads(Protocol[ReadingT]):
+    """A reader of one pack."""
+
+    @property
+    def pack(self) -> Pack: ...  # pragma: no cover
+
+    def read(self, clip: Clip, /) -> ReadingT: ...  # pragma: no cover
+
+
+def _read(reader: _Reads[ReadingT], clip: Clip, took_s: dict[str, float]) -> ReadingT:
+    with _timed(reader.pack, took_s):
+        return reader.read(clip)
+
+
+@contextlib.contextmanager
+def _timed(pack: Pack, took_s: dict[str, float]) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    took_s[pack.manifest.name] = time.monotonic() - began
 
 
 @dataclass(frozen=True, kw_only=True)

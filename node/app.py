@@ -42,6 +42,9 @@ from node.tls import TlsError
 from node.watch.audit import Audit
 from node.watch.audit_file import AuditFileError
 from node.watch.disk import DiskWatch
+from node.watch.metrics import Metrics, Watched
+from node.watch.transfers import Handled
+from node.web import metrics as web_metrics
 from node.web import studies as web_studies
 from node.web.callers import Callers
 from node.web.server import HttpError, HttpServer
@@ -117,6 +120,10 @@ class Node:
         except (AuditFileError, TlsError) as error:
             raise NodeError(str(error)) from error
         self._audit.start()
+        self._metrics = Metrics(
+            (*settings.dimse.allowed_calling_aes, *(item.ae_title for item in settings.machines)),
+            started_at_s=self._started_at.timestamp(),
+        )
         self._files = FileStore(settings.data_dir)
         self._disk = DiskWatch(
             settings.disk,
@@ -157,6 +164,8 @@ class Node:
             promises=promises,
             peers=ways.peers,
             transferred=self._audit.transferred,
+            answered=self._metrics.delivered,
+            stage_took=self._metrics.stage_took,
         )
         reporter = Reporter(
             self._files,
@@ -177,6 +186,8 @@ class Node:
             self._outbox.destinations,
             analysable=lambda: self._dispatcher.wake(),
             refusing=self._disk.refusing,
+            stage_took=self._metrics.stage_took,
+            ended=self._metrics.study_ended,
         )
         self._dispatcher = Dispatcher(
             self._database,
@@ -190,6 +201,7 @@ class Node:
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
             refusing=self._disk.refusing,
+            metrics=self._metrics,
         )
         retention = Retention(
             settings.retention,
@@ -220,7 +232,7 @@ class Node:
         )
         self._door = DimseDoor(
             settings.dimse,
-            Intake(self._database, self._files),
+            Intake(self._database, self._files, handled=self._count),
             str(self._files.incoming_folder),
             released=self._lifecycle.released,
             refusing=self._disk.refusing,
@@ -228,6 +240,16 @@ class Node:
             promises=self._keeper,
             transferred=self._audit.transferred,
             turned_away=self._audit.turned_away,
+            refused=self._metrics.refused,
+            counted_away=self._metrics.turned_away,
+        )
+        self._metrics.watch(
+            Watched(
+                database=self._database,
+                disk=self._disk.shown,
+                associations=lambda: self._door.associations,
+                workers=self._executor.workers,
+            )
         )
         try:
             self._door.start()
@@ -254,10 +276,11 @@ class Node:
             audit=self._audit,
             callers=Callers(settings.http, users, self._audit),
             not_ready=self._disk.refusing,
+            metrics=self._metrics,
         )
         self._http = HttpServer(settings.http, users)
         try:
-            self._http.start(make_site(parts, web_studies.router))
+            self._http.start(make_site(parts, web_metrics.router, web_studies.router))
         except HttpError as error:
             raise NodeError(str(error)) from error
 
@@ -313,6 +336,16 @@ class Node:
             deliveries = catalog.requeue_interrupted_deliveries(session)
         if recordings or deliveries:
             log.info("interrupted-work-taken-up", recordings=recordings, deliveries=deliveries)
+
+    def _count(self, handled: Handled) -> None:
+        """What became of an object that a door handed in."""
+        if handled.refused is not None:
+            self._metrics.refused(handled.door, handled.refused)
+        elif handled.repeated:
+            self._metrics.repeated(handled.door)
+        else:
+            self._metrics.received(handled.door, handled.size_bytes, handled.calling_ae)
+            self._metrics.stage_took("keep", handled.took_s)
 
     def _sweep(self, *, older_than_s: float | None = None) -> None:
         """Remove files that an association left half written: they were never acknowledged."""

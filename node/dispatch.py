@@ -23,6 +23,7 @@ from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
 from node.records import finding_to_row, pack_to_row, refusal_to_row
 from node.results import ReportSettings, ResultError, build_capture
 from node.results.store import FaultyResultError, keep_result
+from node.watch.metrics import Metrics
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import FileStore, FileStoreError
@@ -57,6 +58,7 @@ class _Outcome:
 
     claimed: catalog.ClaimedRecording
     future: Future[Any]
+    took_s: float
 
 
 class Dispatcher:
@@ -69,6 +71,8 @@ class Dispatcher:
         :func:`node.analysis.analyse`.
     refusing
         While it gives a reason, no recording is begun: what came of it could not be kept.
+    metrics
+        Counts what the workers do.
     """
 
     def __init__(
@@ -81,11 +85,13 @@ class Dispatcher:
         *,
         work: Work | None = None,
         refusing: Callable[[], str | None] = lambda: None,
+        metrics: Metrics | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
         self._files = files
         self._executor = executor
+        self._metrics = metrics or Metrics()
         self._settings = settings
         self._report_settings = report_settings
         self._work = work or Work()
@@ -137,6 +143,9 @@ class Dispatcher:
                 claimed = catalog.claim_next(session, worker="pool", now=self._clock())
             if claimed is None:
                 return False
+            if claimed.queued_at is not None:
+                waited = self._clock() - claimed.queued_at
+                self._metrics.stage_took("queue", waited.total_seconds())
             self._submit(claimed)
         finally:
             if claimed is None:
@@ -145,6 +154,7 @@ class Dispatcher:
 
     def _submit(self, claimed: catalog.ClaimedRecording) -> None:
         path = str(self._files.path(claimed.file_key))
+        began = time.monotonic()
         future: Future[Any]
         if claimed.kind is not RecordingKind.ULTRASOUND:
             future = Future()
@@ -155,10 +165,13 @@ class Dispatcher:
             future = self._executor.submit(
                 self._work.analyse, path, allow_simulated=self._settings.allow_simulated_evidence
             )
-        future.add_done_callback(lambda done: self._put_finished(claimed, done))
+        future.add_done_callback(lambda done: self._put_finished(claimed, done, began))
 
-    def _put_finished(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
-        self._finished.put(_Outcome(claimed=claimed, future=future))
+    def _put_finished(
+        self, claimed: catalog.ClaimedRecording, future: Future[Any], began: float
+    ) -> None:
+        took_s = time.monotonic() - began
+        self._finished.put(_Outcome(claimed=claimed, future=future, took_s=took_s))
         self._wake.set()
 
     def _record_finished(self) -> None:
@@ -180,6 +193,21 @@ class Dispatcher:
                 self._free.release()
             else:
                 self._free.release()
+                self._count(outcome)
+
+    def _count(self, outcome: _Outcome) -> None:
+        error = outcome.future.exception()
+        viewing = outcome.claimed.state is RecordingState.VIEWING
+        if error is not None:
+            put_back = isinstance(error, WorkerStartFailed)
+            self._metrics.clip_ended("put-back" if put_back else "failed")
+            return
+        said: ClipView | ClipAnalysis = outcome.future.result()
+        self._metrics.stage_took("view" if viewing else "analyse", outcome.took_s)
+        done = "view-named" if viewing else "analysed"
+        self._metrics.clip_ended(done if said.refused is None else "refused")
+        for pack, seconds in said.reading_s.items():
+            self._metrics.analysed(pack, seconds)
 
     def _record(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
         error = future.exception()

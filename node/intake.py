@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -28,6 +29,7 @@ from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, U
 from node.duplicates import difference
 from node.results import is_own_object
 from node.watch import study_key
+from node.watch.transfers import Handled
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import Area, FileStore, FileStoreError
@@ -52,6 +54,16 @@ class Status(IntEnum):
     CANNOT_UNDERSTAND = 0xC001  #: not a DICOM data set that can be parsed
 
 
+#: Why an object was not taken, as those who count name it; see docs/metrics.md.
+_WHY_REFUSED = {
+    Status.SUCCESS: "other-content",
+    Status.CLASS_NOT_SUPPORTED: "class-not-supported",
+    Status.DOES_NOT_MATCH_CLASS: "does-not-match",
+    Status.CANNOT_UNDERSTAND: "cannot-be-read",
+    Status.OUT_OF_RESOURCES: "not-kept",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrival:
     """An object at a door: a complete Part-10 file in the store's incoming folder."""
@@ -63,6 +75,7 @@ class Arrival:
     peer_host: str = ""
     announced_class_uid: str | None = None  #: what the sender's command said it is
     announced_instance_uid: str | None = None
+    announced_study_uid: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +86,8 @@ class Receipt:
     comment: str = ""
     study_instance_uid: str | None = None
     new: bool = False  #: kept now for the first time
+    refused: str | None = None  #: not taken, or in quarantine: why, in a word
+    repeated: bool = False  #: it was kept already
 
 
 class _UnacceptableError(Exception):
@@ -91,6 +106,8 @@ class Intake:
     ----------
     database, files
         Where rows and files go.
+    handled
+        Told what became of each object.
     clock
         The time of arrival; for tests.
     """
@@ -100,10 +117,12 @@ class Intake:
         database: Database,
         files: FileStore,
         *,
+        handled: Callable[[Handled], None] = lambda _handled: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
         self._files = files
+        self._handled = handled
         self._clock = clock
 
     def receive(self, arrival: Arrival) -> Receipt:
@@ -113,13 +132,29 @@ class Intake:
         left to the door. A disk or database that does not take it gives OUT_OF_RESOURCES, so that
         the sender keeps its copy and tries again.
         """
+        began, size = time.monotonic(), _size_bytes(arrival.path)
         try:
-            return self._receive(arrival)
+            receipt = self._receive(arrival)
         except (OSError, FileStoreError, DatabaseError) as error:
             log.error(  # noqa: TRY400 - the message of the store says all; a trace would not help
                 "object-not-kept", door=arrival.door, peer=arrival.peer_host, error=str(error)
             )
-            return Receipt(status=Status.OUT_OF_RESOURCES, comment="cannot be kept now, try again")
+            receipt = Receipt(
+                status=Status.OUT_OF_RESOURCES,
+                comment="cannot be kept now, try again",
+                refused=_WHY_REFUSED[Status.OUT_OF_RESOURCES],
+            )
+        self._handled(
+            Handled(
+                door=arrival.door,
+                calling_ae=arrival.calling_ae,
+                size_bytes=size,
+                took_s=time.monotonic() - began,
+                refused=receipt.refused,
+                repeated=receipt.repeated,
+            )
+        )
+        return receipt
 
     def _receive(self, arrival: Arrival) -> Receipt:
         digest = content_digest(arrival.path)
@@ -215,6 +250,7 @@ class Intake:
                 status=Status.SUCCESS,
                 comment="already kept",
                 study_instance_uid=str(header.StudyInstanceUID),
+                repeated=True,
             )
         what = difference(self._files.path(known.file_key), arrival.path)
         different = _UnacceptableError(
@@ -253,7 +289,16 @@ class Intake:
             calling_ae=arrival.calling_ae,
             peer=arrival.peer_host,
         )
-        return Receipt(status=why.status, comment=why.reason)
+        return Receipt(
+            status=why.status, comment=why.reason, refused=_WHY_REFUSED.get(why.status, "other")
+        )
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _is_gone(known: catalog.InstanceRecord) -> bool:
@@ -328,6 +373,7 @@ def _identified(arrival: Arrival) -> Dataset:
     for keyword, announced in (
         ("SOPClassUID", arrival.announced_class_uid),
         ("SOPInstanceUID", arrival.announced_instance_uid),
+        ("StudyInstanceUID", arrival.announced_study_uid),
     ):
         if announced is not None and header[keyword].value != announced:
             raise _UnacceptableError(

@@ -8,6 +8,7 @@ both); this module decides when.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -38,6 +39,8 @@ class Lifecycle:
         Called when recordings were queued.
     refusing
         While it gives a reason, no results are made: they could not be kept.
+    stage_took, ended
+        Told how long steps took, and what came of studies.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Lifecycle:
         *,
         analysable: Callable[[], None] = lambda: None,
         refusing: Callable[[], str | None] = lambda: None,
+        stage_took: Callable[[str, float], None] = lambda _stage, _seconds: None,
+        ended: Callable[[str], None] = lambda _outcome: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -57,6 +62,8 @@ class Lifecycle:
         self._destinations = tuple(destinations)
         self._analysable = analysable
         self._refusing = refusing
+        self._stage_took = stage_took
+        self._ended = ended
         self._clock = clock
         self._reporting = threading.Lock()
 
@@ -105,8 +112,10 @@ class Lifecycle:
 
     def _report(self, study: catalog.ReportableStudy) -> None:
         key = study_key(study.study_instance_uid)
+        began = time.monotonic()
         with self._database.read() as session:
             material = study_material(session, study)
+            last_image_at = catalog.find_study(session, study.study_instance_uid).last_image_at
         try:
             report = self._reporter.report(material)
         except ResultError as error:
@@ -133,6 +142,7 @@ class Lifecycle:
             # A late image came while the report was made: the next revision has all of it.
             log.info("report-superseded", study=key, reason=str(error))
             return
+        self._count(report, time.monotonic() - began, last_image_at)
         log.info(
             "study-reported",
             study=key,
@@ -141,6 +151,16 @@ class Lifecycle:
             ignored=report.ignored,
             failed=report.failed,
         )
+
+    def _count(self, report: Report, took_s: float, last_image_at: datetime) -> None:
+        if report.ignored is not None:
+            self._ended("ignored")
+        elif report.failed is not None:
+            self._ended("failed")
+        else:
+            self._ended("reported")
+            self._stage_took("report", took_s)
+            self._stage_took("study", (self._clock() - last_image_at).total_seconds())
 
     def _why_failed(self, material: StudyMaterial, error: Exception) -> str | None:
         """Why a report could not be made; None where the store could not be read, and it waits."""

@@ -15,7 +15,8 @@ from node.sections import HttpSettings
 from node.settings import Settings
 from node.watch.audit import Audit
 from node.watch.audit_file import audit_files
-from node.web import studies
+from node.watch.metrics import Metrics
+from node.web import metrics, studies
 from node.web.callers import Callers
 from node.web.server import HttpServer
 from node.web.site import Parts, make_site
@@ -70,9 +71,10 @@ def serving(
         audit=audit,
         callers=Callers(http, users, audit),
         not_ready=lambda: site.refusing,
+        metrics=Metrics(),
     )
     try:
-        server.start(make_site(parts, studies.router))
+        server.start(make_site(parts, metrics.router, studies.router))
         site.url = server.url
         yield site
     finally:

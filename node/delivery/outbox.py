@@ -54,6 +54,8 @@ class Outbox:
         Who is told to ``transferred``, by the name of the destination.
     transferred
         Told what went out in a batch, study by study.
+    answered, stage_took
+        Told of every answer in a word, and how long a result was on its way.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Outbox:
         promises: Promises | None = None,
         peers: Mapping[str, Peer] = MappingProxyType({}),
         transferred: Callable[[Transfer], None] = lambda _transfer: None,
+        answered: Callable[[str, str], None] = lambda _destination, _answer: None,
+        stage_took: Callable[[str, float], None] = lambda _stage, _seconds: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -75,6 +79,8 @@ class Outbox:
         self._promises = promises
         self._peers = peers
         self._transferred = transferred
+        self._answered = answered
+        self._stage_took = stage_took
         self._clock = clock
         self._stopping = threading.Event()
 
@@ -128,6 +134,7 @@ class Outbox:
                     continue
                 open_ids.discard(delivery.delivery_id)
             for delivery, answer in self._sent(destination, going):
+                self._answered(destination, _in_a_word(answer))
                 if answer.silence is not Silence.NOT_REACHED:
                     on_the_wire.append((delivery, answer))
                 new = answer.class_refused and delivery.result.sop_class_uid not in refused
@@ -364,6 +371,8 @@ class Outbox:
                     next_attempt_at=now + max(pause, asked),
                     silence=answer.silence,
                 )
+        if answer.accepted:
+            self._stage_took("deliver", (now - delivery.queued_at).total_seconds())
         log.log(
             20 if answer.accepted else 30,
             "result-stored" if answer.accepted else "result-not-stored",
@@ -383,6 +392,15 @@ class Outbox:
         if self._promises is not None:
             text += "; the settings say not to ask it for a promise"
         catalog.record_delivered(session, delivery.delivery_id, text, answer.status, now)
+
+
+def _in_a_word(answer: Answer) -> str:
+    """An answer as those who count name it; see docs/metrics.md."""
+    if answer.accepted:
+        return "stored"
+    if answer.silence is not None:
+        return "not-reached" if answer.silence is Silence.NOT_REACHED else "no-answer"
+    return "class-refused" if answer.class_refused else "refused"
 
 
 def _sha256(file: BinaryIO) -> str:

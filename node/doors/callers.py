@@ -45,11 +45,19 @@ class TurnedAwayBook:
         Whose book it is.
     told
         Told of one caller a host and ten seconds; the reason says how many more there were.
+    counted
+        Called for every one, with the door and the reason.
     """
 
-    def __init__(self, door: str, told: Callable[[TurnedAway], None]) -> None:
+    def __init__(
+        self,
+        door: str,
+        told: Callable[[TurnedAway], None],
+        counted: Callable[[str, str], None] = lambda _door, _reason: None,
+    ) -> None:
         self._door = door
         self._told = told
+        self._counted = counted
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
         self._untold: dict[str, int] = {}
@@ -57,6 +65,7 @@ class TurnedAwayBook:
 
     def enter(self, peer: Peer, reason: str) -> None:
         """Note a caller that was not let in."""
+        self._counted(self._door, reason)
         now = time.monotonic()
         with self._lock:
             self.count += 1

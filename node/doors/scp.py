@@ -90,6 +90,10 @@ class DimseDoor:
         Told at the end of each association what it brought, study by study.
     turned_away
         Told of callers that were not let in.
+    refused
+        Called with the door and the reason where an object is not even handed in.
+    counted_away
+        Called with the door and the reason of every caller that was not let in.
     """
 
     def __init__(
@@ -106,6 +110,8 @@ class DimseDoor:
         promises: PromiseKeeper | None = None,
         transferred: Callable[[Transfer], None] = lambda _transfer: None,
         turned_away: Callable[[TurnedAway], None] = lambda _turned_away: None,
+        refused: Callable[[str, str], None] = lambda _door, _reason: None,
+        counted_away: Callable[[str, str], None] = lambda _door, _reason: None,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -115,7 +121,8 @@ class DimseDoor:
         self._commitment_reported = commitment_reported
         self._promises = promises
         self._transferred = transferred
-        self._book = TurnedAwayBook("dimse", turned_away)
+        self._refused = refused
+        self._book = TurnedAwayBook("dimse", turned_away, counted_away)
         self._tallies: dict[Association, dict[str, _Tally]] = {}
         self._owed: dict[Connection, list[tuple[float, int]]] = {}
         self._lock = threading.Lock()
@@ -292,12 +299,14 @@ class DimseDoor:
         reason = file.problem or self._refusing()
         if reason is not None:
             log.warning("object-refused", reason=reason, calling_ae=arrival.calling_ae)
+            self._refused(arrival.door, "not-kept" if file.problem else "node-refuses")
             return Receipt(status=Status.OUT_OF_RESOURCES, comment=_TRY_AGAIN)
         try:
             return self._intake.receive(arrival)
         except Exception:
             # The edge of a request: the sender gets a failure and keeps its copy.
             log.exception("intake-failed", calling_ae=arrival.calling_ae)
+            self._refused(arrival.door, "internal-error")
             return Receipt(status=Status.PROCESSING_FAILURE, comment="internal error")
 
     def _end_of_transfer(self, event: evt.Event) -> None:

@@ -37,6 +37,18 @@ class Transfer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Handled:
+    """One object that a door handed in, and what became of it."""
+
+    door: str
+    calling_ae: str
+    size_bytes: int
+    took_s: float
+    refused: str | None = None  #: why, as docs/metrics.md names it; None: it is kept
+    repeated: bool = False  #: it was kept already
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TurnedAway:
     """A caller that was not let in, and why."""
 

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from node.settings import Settings
 from node.watch.audit import Audit
+from node.watch.metrics import Metrics
 from node.web.callers import Caller, Callers, NotKnownError
 from node.web.gate import Application, Gate
 from node.web.problems import on_crash, on_http_error, on_invalid, problem
@@ -39,6 +40,7 @@ class Parts:
     audit: Audit
     callers: Callers
     not_ready: Callable[[], str | None]  #: why objects cannot be taken now, or None
+    metrics: Metrics | None = None
 
 
 def make_site(parts: Parts, *routers: APIRouter) -> Application:

@@ -35,6 +35,7 @@ def name_view(path: str) -> ClipView:
         mode=Mode.TWO_D,
         frame_count=int(read_header(Path(path)).get("NumberOfFrames", 1)),
         pack=PACK,
+        reading_s={PACK.name: 0.01},
     )
 
 
@@ -47,7 +48,9 @@ def analyse(path: str, **_options: Any) -> ClipAnalysis:
         low=40.0, high=70.0, pack=PACK, evidence=Evidence.PATIENTS,
         method=Method.SINGLE_PLANE_DISCS, frames=(1,),
     )  # fmt: skip
-    return ClipAnalysis(findings=(finding,), picture=_picture(), packs_run=(PACK,))
+    return ClipAnalysis(
+        findings=(finding,), picture=_picture(), packs_run=(PACK,), reading_s={PACK.name: 0.02}
+    )
 
 
 def prepare(*_arguments: object) -> None:

@@ -44,6 +44,7 @@ ROUTES = [
     ("GET", "/api/status", Role.READ),
     ("GET", "/api/openapi.json", Role.READ),
     ("GET", "/api/docs", Role.READ),
+    ("GET", "/metrics", Role.READ),
     ("POST", f"/api/studies/{STUDY}/hold", Role.OPERATE),
     ("POST", f"/api/studies/{STUDY}/release", Role.OPERATE),
     ("POST", f"/api/studies/{STUDY}/retry", Role.OPERATE),
