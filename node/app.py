@@ -42,9 +42,7 @@ from node.tls import TlsError
 from node.watch.audit import Audit
 from node.watch.audit_file import AuditFileError
 from node.watch.disk import DiskWatch
-from node.watch.metrics import Metrics, Watched
-from node.watch.transfers import Handled
-from node.web import metrics as web_metrics
+from node.web import dicomweb
 from node.web import studies as web_studies
 from node.web.callers import Callers
 from node.web.server import HttpError, HttpServer
@@ -120,10 +118,6 @@ class Node:
         except (AuditFileError, TlsError) as error:
             raise NodeError(str(error)) from error
         self._audit.start()
-        self._metrics = Metrics(
-            (*settings.dimse.allowed_calling_aes, *(item.ae_title for item in settings.machines)),
-            started_at_s=self._started_at.timestamp(),
-        )
         self._files = FileStore(settings.data_dir)
         self._disk = DiskWatch(
             settings.disk,
@@ -164,8 +158,6 @@ class Node:
             promises=promises,
             peers=ways.peers,
             transferred=self._audit.transferred,
-            answered=self._metrics.delivered,
-            stage_took=self._metrics.stage_took,
         )
         reporter = Reporter(
             self._files,
@@ -186,8 +178,6 @@ class Node:
             self._outbox.destinations,
             analysable=lambda: self._dispatcher.wake(),
             refusing=self._disk.refusing,
-            stage_took=self._metrics.stage_took,
-            ended=self._metrics.study_ended,
         )
         self._dispatcher = Dispatcher(
             self._database,
@@ -201,7 +191,6 @@ class Node:
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
             refusing=self._disk.refusing,
-            metrics=self._metrics,
         )
         retention = Retention(
             settings.retention,
@@ -230,9 +219,10 @@ class Node:
             alive=partial(tell, "WATCHDOG=1"),
             hang_up=ways.lines.hang_up,
         )
+        intake = Intake(self._database, self._files)
         self._door = DimseDoor(
             settings.dimse,
-            Intake(self._database, self._files, handled=self._count),
+            intake,
             str(self._files.incoming_folder),
             released=self._lifecycle.released,
             refusing=self._disk.refusing,
@@ -240,16 +230,6 @@ class Node:
             promises=self._keeper,
             transferred=self._audit.transferred,
             turned_away=self._audit.turned_away,
-            refused=self._metrics.refused,
-            counted_away=self._metrics.turned_away,
-        )
-        self._metrics.watch(
-            Watched(
-                database=self._database,
-                disk=self._disk.shown,
-                associations=lambda: self._door.associations,
-                workers=self._executor.workers,
-            )
         )
         try:
             self._door.start()
@@ -260,12 +240,12 @@ class Node:
             ) from error
         except TlsError as error:
             raise NodeError(f"[dimse.tls]: {error}") from error
-        self._serve_http()
+        self._serve_http(intake)
         self._dispatcher.start()
         self._jobs.start()
         self._heartbeat()
 
-    def _serve_http(self) -> None:
+    def _serve_http(self, intake: Intake) -> None:
         settings = self._settings
         if not settings.http.enabled:
             return
@@ -276,11 +256,15 @@ class Node:
             audit=self._audit,
             callers=Callers(settings.http, users, self._audit),
             not_ready=self._disk.refusing,
-            metrics=self._metrics,
+            files=self._files,
+            intake=intake,
         )
         self._http = HttpServer(settings.http, users)
         try:
-            self._http.start(make_site(parts, web_metrics.router, web_studies.router))
+            routers = [web_studies.router]
+            if settings.dicomweb.enabled:
+                routers.append(dicomweb.router)
+            self._http.start(make_site(parts, *routers))
         except HttpError as error:
             raise NodeError(str(error)) from error
 
@@ -336,16 +320,6 @@ class Node:
             deliveries = catalog.requeue_interrupted_deliveries(session)
         if recordings or deliveries:
             log.info("interrupted-work-taken-up", recordings=recordings, deliveries=deliveries)
-
-    def _count(self, handled: Handled) -> None:
-        """What became of an object that a door handed in."""
-        if handled.refused is not None:
-            self._metrics.refused(handled.door, handled.refused)
-        elif handled.repeated:
-            self._metrics.repeated(handled.door)
-        else:
-            self._metrics.received(handled.door, handled.size_bytes, handled.calling_ae)
-            self._metrics.stage_took("keep", handled.took_s)
 
     def _sweep(self, *, older_than_s: float | None = None) -> None:
         """Remove files that an association left half written: they were never acknowledged."""

@@ -14,8 +14,8 @@ _ASK_EVERY_BYTES = 16 << 20
 class IncomingFile:
     """Takes what arrives; what cannot be kept is dropped, with the reason in ``problem``.
 
-    Nothing here raises: the caller is a thread of the network library, which would end without a
-    word to the sender. It reads the object to its end, and the sender hears that it is not kept.
+    Nothing here raises: a thread of the DIMSE library would end without a word to the sender. It
+    reads the object to its end, and the sender hears that it is not kept.
 
     Parameters
     ----------
@@ -24,10 +24,14 @@ class IncomingFile:
     refusing
         Gives a reason while nothing may be taken; asked at the start and every 16 MiB, so that a
         large object does not fill the disk.
+    door
+        Begins the file's name.
     """
 
-    def __init__(self, folder: Path, refusing: Callable[[], str | None]) -> None:
-        self.path = folder / f"dimse-{uuid.uuid4().hex}.dcm"
+    def __init__(
+        self, folder: Path, refusing: Callable[[], str | None], door: str = "dimse"
+    ) -> None:
+        self.path = folder / f"{door}-{uuid.uuid4().hex}.dcm"
         self._refusing = refusing
         self._written = 0
         self._handle: int | None = None

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import structlog
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 
-from node.sections import HttpSettings, is_loopback
+from node.sections import DicomwebSettings, HttpSettings, is_loopback
 from node.web.problems import problem
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SILENCE_S = 30.0  # of a caller in the middle of a body
 _UNREAD_S = 60.0  # an answer that the caller does not take
+_DICOMWEB = "/dicom-web/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -37,6 +39,13 @@ _HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
+# Whoever shows a token does so himself: a browser's remembered passwords are not let through.
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
+    "access-control-allow-headers": "accept, authorization, content-type, range",
+    "access-control-max-age": "600",
+}
+_EXPOSED = "content-location, content-type, retry-after, warning"
 
 
 class Gate:
@@ -48,11 +57,19 @@ class Gate:
         The site.
     settings
         ``[http]``.
+    dicomweb
+        ``[dicomweb]``: how long an upload may be, and which pages may use it.
     """
 
-    def __init__(self, application: Application, settings: HttpSettings) -> None:
+    def __init__(
+        self,
+        application: Application,
+        settings: HttpSettings,
+        dicomweb: DicomwebSettings | None = None,
+    ) -> None:
         self._application = application
         self._settings = settings
+        self._dicomweb = dicomweb or DicomwebSettings()
         self._local = is_loopback(settings.host)
         self._proxies = [ipaddress.ip_network(text) for text in settings.proxies]
 
@@ -62,13 +79,14 @@ class Gate:
             raise RuntimeError(f"{scope['type']} is not served")
         began = time.monotonic()
         status = [0]
-        send = self._sending(scope, send, status)
         headers = Headers(scope=scope)
-        refused = self._refused(scope, headers)
+        shared_with = self._shared_with(scope, headers)
+        send = self._sending(scope, send, status, shared_with)
+        refused = self._refused(scope, headers, shared_with)
         if refused is not None:
             await refused(scope, receive, send)
         else:
-            await self._serve(scope, self._limited(receive), send, status)
+            await self._serve(scope, self._limited(receive, self._most(scope)), send, status)
         route = scope.get("route")
         # The route's pattern: paths hold study UIDs.
         log.debug(
@@ -92,7 +110,7 @@ class Gate:
             if not status[0]:
                 await problem(500)(scope, receive, send)
 
-    def _refused(self, scope: Scope, headers: Headers) -> Any:
+    def _refused(self, scope: Scope, headers: Headers, shared_with: str | None) -> Any:
         """An answer to those who may not come this way."""
         peer = scope["client"][0] if scope["client"] else ""
         if self._proxies and self._settings.tls is None:
@@ -109,17 +127,32 @@ class Gate:
         if self._local and not self._proxies and not _names_this_machine(host):
             # Else a page of anywhere could have its own name point at this machine.
             return problem(421, "this server is for its own machine: use localhost or 127.0.0.1")
-        if scope["method"] not in _SAFE and _from_another_site(headers, host):
+        if scope["method"] == "OPTIONS" and shared_with is not None:
+            return Response(status_code=204, headers=_PREFLIGHT)
+        if (
+            scope["method"] not in _SAFE
+            and shared_with is None
+            and _from_another_site(headers, host)
+        ):
             return problem(403, "a page of another site may not do this")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:20]) > self._settings.max_request_bytes:
-            return problem(413, self._too_long(), {"connection": "close"})
+        if not length.isdecimal() or int(length[:20]) > self._most(scope):
+            return problem(413, _too_long(self._most(scope)), {"connection": "close"})
         return None
 
-    def _too_long(self) -> str:
-        return f"a body has {self._settings.max_request_bytes} bytes at most"
+    def _most(self, scope: Scope) -> int:
+        """The longest body of a request; uploads have a limit of their own."""
+        if scope["method"] == "POST" and scope["path"].startswith(_DICOMWEB):
+            return self._dicomweb.max_request_bytes
+        return self._settings.max_request_bytes
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _shared_with(self, scope: Scope, headers: Headers) -> str | None:
+        """The origin of a page that may use DICOMweb, where one of these asks (CORS)."""
+        origin = headers.get("origin", "").lower()
+        allowed = origin in self._dicomweb.allowed_origins
+        return origin if allowed and scope["path"].startswith(_DICOMWEB) else None
+
+    def _limited(self, receive: Receive, most: int) -> Receive:
         taken = 0
 
         async def limited() -> Message:
@@ -129,17 +162,25 @@ class Gate:
             except TimeoutError:
                 raise HTTPException(408, headers={"connection": "close"}) from None
             taken += len(message.get("body", b""))
-            if taken > self._settings.max_request_bytes:
-                raise HTTPException(413, self._too_long(), {"connection": "close"})
+            if taken > most:
+                raise HTTPException(413, _too_long(most), {"connection": "close"})
             return message
 
         return limited
 
-    def _sending(self, scope: Scope, send: Send, status: list[int]) -> Send:
+    def _sending(
+        self, scope: Scope, send: Send, status: list[int], shared_with: str | None
+    ) -> Send:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
                 headers = MutableHeaders(scope=message)
+                if shared_with is not None:
+                    headers["access-control-allow-origin"] = shared_with
+                    headers["access-control-expose-headers"] = _EXPOSED
+                    headers["cross-origin-resource-policy"] = "cross-origin"
+                if self._dicomweb.allowed_origins and scope["path"].startswith(_DICOMWEB):
+                    headers.add_vary_header("origin")
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 if scope["scheme"] == "https":
@@ -147,6 +188,10 @@ class Gate:
             await asyncio.wait_for(send(message), _UNREAD_S)
 
         return sending
+
+
+def _too_long(most: int) -> str:
+    return f"a body has {most} bytes at most"
 
 
 def _is_in(host: str, networks: list[Any]) -> bool:

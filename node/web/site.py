@@ -16,14 +16,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from node.intake import Intake
 from node.settings import Settings
 from node.watch.audit import Audit
-from node.watch.metrics import Metrics
 from node.web.callers import Caller, Callers, NotKnownError
 from node.web.gate import Application, Gate
 from node.web.problems import on_crash, on_http_error, on_invalid, problem
 from node.web.users import Role
 from storage.database import Database, DatabaseError
+from storage.files import FileStore
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,8 @@ class Parts:
     audit: Audit
     callers: Callers
     not_ready: Callable[[], str | None]  #: why objects cannot be taken now, or None
-    metrics: Metrics | None = None
+    files: FileStore | None = None  #: where objects and results lie
+    intake: Intake | None = None  #: takes what is uploaded
 
 
 def make_site(parts: Parts, *routers: APIRouter) -> Application:
@@ -60,7 +62,7 @@ def make_site(parts: Parts, *routers: APIRouter) -> Application:
     site.add_exception_handler(RequestValidationError, on_invalid)
     site.add_exception_handler(DatabaseError, _on_database_error)
     site.add_exception_handler(Exception, on_crash)
-    return Gate(site, parts.settings.http)
+    return Gate(site, parts.settings.http, parts.settings.dicomweb)
 
 
 def parts_of(request: Request) -> Parts:

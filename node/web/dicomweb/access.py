@@ -1,0 +1,86 @@
+"""What the routes of DICOMweb share: the node's parts, UIDs, and what the audit is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from typing import Annotated
+
+from fastapi import HTTPException, Path, Request
+
+from node.watch.transfers import Direction, Transfer
+from node.web.callers import Caller
+from node.web.site import needs, parts_of
+from node.web.users import Role
+from storage import catalog
+from storage.files import FileStore
+
+DOOR = "dicomweb"
+ROOT = "/dicom-web"
+_TELL_AGAIN_S = 300.0
+_REMEMBERED = 4096
+
+Uid = Annotated[str, Path(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
+Reader = Annotated[Caller, needs(Role.READ)]
+Sender = Annotated[Caller, needs(Role.SEND)]
+
+
+def files_of(request: Request) -> FileStore:
+    """Where objects and results lie."""
+    files = parts_of(request).files
+    if files is None:
+        raise HTTPException(503, "the store is not there")
+    return files
+
+
+def base_url(request: Request) -> str:
+    """Where this service is reached, as the caller reached it."""
+    return f"{str(request.base_url).rstrip('/')}{ROOT}"
+
+
+class Told:
+    """Who has looked at what lately: a viewer asks for each frame, the audit wants to know once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: OrderedDict[tuple[str, ...], float] = OrderedDict()
+
+    def is_new(self, *what: str) -> bool:
+        """Whether this was not told in the last five minutes."""
+        now = time.monotonic()
+        with self._lock:
+            before = self._times.pop(what, float("-inf"))
+            self._times[what] = before if now - before < _TELL_AGAIN_S else now
+            if len(self._times) > _REMEMBERED:
+                self._times.popitem(last=False)
+            return self._times.get(what) == now
+
+
+_told = Told()
+
+
+def tell_looked(request: Request, caller: Caller, study: str) -> None:
+    """Someone looked at a study's pictures or data."""
+    peer = caller.peer
+    if _told.is_new(str(id(parts_of(request).audit)), peer.host, peer.user, study):
+        parts_of(request).audit.looked(peer, study)
+
+
+def tell_transferred(
+    request: Request, caller: Caller, objects: tuple[catalog.HeldObject, ...]
+) -> None:
+    """Objects went out."""
+    for study in dict.fromkeys(item.study_instance_uid for item in objects):
+        of_study = [item for item in objects if item.study_instance_uid == study]
+        parts_of(request).audit.transferred(
+            Transfer(
+                direction=Direction.OUT,
+                peer=caller.peer,
+                door=DOOR,
+                study_instance_uid=study,
+                sop_class_uids=tuple(dict.fromkeys(item.sop_class_uid for item in of_study)),
+                count=len(of_study),
+                accepted=True,
+            )
+        )
