@@ -42,7 +42,10 @@ from node.tls import TlsError
 from node.watch.audit import Audit
 from node.watch.audit_file import AuditFileError
 from node.watch.disk import DiskWatch
+from node.watch.metrics import Metrics, Watched
+from node.watch.transfers import Handled
 from node.web import dicomweb
+from node.web import metrics as web_metrics
 from node.web import studies as web_studies
 from node.web.callers import Callers
 from node.web.server import HttpError, HttpServer
@@ -118,6 +121,10 @@ class Node:
         except (AuditFileError, TlsError) as error:
             raise NodeError(str(error)) from error
         self._audit.start()
+        self._metrics = Metrics(
+            (*settings.dimse.allowed_calling_aes, *(item.ae_title for item in settings.machines)),
+            started_at_s=self._started_at.timestamp(),
+        )
         self._files = FileStore(settings.data_dir)
         self._disk = DiskWatch(
             settings.disk,
@@ -158,6 +165,8 @@ class Node:
             promises=promises,
             peers=ways.peers,
             transferred=self._audit.transferred,
+            answered=self._metrics.delivered,
+            stage_took=self._metrics.stage_took,
         )
         reporter = Reporter(
             self._files,
@@ -178,6 +187,8 @@ class Node:
             self._outbox.destinations,
             analysable=lambda: self._dispatcher.wake(),
             refusing=self._disk.refusing,
+            stage_took=self._metrics.stage_took,
+            ended=self._metrics.study_ended,
         )
         self._dispatcher = Dispatcher(
             self._database,
@@ -191,6 +202,7 @@ class Node:
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
             refusing=self._disk.refusing,
+            metrics=self._metrics,
         )
         retention = Retention(
             settings.retention,
@@ -219,7 +231,7 @@ class Node:
             alive=partial(tell, "WATCHDOG=1"),
             hang_up=ways.lines.hang_up,
         )
-        intake = Intake(self._database, self._files)
+        intake = Intake(self._database, self._files, handled=self._count)
         self._door = DimseDoor(
             settings.dimse,
             intake,
@@ -230,6 +242,16 @@ class Node:
             promises=self._keeper,
             transferred=self._audit.transferred,
             turned_away=self._audit.turned_away,
+            refused=self._metrics.refused,
+            counted_away=self._metrics.turned_away,
+        )
+        self._metrics.watch(
+            Watched(
+                database=self._database,
+                disk=self._disk.shown,
+                associations=lambda: self._door.associations,
+                workers=self._executor.workers,
+            )
         )
         try:
             self._door.start()
@@ -256,12 +278,13 @@ class Node:
             audit=self._audit,
             callers=Callers(settings.http, users, self._audit),
             not_ready=self._disk.refusing,
+            metrics=self._metrics,
             files=self._files,
             intake=intake,
         )
         self._http = HttpServer(settings.http, users)
         try:
-            routers = [web_studies.router]
+            routers = [web_metrics.router, web_studies.router]
             if settings.dicomweb.enabled:
                 routers.append(dicomweb.router)
             self._http.start(make_site(parts, *routers))
@@ -320,6 +343,16 @@ class Node:
             deliveries = catalog.requeue_interrupted_deliveries(session)
         if recordings or deliveries:
             log.info("interrupted-work-taken-up", recordings=recordings, deliveries=deliveries)
+
+    def _count(self, handled: Handled) -> None:
+        """What became of an object that a door handed in."""
+        if handled.refused is not None:
+            self._metrics.refused(handled.door, handled.refused)
+        elif handled.repeated:
+            self._metrics.repeated(handled.door)
+        else:
+            self._metrics.received(handled.door, handled.size_bytes, handled.calling_ae)
+            self._metrics.stage_took("keep", handled.took_s)
 
     def _sweep(self, *, older_than_s: float | None = None) -> None:
         """Remove files that an association left half written: they were never acknowledged."""

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from node.intake import Intake
 from node.settings import Settings
 from node.watch.audit import Audit
+from node.watch.metrics import Metrics
 from node.web.callers import Caller, Callers, NotKnownError
 from node.web.gate import Application, Gate
 from node.web.problems import on_crash, on_http_error, on_invalid, problem
@@ -43,6 +44,7 @@ class Parts:
     not_ready: Callable[[], str | None]  #: why objects cannot be taken now, or None
     files: FileStore | None = None  #: where objects and results lie
     intake: Intake | None = None  #: takes what is uploaded
+    metrics: Metrics | None = None
 
 
 def make_site(parts: Parts, *routers: APIRouter) -> Application:
