@@ -48,6 +48,7 @@ from node.web import dicomweb
 from node.web import metrics as web_metrics
 from node.web import studies as web_studies
 from node.web.callers import Callers
+from node.web.pages import routes as pages
 from node.web.server import HttpError, HttpServer
 from node.web.site import Parts, make_site
 from node.web.users import UserFile
@@ -284,7 +285,7 @@ class Node:
         )
         self._http = HttpServer(settings.http, users)
         try:
-            routers = [web_metrics.router, web_studies.router]
+            routers = [web_metrics.router, web_studies.router, pages.router]
             if settings.dicomweb.enabled:
                 routers.append(dicomweb.router)
             self._http.start(make_site(parts, *routers))

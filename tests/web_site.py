@@ -18,6 +18,7 @@ from node.watch.audit_file import audit_files
 from node.watch.metrics import Metrics
 from node.web import metrics, studies
 from node.web.callers import Callers
+from node.web.pages import routes as pages
 from node.web.server import HttpServer
 from node.web.site import Parts, make_site
 from node.web.users import Role, UserFile
@@ -74,7 +75,7 @@ def serving(
         metrics=Metrics(),
     )
     try:
-        server.start(make_site(parts, metrics.router, studies.router))
+        server.start(make_site(parts, metrics.router, studies.router, pages.router))
         site.url = server.url
         yield site
     finally:

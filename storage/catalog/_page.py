@@ -1,4 +1,4 @@
-"""What the page asks: how much was done in each hour, and how long it took."""
+"""What the page asks: what was done in each hour, and where the pictures of a clip lie."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from itertools import pairwise
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from storage.catalog._records import HourRecord
-from storage.states import EventKind, FileState
-from storage.tables import Instance, Study, TimelineEvent
+from storage.catalog._moves import CatalogError
+from storage.catalog._records import HourRecord, ShownRecording
+from storage.states import EventKind, FileState, ResultKind
+from storage.tables import Instance, Recording, Result, Study, TimelineEvent
 
 _MOST_REPORTS = 20_000  # looked at for how long they took
 
@@ -73,3 +74,45 @@ def _reports(session: Session, edges: Sequence[datetime]) -> list[list[float]]:
         [(at - last).total_seconds() for at, last in rows if begin <= at < end]
         for begin, end in pairwise(edges)
     ]
+
+
+def shown_recording(
+    session: Session, study_instance_uid: str, sop_instance_uid: str
+) -> ShownRecording:
+    """Where the pictures of a recording lie.
+
+    Raises
+    ------
+    CatalogError
+        If the study has no such recording.
+    """
+    row = session.execute(
+        select(Recording, Instance.file_key, Instance.file_state)
+        .join(Recording.instance)
+        .join(Recording.study)
+        .where(
+            Study.study_instance_uid == study_instance_uid,
+            Instance.sop_instance_uid == sop_instance_uid,
+        )
+    ).first()
+    if row is None:
+        raise CatalogError(f"study {study_instance_uid} has no clip {sop_instance_uid}")
+    recording, file_key, file_state = row
+    cine = session.scalar(
+        select(Result.file_key)
+        .where(
+            Result.recording_id == recording.id,
+            Result.kind == ResultKind.SC,
+            Result.stands_for.is_(None),
+            Result.file_state == FileState.KEPT,
+        )
+        .order_by(Result.id.desc())
+        .limit(1)
+    )
+    return ShownRecording(
+        kind=recording.kind,
+        mode=recording.mode,
+        frame_count=recording.frame_count,
+        file_key=file_key if file_state is FileState.KEPT else None,
+        cine_key=cine,
+    )

@@ -512,3 +512,14 @@ class HourRecord:
     reported: int  #: studies
     median_s: float | None
     slowest_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownRecording:
+    """Where the pictures of a recording lie; a key is None where there is no file."""
+
+    kind: RecordingKind
+    mode: str | None
+    frame_count: int | None
+    file_key: str | None  #: as it came
+    cine_key: str | None  #: the secondary capture that was made of it
