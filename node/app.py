@@ -44,10 +44,11 @@ from node.watch.audit_file import AuditFileError
 from node.watch.disk import DiskWatch
 from node.watch.metrics import Metrics, Watched
 from node.watch.transfers import Handled
-from node.web import dicomweb
 from node.web import metrics as web_metrics
 from node.web import studies as web_studies
 from node.web.callers import Callers
+from node.web.dicomweb.pixels import Pixels
+from node.web.dicomweb.routes import router as dicomweb_router
 from node.web.pages import routes as pages
 from node.web.server import HttpError, HttpServer
 from node.web.site import Parts, make_site
@@ -272,6 +273,7 @@ class Node:
         settings = self._settings
         if not settings.http.enabled:
             return
+        self._pixels = Pixels()
         users = UserFile(settings.http.users_file or settings.data_dir / "users.json")
         parts = Parts(
             settings=settings,
@@ -282,12 +284,13 @@ class Node:
             metrics=self._metrics,
             files=self._files,
             intake=intake,
+            pixels=self._pixels,
         )
         self._http = HttpServer(settings.http, users)
         try:
             routers = [web_metrics.router, web_studies.router, pages.router]
             if settings.dicomweb.enabled:
-                routers.append(dicomweb.router)
+                routers.append(dicomweb_router)
             self._http.start(make_site(parts, *routers))
         except HttpError as error:
             raise NodeError(str(error)) from error
@@ -304,7 +307,7 @@ class Node:
 
     def stop(self) -> None:
         """Close the door, finish what is being written, end the workers."""
-        for part in ("_http", "_door", "_outbox", "_jobs", "_dispatcher"):
+        for part in ("_http", "_pixels", "_door", "_outbox", "_jobs", "_dispatcher"):
             if hasattr(self, part):
                 getattr(self, part).stop()
         if hasattr(self, "_executor"):

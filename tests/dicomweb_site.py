@@ -19,8 +19,9 @@ from node.sections import DicomwebSettings, HttpSettings
 from node.settings import Settings
 from node.watch.audit import Audit
 from node.watch.audit_file import audit_files
-from node.web import dicomweb
 from node.web.callers import Callers
+from node.web.dicomweb.pixels import Pixels
+from node.web.dicomweb.routes import router
 from node.web.server import HttpServer
 from node.web.site import Parts, make_site
 from node.web.users import Role, UserFile
@@ -74,7 +75,11 @@ class Web:
 
 @contextmanager
 def serving_dicomweb(
-    folder: Path, database: Database, settings: DicomwebSettings | None = None, **http: Any
+    folder: Path,
+    database: Database,
+    settings: DicomwebSettings | None = None,
+    pixels: Pixels | None = None,
+    **http: Any,
 ) -> Iterator[Web]:
     """Serve until the end of the block."""
     whole = Settings(
@@ -101,9 +106,10 @@ def serving_dicomweb(
         not_ready=lambda: web.refusing,
         files=files,
         intake=Intake(database, files),
+        pixels=pixels or Pixels(),
     )
     try:
-        server.start(make_site(parts, dicomweb.router))
+        server.start(make_site(parts, router))
         with httpx.Client(
             headers={"authorization": f"Bearer {token}"}, timeout=60.0, trust_env=False
         ) as client:
@@ -120,6 +126,8 @@ def serving_dicomweb(
             yield web
     finally:
         server.stop()
+        if pixels is None:
+            parts.pixels.stop()
         audit.close()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import structlog
@@ -21,6 +21,7 @@ from node.settings import Settings
 from node.watch.audit import Audit
 from node.watch.metrics import Metrics
 from node.web.callers import Caller, Callers, NotKnownError
+from node.web.dicomweb.pixels import Pixels
 from node.web.gate import Application, Gate
 from node.web.problems import on_crash, on_http_error, on_invalid, problem
 from node.web.users import Role
@@ -44,6 +45,7 @@ class Parts:
     not_ready: Callable[[], str | None]  #: why objects cannot be taken now, or None
     files: FileStore | None = None  #: where objects and results lie
     intake: Intake | None = None  #: takes what is uploaded
+    pixels: Pixels = field(default_factory=Pixels)  #: decodes in a process of its own
     metrics: Metrics | None = None
 
 

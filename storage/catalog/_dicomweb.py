@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from storage.states import FileState
@@ -118,14 +117,12 @@ def first_files(session: Session, studies: Collection[str]) -> tuple[HeldStudy, 
         first = (
             select(func.min(table.id))
             .join(Study, Study.id == table.study_id)
-            .where(
-                Study.study_instance_uid.in_(tuple(studies)), table.file_state == FileState.KEPT
-            )
+            .where(Study.study_instance_uid.in_(tuple(studies)), table.file_state == FileState.KEPT)
             .group_by(table.study_id)
         )
         if table is Result:
             first = first.where(Result.stands_for.is_(None))
-        query: Select[Any] = (
+        query = (
             select(Study.study_instance_uid, table.file_key)
             .join(Study, Study.id == table.study_id)
             .where(table.id.in_(first))

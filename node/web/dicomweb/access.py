@@ -11,6 +11,7 @@ from fastapi import HTTPException, Path, Request
 
 from node.watch.transfers import Direction, Transfer
 from node.web.callers import Caller
+from node.web.dicomweb.pixels import Pixels
 from node.web.site import needs, parts_of
 from node.web.users import Role
 from storage import catalog
@@ -32,6 +33,11 @@ def files_of(request: Request) -> FileStore:
     if files is None:
         raise HTTPException(503, "the store is not there")
     return files
+
+
+def pixels_of(request: Request) -> Pixels:
+    """Who decodes what is compressed."""
+    return parts_of(request).pixels
 
 
 def base_url(request: Request) -> str:

@@ -15,6 +15,6 @@ def bad_request(what: str) -> HTTPException:
     return HTTPException(400, what)
 
 
-def unknown(what: str) -> HTTPException:
+def unknown(what: str, why: str = "") -> HTTPException:
     """404: it is not kept here."""
-    return HTTPException(404, f"no such {what} is kept here")
+    return HTTPException(404, f"no such {what} is kept here" + (f": {why}" if why else ""))

@@ -241,7 +241,7 @@ class Upload:
                 announced_study_uid=self._study,
             )
         )
-        if receipt.status == Status.SUCCESS and receipt.comment not in ("", "already kept"):
+        if receipt.refused == "other-content":
             words = "its UID is kept already with other content; the first was left as it is"
             return _failed(known, _DUPLICATE, words)
         if receipt.status == Status.SUCCESS:
