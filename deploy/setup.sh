@@ -117,6 +117,8 @@ install_peers() {
     have chromium || missing+=(chromium)
     have chromedriver || missing+=(chromium-driver)
     have openssl || missing+=(openssl)
+    have shellcheck || missing+=(shellcheck)
+    have systemd-analyze || missing+=(systemd)
     [ "${#missing[@]}" = 0 ] && return
     say "installing real peers for the tests: ${missing[*]}"
     # Debian's orthanc starts a service on installation; this keeps it from doing so.
