@@ -39,6 +39,7 @@ from node.retention import Retention
 from node.service import tell
 from node.settings import Settings
 from node.tls import TlsError
+from node.watch.alerts import Alerts, node_name, sight_of
 from node.watch.audit import Audit
 from node.watch.audit_file import AuditFileError
 from node.watch.disk import DiskWatch
@@ -267,6 +268,16 @@ class Node:
         self._serve_http(intake)
         self._dispatcher.start()
         self._jobs.start()
+        self._alerts = Alerts(
+            settings.alerts,
+            lambda: sight_of(
+                settings.alerts, self._database, self._disk.shown(), self._executor.workers()
+            ),
+            node=node_name(settings.dimse.ae_title),
+            memory=settings.data_dir / "alerts.json",
+            counted=self._metrics.alerted,
+        )
+        self._alerts.start()
         self._heartbeat()
 
     def _serve_http(self, intake: Intake) -> None:
@@ -307,7 +318,7 @@ class Node:
 
     def stop(self) -> None:
         """Close the door, finish what is being written, end the workers."""
-        for part in ("_http", "_pixels", "_door", "_outbox", "_jobs", "_dispatcher"):
+        for part in ("_alerts", "_http", "_pixels", "_door", "_outbox", "_jobs", "_dispatcher"):
             if hasattr(self, part):
                 getattr(self, part).stop()
         if hasattr(self, "_executor"):

@@ -59,6 +59,25 @@ def _variable(value: str) -> str:
     return value
 
 
+def _webhook_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in {"http", "https"}:
+        raise ValueError("an address looks like https://alerts.example/hook")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("alerts go by https alone, this machine apart; write https://")
+    return value
+
+
+def _mail_address(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+", value):
+        raise ValueError("a mail address looks like name@hospital.example")
+    return value
+
+
 def _database_url(value: str) -> str:
     if not re.fullmatch(r"sqlite(\+pysqlite)?:////[^?]+(\?.*)?", value):
         raise ValueError(
@@ -96,6 +115,7 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Network = Annotated[str, AfterValidator(_network)]
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -432,6 +452,74 @@ class DeliverySettings(Section):
     ask_again_after_s: Seconds = Field(
         604_800.0, description="age at which a refused SOP class is asked for anew"
     )
+
+
+class WebhookSettings(Section):
+    """``[alerts.webhook]``: an address that takes alerts as JSON, by POST."""
+
+    url: Annotated[str, AfterValidator(_webhook_url)] | None = Field(
+        None, description="where alerts go"
+    )
+    url_file: AbsolutePath | None = Field(
+        None, description="file with the address, where the address itself is a secret"
+    )
+    token_file: AbsolutePath | None = Field(None, description="file with a bearer token")
+    token_variable: Variable | None = Field(None, description="variable with a bearer token")
+    tls: ClientTls | None = Field(
+        None, description="whom to believe; by default the system's authorities"
+    )
+    timeout_s: Seconds = Field(10.0, description="longest wait for an answer")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError("name url or url_file, one of them")
+        if self.token_file is not None and self.token_variable is not None:
+            raise ValueError("name token_file or token_variable, not both")
+        return self
+
+
+class MailSettings(Section):
+    """``[alerts.mail]``: the mail server that takes alerts, from whom and for whom."""
+
+    host: Host = Field(description="the mail server (SMTP)")
+    port: int = Field(587, ge=1, le=65535, description="the mail server's port")
+    security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="none only on this machine"
+    )
+    tls: ClientTls = ClientTls()
+    sender: MailAddress = Field(description="from whom")
+    to: tuple[MailAddress, ...] = Field(min_length=1, description="for whom")
+    user: str | None = Field(None, min_length=1, description="name to show with a password")
+    password_file: AbsolutePath | None = Field(None, description="file with the user's password")
+    password_variable: Variable | None = Field(None, description="variable with that password")
+    timeout_s: Seconds = Field(30.0, description="longest wait for an answer")
+
+    @model_validator(mode="after")
+    def _password_is_kept(self) -> Self:
+        if self.security == "none" and not is_loopback(self.host):
+            raise ValueError('security = "none" is for a server on this machine; use "starttls"')
+        named = [one for one in (self.password_file, self.password_variable) if one is not None]
+        if len(named) > 1 or (self.user is None) != (not named):
+            raise ValueError("user and password_file or password_variable belong together")
+        return self
+
+
+class AlertsSettings(Section):
+    """``[alerts]``: when somebody is told that the node is in trouble, and how."""
+
+    queue_older_than_s: Seconds = Field(1800.0, description="age of a waiting clip that is told")
+    destination_down_after_s: Seconds = Field(
+        1800.0, description="time in which a destination that is tried takes nothing"
+    )
+    failures_within_s: Seconds = Field(
+        3600.0, description="what failed in this time is told, and over when nothing did"
+    )
+    pause_s: Seconds = Field(
+        300.0, description="a trouble is over when it was not seen for so long"
+    )
+    webhook: WebhookSettings | None = None
+    mail: MailSettings | None = None
 
 
 class LogSettings(Section):

@@ -24,6 +24,7 @@ from pydantic_settings import SettingsError as SourceError
 from node.sections import (
     DESTINATION_KINDS,
     AbsolutePath,
+    AlertsSettings,
     AnalysisSettings,
     AuditSettings,
     CaptureSettings,
@@ -85,6 +86,7 @@ class Settings(BaseSettings):
     capture: CaptureSettings = CaptureSettings()
     delivery: DeliverySettings = DeliverySettings()
     audit: AuditSettings = AuditSettings()
+    alerts: AlertsSettings = AlertsSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

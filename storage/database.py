@@ -17,14 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -40,7 +36,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_VERSIONS = _MIGRATIONS / "versions"  # each file is named by its revision
 _BUSY_TIMEOUT_MS = 10_000
 _MIGRATION_LOCK_TIMEOUT_S = 60.0
 #: PostgreSQL advisory locks are numbers shared by a whole database: "echonode" in ASCII, and +1.
@@ -222,6 +222,8 @@ def migrate(url: str, revision: str = "head") -> None:
     DatabaseError
         If the database cannot be opened, or another process keeps the lock.
     """
+    from alembic import command
+
     parsed = _parse(url)
     with _migration_lock(parsed):
         engine = _engine(parsed, foreign_keys=False)
@@ -385,6 +387,8 @@ def _explained(url: URL, error: DBAPIError) -> DatabaseError:
 
 
 def _alembic_config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -392,14 +396,17 @@ def _alembic_config() -> Config:
 
 
 def _state(connection: Connection, url: URL) -> SchemaState:
-    scripts = ScriptDirectory.from_config(_alembic_config())
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
+    # What Alembic would say, which takes every command a third of a second to import.
+    revisions = [path.name.partition("_")[0] for path in sorted(_VERSIONS.glob("[0-9]*_*.py"))]
+    current: str | None = None
+    if inspect(connection).has_table("alembic_version"):
+        current = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if current is not None and current not in revisions:
         raise SchemaError(
             f"database {_name(url)}: its tables are at revision {current}, which this version of "
             "echonode does not know; install the version that last used it, or a later one"
         )
-    return SchemaState(current=current, head=str(scripts.get_current_head()))
+    return SchemaState(current=current, head=revisions[-1])
 
 
 def _check_references(connection: Connection, url: URL) -> None:
@@ -416,6 +423,8 @@ def _check_references(connection: Connection, url: URL) -> None:
 def _is_later(revision: str, current: str | None) -> bool:
     if current is None:
         return revision != "base"
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory.from_config(_alembic_config())
     if revision == "base":
         return False

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from node.cli import (
+    alerts,
     analyze,
     backup,
     config,
@@ -22,6 +23,7 @@ from node.cli import (
     db,
     demo,
     destinations,
+    doctor,
     evaluate,
     explain,
     packs,
@@ -32,9 +34,11 @@ from node.cli import (
     simulate,
     status,
     studies,
+    top,
     train,
     user,
 )
+from node.cli.examples import add_examples
 from node.cli.output import ExitCode, Problem, print_text, say
 from node.settings import SettingsError
 
@@ -43,7 +47,6 @@ app = typer.Typer(
     help="A DICOM node that reads echocardiograms and reports to the PACS. "
     "Research use only, not for diagnosis.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -79,6 +82,8 @@ app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("analyze")(analyze.analyze)
 app.command("status")(status.status)
+app.command("top")(top.top)
+app.command("doctor")(doctor.doctor)
 app.command("retention")(retention.retention)
 app.command("studies")(studies.studies)
 app.command("study")(studies.study)
@@ -87,6 +92,7 @@ app.command("hold")(studies.hold)
 app.command("release")(studies.release)
 app.command("resend")(studies.resend)
 app.add_typer(destinations.commands, name="destinations")
+app.add_typer(alerts.commands, name="alerts")
 app.add_typer(quarantine.commands, name="quarantine")
 packs_outside.register(packs.commands)
 app.add_typer(packs.commands, name="packs")
@@ -99,6 +105,7 @@ app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+add_examples(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

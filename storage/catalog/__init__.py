@@ -183,7 +183,7 @@ from storage.catalog._retention import (
     staying,
     study_uids,
 )
-from storage.catalog._watch import failures_since, watch_destinations
+from storage.catalog._watch import count_events, failures_since, watch_destinations
 from storage.states import (
     CommitmentOutcome,
     DeliveryState,
@@ -211,9 +211,9 @@ __all__ = [
     "EventRecord",
     "FileState",
     "FindingRecord",
-    "HourRecord",
     "HeldObject",
     "HeldStudy",
+    "HourRecord",
     "InstanceExistsError",
     "InstanceRecord",
     "Keeping",
@@ -266,6 +266,7 @@ __all__ = [
     "claim_next",
     "commitment_not_taken",
     "commitment_taken",
+    "count_events",
     "current_report",
     "deliveries_of",
     "fail_study",

@@ -407,7 +407,6 @@ class DestinationWatch:
     waiting: int
     oldest_age_s: float  #: of what waits, since it was put into the outbox
     silent_s: float  #: for how long it has taken nothing although it was tried; 0: not tried
-    last_answer: str  #: of what was tried and still waits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

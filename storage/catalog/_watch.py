@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -44,7 +44,6 @@ def watch_destinations(
             waiting=count,
             oldest_age_s=max(0.0, (now - oldest).total_seconds()),
             silent_s=0.0 if tried is None else _silent_s(session, name, now),
-            last_answer="" if tried is None else _last_answer(session, name),
         )
         for name, count, oldest, tried in rows
     )
@@ -52,11 +51,16 @@ def watch_destinations(
 
 def failures_since(session: Session, since: datetime) -> Mapping[str, int]:
     """How many things failed since then, by the kind of the timeline's event."""
+    return count_events(session, _FAILURES, since)
+
+
+def count_events(
+    session: Session, kinds: Iterable[EventKind], since: datetime
+) -> Mapping[str, int]:
+    """How many events of these kinds stand in the timelines since then."""
     rows = session.execute(
         select(TimelineEvent.kind, func.count())
-        .where(
-            TimelineEvent.kind.in_([kind.value for kind in _FAILURES]), TimelineEvent.at >= since
-        )
+        .where(TimelineEvent.kind.in_([kind.value for kind in kinds]), TimelineEvent.at >= since)
         .group_by(TimelineEvent.kind)
     )
     return {str(kind): count for kind, count in rows}
@@ -80,17 +84,3 @@ def _silent_s(session: Session, destination: str, now: datetime) -> float:
     )
     since = max(at for at in (tried, taken) if at is not None)
     return max(0.0, (now - since).total_seconds())
-
-
-def _last_answer(session: Session, destination: str) -> str:
-    answer = session.scalar(
-        select(Delivery.last_answer)
-        .where(
-            Delivery.destination == destination,
-            Delivery.state == DeliveryState.WAITING,
-            Delivery.attempts > 0,
-        )
-        .order_by(Delivery.last_attempt_at.desc())
-        .limit(1)
-    )
-    return answer or ""

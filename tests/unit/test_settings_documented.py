@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from node.sections import (
+    AlertsSettings,
     AnalysisSettings,
     AuditSettings,
     CaptureSettings,
@@ -19,10 +20,12 @@ from node.sections import (
     HttpSettings,
     LogSettings,
     Machine,
+    MailSettings,
     RetentionSettings,
     ServerTls,
     StudySettings,
     SyslogSettings,
+    WebhookSettings,
 )
 from node.settings import Settings
 
@@ -40,6 +43,7 @@ SECTIONS = {
     "capture": [CaptureSettings],
     "delivery": [DeliverySettings],
     "audit": [AuditSettings, SyslogSettings],
+    "alerts": [AlertsSettings, WebhookSettings, MailSettings],
     "log": [LogSettings],
 }
 
