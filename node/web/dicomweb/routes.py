@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from node.web.dicomweb import stow, wado
+from node.web.dicomweb import qido, stow, wado
 
 router = APIRouter()
-for part in (stow, wado):
+for part in (stow, qido, wado):
     router.include_router(part.router)

@@ -22,7 +22,7 @@ from node.doors.contexts import TRANSFER_SYNTAXES
 from node.doors.incoming import IncomingFile
 from node.intake import Arrival, Intake, Status
 from node.watch.transfers import Direction, Peer, Transfer
-from node.web.dicomweb.access import DOOR, ROOT, Sender, Uid, base_url, files_of
+from node.web.dicomweb.access import DOOR, ROOT, DicomRoute, Sender, Uid, base_url, files_of
 from node.web.dicomweb.media import (
     DICOM,
     JSON,
@@ -42,7 +42,7 @@ from node.web.site import Parts, parts_of
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter(prefix=ROOT, tags=["DICOMweb: store"])
+router = APIRouter(prefix=ROOT, tags=["DICOMweb: store"], route_class=DicomRoute)
 
 _CHUNK_BYTES = 1 << 20  # what is gathered before the disk is asked
 _MAGIC_AT, _MAGIC = 128, b"DICM"

@@ -37,6 +37,7 @@ from models.frames import Frames, pixel_representation
 from node.results.rendering import render_report
 from node.web.dicomweb.access import (
     ROOT,
+    DicomRoute,
     Reader,
     Uid,
     base_url,
@@ -68,7 +69,7 @@ from storage.files import FileStore, FileStoreError
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter(prefix=ROOT, tags=["DICOMweb: retrieve"])
+router = APIRouter(prefix=ROOT, tags=["DICOMweb: retrieve"], route_class=DicomRoute)
 
 _CHUNK_BYTES = 1 << 20
 _PLAIN = str(ExplicitVRLittleEndian)
