@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,14 @@ from tests.peers import require
 
 _WIDTH, _HEIGHT = 1280, 800
 _POLL_S = 0.2
+
+# Of each its number, and what it writes.
+_KEYS: dict[str, tuple[int, dict[str, str]]] = {
+    "Tab": (9, {}),
+    "Enter": (13, {"text": "\r"}),
+    "Home": (36, {}),
+    "ArrowRight": (39, {}),
+}
 
 _FLAGS = (
     "--headless=new",
@@ -85,6 +94,50 @@ class Browser:
                     "Input.dispatchMouseEvent",
                     {"type": event, "x": x, "y": y, "button": "left", "clickCount": clicks},
                 )
+
+    def press(self, key: str) -> None:
+        """A key: "Tab", "Enter", "ArrowRight" ..., as the keyboard sends it."""
+        code, text = _KEYS[key]
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        down = {"type": "keyDown" if text else "rawKeyDown", **event, **text}
+        for sent in (down, {"type": "keyUp", **event}):
+            self._driver.execute_cdp_cmd("Input.dispatchKeyEvent", sent)
+
+    def type(self, text: str) -> None:
+        """Text into what has the focus."""
+        self._driver.execute_cdp_cmd("Input.insertText", {"text": text})
+
+    def sign_in(self, user: str, password: str) -> None:
+        """Show this password with every request: HTTP Basic, without the browser's own window."""
+        value = b64encode(f"{user}:{password}".encode()).decode()
+        self._driver.execute_cdp_cmd("Network.enable", {})
+        self._driver.execute_cdp_cmd(
+            "Network.setExtraHTTPHeaders", {"headers": {"Authorization": f"Basic {value}"}}
+        )
+
+    def look(self, *, width: int, height: int, dark: bool = False) -> None:
+        """A window of this size, by day or in the dark."""
+        self._driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+        )
+        wanted = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wanted]})
+
+    def whole_screenshot(self, name: str) -> Path:
+        """Keep the page from top to end, as PNG; pictures further down are loaded first."""
+        self.script("for (const i of document.images) i.loading = 'eager'")
+        self.comes(
+            lambda: self.script("return [...document.images].every((i) => i.complete)"),
+            timeout_s=20.0,
+        )
+        taken = self._driver.execute_cdp_cmd(
+            "Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True}
+        )
+        self._screenshots.mkdir(parents=True, exist_ok=True)
+        file = self._screenshots / f"{name}.png"
+        file.write_bytes(b64decode(taken["data"]))
+        return file
 
     def turn_wheel(self, x: float, y: float, steps: int) -> None:
         """Turn the mouse's wheel at a point, down for positive steps."""

@@ -168,5 +168,5 @@ def _round(most: float) -> float:
 
 
 def _round_time(most: float) -> float:
-    steps = (10, 30, 60, 120, 300, 600, 1200, 3600, 7200, 4 * 3600, 12 * 3600, 86400)
+    steps = (10, 60, 120, 240, 600, 1200, 3600, 7200, 4 * 3600, 12 * 3600, 86400)
     return next((float(step) for step in steps if step >= most), _round(most / 86400) * 86400)

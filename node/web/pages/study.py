@@ -50,6 +50,7 @@ class FindingLine:
     value: str
     interval: str
     evidence: str
+    tested_on: str
     pack: str
     beats: str
     simulated: bool
@@ -224,7 +225,7 @@ def _clip(
         picture="cine" if cine else "clip" if has_picture(source) else "",
         findings=tuple(_line(finding, tested_on) for finding in findings),
         not_given=tuple((_title(item.output), item.reason) for item in recording.refusals),
-        words=evidence_words(findings, tested_on) if findings else "",
+        words=evidence_words(findings) if findings else "",
         warnings=(*((outside,) if outside else ()), *cautions(findings, packs)),
     )
 
@@ -241,12 +242,12 @@ def _reportable(recording: RecordingRecord, settings: Settings) -> tuple[Finding
 def _line(finding: Finding, tested_on: dict[tuple[PackRef, str], str]) -> FindingLine:
     found = finding_json(finding)
     simulated = finding.evidence is not Evidence.PATIENTS
-    tested = tested_on.get((finding.pack, finding.output), "")
     return FindingLine(
         title=f"{SIMULATED if simulated else ''}{output_title(found)}",
         value=value(found),
         interval=interval(found),
-        evidence=f"{finding.evidence.value}{f': {tested}' if tested else ''}",
+        evidence=finding.evidence.value,
+        tested_on=tested_on.get((finding.pack, finding.output), ""),
         pack=f"{finding.pack.name} {finding.pack.version}",
         beats=beats(found),
         simulated=simulated,
@@ -260,7 +261,7 @@ def _headline(found: Summary, packs: Sequence[Pack]) -> Headline:
     return Headline(
         lines=tuple(_mean(mean, simulated=simulated) for mean in found.means),
         by=f"{found.pack.name} {found.pack.version}, {found.method.value}",
-        words=evidence_words(findings, _tested_on(packs)),
+        words=evidence_words(findings),
         warnings=(
             *((outside,) if outside else ()),
             *dict.fromkeys(cautions(findings, packs)),
