@@ -379,7 +379,7 @@ class Alerts:
             self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; what waits is dropped, and told at the next start if it still lasts."""
+        """Look no more; what waits goes out after the next start."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_S)
@@ -462,33 +462,40 @@ class Alerts:
     def _remembered(self) -> dict[str, _Known]:
         if self._memory is None:
             return {}
+        known: dict[str, _Known] = {}
+        untold: list[tuple[Alert, str]] = []
         try:
-            items = json.loads(self._memory.read_text())
             now = self._clock()
-            known = [
-                _Known(
-                    alarm=Alarm(**item["alarm"]),
-                    since=datetime.fromisoformat(item["since"]),
-                    seen_at=now,
-                )
-                for item in items
-            ]
+            for item in json.loads(self._memory.read_text()):
+                alarm = Alarm(**item["alarm"])
+                since = datetime.fromisoformat(item["since"])
+                known[alarm.key] = _Known(alarm=alarm, since=since, seen_at=now)
+                alert = Alert(node=self._node, state=State.BEGUN, alarm=alarm, since=since, at=now)
+                untold += [(alert, str(way)) for way in item["untold"]]
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("alerts-not-remembered", reason=type(error).__name__)
             return {}
-        return {one.alarm.key: one for one in known}
+        for post in self._posts:
+            # What some way could not tell before the restart.
+            post.waiting += [alert for alert, way in untold if way == post.way.name]
+        return known
 
     def _remember(self) -> None:
         if self._memory is None:
             return
-        # What some way could not tell yet is told after a restart.
-        untold = {one.alarm.key for post in self._posts for one in post.waiting}
         items = [
-            {"alarm": asdict(known.alarm), "since": known.since.isoformat()}
+            {
+                "alarm": asdict(known.alarm),
+                "since": known.since.isoformat(),
+                "untold": [
+                    post.way.name
+                    for post in self._posts
+                    if any(one.alarm.key == key for one in post.waiting)
+                ],
+            }
             for key, known in self._known.items()
-            if key not in untold
         ]
         if items == self._noted:
             return
