@@ -41,6 +41,7 @@ _PACKAGES = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "openssl": "openssl",
+    "groff": "groff-base",
 }
 
 
