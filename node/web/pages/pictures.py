@@ -31,7 +31,7 @@ MOST_FRAMES = 240
 _MOST_SIDE = 800  # pixels of a source's frame
 _QUALITY = 85
 _OPEN_CLIPS, _OPEN_CINES, _KEPT_POSTERS = 3, 3, 200
-_LARGEST_CINE = 400_000_000  # bytes
+_LARGEST_CINE = 150_000_000  # bytes
 
 _SHOWN_MODES = frozenset({Mode.TWO_D.value, Mode.COLOUR.value})
 

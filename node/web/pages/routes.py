@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -250,9 +251,10 @@ def _study_page(
 
 
 def _study_parts(site: _Site, uid: str) -> dict[str, Callable[[], Part]]:
-    """The parts of a study's page, each read anew when it is made."""
+    """The parts of a study's page, all of one look into the database."""
     parts = parts_of(site.request)
 
+    @cache
     def detail() -> catalog.StudyDetail:
         with parts.database.read() as session:
             return catalog.study_detail(session, uid)

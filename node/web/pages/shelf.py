@@ -142,8 +142,7 @@ class _Renderer(RendererHTML):
     def table_open(
         self, _tokens: Sequence[Token], _index: int, _options: OptionsDict, _env: Any
     ) -> str:
-        # It can be wider than a phone: then it scrolls, also by the keyboard.
-        return '<div class="wide" tabindex="0" role="region" aria-label="Table"><table>\n'
+        return '<div class="wide" role="group" aria-label="Table"><table>\n'
 
     def table_close(
         self, _tokens: Sequence[Token], _index: int, _options: OptionsDict, _env: Any

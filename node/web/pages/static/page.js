@@ -58,7 +58,22 @@ document.addEventListener("htmx:afterSwap", () => {
     }
   }
   tell();
+  reach();
 });
+
+// Tables that are wider than their place scroll: then keys must reach them, and only then.
+function reach() {
+  for (const wide of document.querySelectorAll(".wide, pre")) {
+    if (wide.scrollWidth > wide.clientWidth) {
+      wide.tabIndex = 0;
+    } else {
+      wide.removeAttribute("tabindex");
+    }
+  }
+}
+
+reach();
+window.addEventListener("resize", reach);
 
 // What is said aloud: the one sentence of the page that matters, when it has changed.
 let told = sentence();
