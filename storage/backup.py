@@ -168,7 +168,7 @@ def bring_back(
     rows = folder / str(manifest["database"]["file"])
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_free(root, database, manifest)
+        _check_free(root, database, manifest, _places(folder / _BESIDE, root, places))
         (root / _RESTORING).write_text(str(manifest["made_at"]))
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         arriving = database.with_name(f"{database.name}.restored")
@@ -179,7 +179,7 @@ def bring_back(
         files = FileStore(root)
         with _snapshot(arriving) as engine:
             copied, missing = _copy_named(_named(engine), folder.joinpath, files.path)
-        _copy_back(folder / _BESIDE, root, places)
+        _copy_back(_places(folder / _BESIDE, root, places))
         os.sync()
         for suffix in ("-wal", "-shm"):
             arriving.with_name(arriving.name + suffix).unlink(missing_ok=True)
@@ -305,7 +305,8 @@ def _copy_named(
     named: Iterable[_Named], place: Callable[[str], Path], to: Callable[[str], Path]
 ) -> tuple[int, list[_Named]]:
     """Copy what is not there yet; gives how many, and what was nowhere."""
-    copied, missing = 0, []
+    copied = 0
+    missing: dict[str, _Named] = {}
     for item in named:
         source, target = place(item.key), to(item.key)
         if _size(target) == item.size_bytes:
@@ -313,11 +314,11 @@ def _copy_named(
         try:
             _copy(source, target)
         except FileNotFoundError:
-            if not target.exists() and item.key not in {other.key for other in missing}:
-                missing.append(item)
+            if not target.exists():
+                missing[item.key] = item
         else:
             copied += 1
-    return copied, missing
+    return copied, list(missing.values())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -344,12 +345,20 @@ def _copy_beside(beside: Mapping[str, Path], to: Path) -> None:
             old.unlink()
 
 
-def _copy_back(beside: Path, root: Path, places: Mapping[str, Path | None]) -> None:
+def _places(beside: Path, root: Path, places: Mapping[str, Path | None]) -> list[tuple[Path, Path]]:
+    """What lay beside, and where each goes."""
+    found = []
     for source in _files_in(beside):
         name, *rest = source.relative_to(beside).parts
         place = places.get(name, root / name)
         if place is not None:
-            _copy(source, place.joinpath(*rest))
+            found.append((source, place.joinpath(*rest)))
+    return found
+
+
+def _copy_back(beside: Iterable[tuple[Path, Path]]) -> None:
+    for source, target in beside:
+        _copy(source, target)
 
 
 def _files_in(path: Path) -> list[Path]:
@@ -405,12 +414,18 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_free(root: Path, database: Path, manifest: Mapping[str, Any]) -> None:
+def _check_free(
+    root: Path,
+    database: Path,
+    manifest: Mapping[str, Any],
+    beside: Iterable[tuple[Path, Path]],
+) -> None:
     begun = root / _RESTORING
     if begun.is_file() and begun.read_text() == manifest["made_at"]:
         return  # the same restore, broken off
     there = [database] if database.exists() else []
     there += [path for area in Area for path in _files_in(root / area)[:1]]
+    there += [to for source, to in beside if to.exists() and _digest(to) != _digest(source)]
     if there:
         raise BackupError(
             f"{there[0]} is there already; nothing is overwritten: move {root} away, then try again"

@@ -120,7 +120,7 @@ def _beside(settings: Settings, config: Path | None) -> dict[str, Path]:
     found = {
         path.name: path
         for path in sorted(settings.data_dir.iterdir())
-        if path.name not in _NOT_BESIDE and not path.name.startswith(database)
+        if path.name not in _NOT_BESIDE and not path.name.startswith((".", database))
     }
     if settings.http.users_file is not None:
         found["users.json"] = settings.http.users_file

@@ -192,6 +192,12 @@ def test_a_restore_overwrites_nothing_and_goes_on_where_it_was_broken_off(
     assert "nothing is overwritten" in site.complaint
     house.database.close()
     site.lose_all()
+    users = site.folder / "store" / "users.json"
+    users.parent.mkdir(mode=0o700)
+    users.write_text("of somebody else")
+    site.run("restore", str(site.backup), status=1)
+    assert f"{users} is there already" in site.complaint
+    users.unlink()
 
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device", str(site.folder))
