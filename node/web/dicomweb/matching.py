@@ -59,10 +59,9 @@ def criterion(name: str, value: str) -> Criterion:
     """
     path = attribute_path(name)
     *above, last = (dictionary_VR(int(tag, 16)) for tag in path)
-    if last in _NO_VALUES or any(vr != "SQ" for vr in above):
+    vr = last.split(" ")[0]  # "US or SS" is about the sign alone
+    if vr in _NO_VALUES or any(one != "SQ" for one in above):
         raise CriterionError(f"{name} cannot be searched by")
-    # Of two a search takes the first: "US or SS" is about the sign alone.
-    vr = last.split(" ")[0]
     if len(value) > _LONGEST or not value.isprintable():
         raise CriterionError(f"{name} has a value that is none")
     if vr in _TIMES and value:
@@ -106,11 +105,8 @@ def _is(value: Any, asked: Criterion) -> bool:
     if value is None:
         return False
     if isinstance(value, Mapping):  # a person's name, in up to three writings
-        pattern = _pattern(asked.value.casefold().rstrip("^ "))
-        return any(
-            pattern.fullmatch(str(name).casefold().rstrip("^ ")) is not None
-            for name in value.values()
-        )
+        wished = asked.value.casefold().rstrip("^ ")
+        return any(_fits(str(name).casefold().rstrip("^ "), wished) for name in value.values())
     text = str(value).strip()
     if asked.vr == "UI":
         return text in re.split(r"[\\,]", asked.value)
@@ -122,16 +118,37 @@ def _is(value: Any, asked: Criterion) -> bool:
         except ValueError:
             return False
     # A backslash stands between values of which one will do.
-    patterns = map(_pattern, asked.value.strip().split("\\"))
-    return any(pattern.fullmatch(text) is not None for pattern in patterns)
+    return any(_fits(text, one) for one in asked.value.strip().split("\\"))
 
 
 @lru_cache(maxsize=256)
-def _pattern(text: str) -> re.Pattern[str]:
-    """A value with ``*`` for anything and ``?`` for one character."""
-    # Stars that stand together mean no more than one, and would take long.
-    parts = (re.escape(part).replace(r"\?", ".") for part in re.split(r"\*+", text))
-    return re.compile(".*".join(parts), re.DOTALL)
+def _pieces(text: str) -> tuple[re.Pattern[str], ...]:
+    """What stands between the stars of a value, ``?`` for any character."""
+    return tuple(
+        re.compile(re.escape(piece).replace(r"\?", "."), re.DOTALL) for piece in text.split("*")
+    )
+
+
+def _fits(text: str, asked: str) -> bool:
+    """Whether a text is the value asked for, ``*`` for anything and ``?`` for one character.
+
+    Each piece is taken where it comes first: a pattern full of stars takes no longer than another.
+    """
+    first, *middle = _pieces(asked)
+    if not middle:
+        return first.fullmatch(text) is not None
+    *middle, last = middle
+    begin = first.match(text)
+    if begin is None:
+        return False
+    place = begin.end()
+    for piece in middle:
+        found = piece.search(text, place)
+        if found is None:
+            return False
+        place = found.end()
+    rest = len(text) - len(asked.rpartition("*")[2])
+    return rest >= place and last.fullmatch(text, rest) is not None
 
 
 def _times(name: str, vr: str, value: str) -> tuple[str, str]:
