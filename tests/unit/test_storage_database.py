@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
@@ -485,3 +486,15 @@ def test_the_queue_stays_fast_beside_many_finished_recordings(database: Database
     assert len(plan) == 1
     assert "ix_recording_queue" in plan[0][3]
     assert detail(database).study.study_instance_uid == STUDY
+
+
+def test_a_migrations_file_is_named_by_its_revision_in_their_order(database_url: str) -> None:
+    """So that a command knows the revisions without importing Alembic."""
+    scripts = ScriptDirectory.from_config(database_module._alembic_config())
+    revisions = [script.revision for script in scripts.walk_revisions()][::-1]
+    names = [path.name.partition("_")[0] for path in sorted(database_module._VERSIONS.glob("0*"))]
+
+    migrate(database_url)
+
+    assert names == revisions
+    assert migration_state(database_url) == (revisions[-1], revisions[-1])
