@@ -160,6 +160,10 @@ def shown(settings: Settings) -> dict[str, Any]:
     """The settings as plain values for a reader, without secrets."""
     values = settings.model_dump(mode="json")
     values["database_url"] = re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", settings.database_url)
+    webhook = values["alerts"]["webhook"]
+    if webhook is not None and webhook["url"] is not None:
+        # Of many chat servers the path is the key to the room.
+        webhook["url"] = re.sub(r"^(\w+://[^/?#]*)[/?#].+$", r"\1/***", webhook["url"])
     return values
 
 

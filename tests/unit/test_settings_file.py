@@ -210,12 +210,25 @@ def test_a_password_is_never_shown(tmp_path: Path) -> None:
     assert secret not in "".join(lines)
 
 
+def test_what_a_webhook_is_called_by_is_not_shown(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, '[alerts.webhook]\nurl = "https://chat.example/hooks/T0/SECRET?k=SECRET"\n'
+    )
+
+    values = shown(load_settings(path))
+
+    assert values["alerts"]["webhook"]["url"] == "https://chat.example/***"
+    assert "SECRET" not in str(values)
+
+
 def test_what_is_shown_is_plain_and_whole() -> None:
     values = shown(load_settings())
 
     assert values["dimse"]["port"] == 11112
     assert set(values) == {
+        "alerts",
         "data_dir",
+        "dicomweb",
         "database_url",
         "dimse",
         "http",
