@@ -51,6 +51,7 @@ unit=$root/usr/lib/systemd/system/echonode.service
 sysusers=$root/usr/lib/sysusers.d/echonode.conf
 tmpfiles=$root/usr/lib/tmpfiles.d/echonode.conf
 program=$root/usr/local/bin/echonode
+manual=$root/usr/local/share/man/man1/echonode.1
 
 # live: whether this changes the running system, and systemd runs it.
 live() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
@@ -165,6 +166,7 @@ install_all() {
     put 0644 "$source/deploy/systemd/echonode.sysusers" "$sysusers"
     put 0644 "$source/deploy/systemd/echonode.tmpfiles" "$tmpfiles"
     put 0755 "$source/deploy/echonode.sh" "$program"
+    put 0644 "$source/deploy/man/echonode.1" "$manual"
     users_and_folders
     settings
     if [ -z "$root" ]; then
@@ -191,7 +193,7 @@ uninstall_all() {
     if live && [ -e "$unit" ]; then
         systemctl disable --now echonode || true
     fi
-    rm -f "$unit" "$sysusers" "$tmpfiles" "$program"
+    rm -f "$unit" "$sysusers" "$tmpfiles" "$program" "$manual"
     rm -rf "$home"
     if live; then systemctl daemon-reload; fi
     say "removed; kept are ${etc#"$root"}, ${state#"$root"} and the user echonode"

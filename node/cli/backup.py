@@ -39,8 +39,6 @@ def backup(context: typer.Context, folder: _FolderArgument, as_json: JsonOption 
 
     The copy is of one moment. A DIR that holds an earlier backup is brought up to date: only what
     is new is copied. It holds patients' images and names, as the node's own folder does.
-
-    Example: echonode backup /backup/echonode
     """
     from node.cli.telling import audit_of
     from storage.backup import BackupError, back_up
@@ -77,8 +75,6 @@ def restore(context: typer.Context, folder: _FolderArgument, as_json: JsonOption
 
     Nothing is overwritten: move what is left of the old data_dir away first. Run it as the
     service user. Afterwards `echonode db check --deep` compares every file with its row.
-
-    Example: echonode restore /backup/echonode
     """
     from sqlalchemy.engine import make_url
 
