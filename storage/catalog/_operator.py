@@ -358,14 +358,21 @@ def _counts(
 
 
 def _oldest_recording(session: Session, now: datetime) -> Waiting | None:
+    # The row first, by its index, and then what belongs to it.
+    oldest = session.scalar(
+        select(Recording.id)
+        .where(Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)))
+        .order_by(Recording.queued_at, Recording.id)
+        .limit(1)
+    )
+    if oldest is None:
+        return None
     row = session.execute(
         select(Study.study_instance_uid, Instance.sop_instance_uid, Recording.queued_at)
         .select_from(Recording)
         .join(Recording.study)
         .join(Recording.instance)
-        .where(Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)))
-        .order_by(Recording.queued_at, Recording.id)
-        .limit(1)
+        .where(Recording.id == oldest)
     ).first()
     return _waiting(row[0], row[1], row[2], now) if row else None
 
@@ -396,12 +403,23 @@ def _waiting(
 
 
 def _last_errors(session: Session, limit: int) -> tuple[Trouble, ...]:
+    # Kind by kind, each by its index: asked for at once, SQLite goes through every study.
+    last = [
+        number
+        for kind in TROUBLE
+        for number in session.scalars(
+            select(TimelineEvent.id)
+            .where(TimelineEvent.kind == kind.value)
+            .order_by(TimelineEvent.at.desc(), TimelineEvent.id.desc())
+            .limit(limit)
+        )
+    ]
     rows = session.execute(
         select(
             TimelineEvent.at, Study.study_instance_uid, TimelineEvent.kind, TimelineEvent.message
         )
         .join(TimelineEvent.study)
-        .where(TimelineEvent.kind.in_([kind.value for kind in TROUBLE]))
+        .where(TimelineEvent.id.in_(last))
         .order_by(TimelineEvent.at.desc(), TimelineEvent.id.desc())
         .limit(limit)
     )
