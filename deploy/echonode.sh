@@ -3,10 +3,11 @@
 set -eu
 : "${ECHONODE_CONFIG:=/etc/echonode/echonode.toml}"
 export ECHONODE_CONFIG
+export MPLCONFIGDIR=/var/cache/echonode
 program=/opt/echonode/current/bin/echonode
 if [ "$(id -un)" = echonode ]; then
     exec "$program" "$@"
 elif [ "$(id -u)" = 0 ]; then
     exec runuser -u echonode -- "$program" "$@"
 fi
-exec sudo -u echonode --preserve-env=ECHONODE_CONFIG -- "$program" "$@"
+exec sudo -u echonode --preserve-env=ECHONODE_CONFIG,MPLCONFIGDIR -- "$program" "$@"

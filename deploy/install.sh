@@ -131,7 +131,7 @@ users_and_folders() {
                 --shell /usr/sbin/nologin echonode
         install -d -m 0750 -o root -g echonode "$etc"
         install -d -m 0700 -o root -g root "$etc/secrets"
-        install -d -m 0700 -o echonode -g echonode "$state"
+        install -d -m 0700 -o echonode -g echonode "$state" /var/cache/echonode
     fi
 }
 

@@ -45,6 +45,7 @@ from node.sections import (
 DEFAULT_FILE = Path("echonode.toml")
 ENV_PREFIX = "ECHONODE_"
 _DELIMITER = "__"
+_NAMES_THE_FILE = "CONFIG"  #: ECHONODE_CONFIG, which the command line reads
 _DEFAULT = "default"
 _NEVER_SHOWN = frozenset({"database_url", "url"})  #: may carry a password
 
@@ -202,7 +203,7 @@ def unknown_variables() -> tuple[str, ...]:
     They are told and not refused: Kubernetes sets ``ECHONODE_PORT`` and its like by itself for a
     service of this name.
     """
-    known = {name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields} | {_NAMES_THE_FILE}
     return tuple(
         sorted(
             name

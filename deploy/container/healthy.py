@@ -12,8 +12,8 @@ _TIMEOUT_S = 8.0
 
 
 def main() -> int:
-    """Ask /healthz, by the address in ECHONODE_HEALTH_URL where that is set."""
-    url = os.environ.get("ECHONODE_HEALTH_URL", _URL)
+    """Ask /healthz, by the address in HEALTH_URL where that is set."""
+    url = os.environ.get("HEALTH_URL", _URL)
     # Our own loopback: the certificate names the node as others see it.
     context = ssl._create_unverified_context() if url.startswith("https:") else None  # noqa: S323
     try:

@@ -249,6 +249,7 @@ def test_variables_that_name_no_setting_are_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ECHONODE_DATADIR", "x")
     monkeypatch.setenv("ECHONODE_DIMSE__PORT", "1")
 
+    monkeypatch.setenv("ECHONODE_CONFIG", "echonode.toml")
     assert unknown_variables() == ("ECHONODE_DATADIR",)
 
 
