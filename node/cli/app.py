@@ -8,7 +8,6 @@ that ``echonode status`` answers at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +52,8 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print_text(f"echonode {version('echonode')}")
         raise typer.Exit
 

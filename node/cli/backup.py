@@ -6,7 +6,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +39,8 @@ def backup(context: typer.Context, folder: _FolderArgument, as_json: JsonOption 
     The copy is of one moment. A DIR that holds an earlier backup is brought up to date: only what
     is new is copied. It holds patients' images and names, as the node's own folder does.
     """
+    from importlib.metadata import version
+
     from node.cli.telling import audit_of
     from storage.backup import BackupError, back_up
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from node.cli.output import print_table, print_text
 
@@ -60,6 +59,8 @@ def print_report(report: Part) -> None:
 
 def print_markdown(page: str) -> None:
     """A page of Markdown: drawn on a terminal, as it is elsewhere."""
+    from rich.markdown import Markdown
+
     if sys.stdout.isatty():
         Console(file=sys.stdout).print(Markdown(page))
     else:
