@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from weakref import WeakKeyDictionary
 
 
 class Lines:
@@ -16,7 +17,8 @@ class Lines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[object, socket.socket] = {}
+        # Weak: whoever is forgotten without a word keeps nothing in memory.
+        self._open: WeakKeyDictionary[object, socket.socket] = WeakKeyDictionary()
         self._hung_up = False
 
     @property
@@ -24,18 +26,18 @@ class Lines:
         """Whether whoever calls now is cut off at once."""
         return self._hung_up
 
-    def add(self, key: object, connection: socket.socket) -> None:
-        """Keep a connection in sight under a key; one that comes late is ended at once."""
+    def add(self, owner: object, connection: socket.socket) -> None:
+        """Keep a connection in sight for its owner; one that comes late is ended at once."""
         with self._lock:
-            self._open[key] = connection
+            self._open[owner] = connection
             late = self._hung_up
         if late:
             _end(connection)
 
-    def remove(self, key: object) -> None:
-        """Let a connection out of sight; one that is not in sight is no error."""
+    def remove(self, owner: object) -> None:
+        """Let an owner's connection out of sight; one that is not in sight is no error."""
         with self._lock:
-            self._open.pop(key, None)
+            self._open.pop(owner, None)
 
     def hang_up(self) -> None:
         """End every connection, and those that are opened from now on."""

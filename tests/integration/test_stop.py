@@ -183,7 +183,7 @@ def test_after_a_stop_whoever_calls_is_cut_off_at_once() -> None:
     lines.hang_up()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        lines.add("late", ours)
+        lines.add(ours, ours)
         assert theirs.recv(1) == b""
 
 
