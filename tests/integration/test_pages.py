@@ -20,7 +20,7 @@ from models.clip import read_clip
 from node.sections import DimseDestination, HttpSettings
 from node.web.pages.pictures import MOST_FRAMES
 from node.web.pages.shelf import picture_path, reports_of, shelf_of
-from node.web.users import Role
+from node.web.users import Role, UserFile
 from storage import catalog
 from storage.catalog import StudyState
 from storage.database import Database, migrate
@@ -55,6 +55,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Example]:
     database = Database(url)
     example = prepare(database, folder)
     database.close()
+    users = UserFile(folder / "users.json")
+    for role in Role:
+        users.add(role.value, [role], PASSWORD)
+    users.add("both", [Role.READ, Role.OPERATE], PASSWORD)
     return folder, example
 
 
@@ -74,9 +78,6 @@ def _served(folder: Path) -> Iterator[Site]:
     with serving(
         folder, database, HttpSettings(port=0), destinations=archives, analysis=analysis
     ) as site:
-        for role in Role:
-            site.users.add(role.value, [role], PASSWORD)
-        site.users.add("both", [Role.READ, Role.OPERATE], PASSWORD)
         yield site
     database.close()
 
@@ -91,7 +92,7 @@ def site(filled: tuple[Path, Example]) -> Iterator[Site]:
 def own(filled: tuple[Path, Example], tmp_path: Path) -> Iterator[Site]:
     """A site for a test that presses buttons."""
     folder = tmp_path / "own"
-    shutil.copytree(filled[0], folder, ignore=shutil.ignore_patterns("audit", "*users*"))
+    shutil.copytree(filled[0], folder, ignore=shutil.ignore_patterns("audit"))
     yield from _served(folder)
 
 
@@ -237,6 +238,7 @@ def test_the_day_is_drawn_and_told(site: Site) -> None:
     said = re.sub(r"\s+", " ", unescape(html))
     assert "Clips analysed: 1 in 24 hours, most 1 in the hour from" in said
     assert "slowest 4 min" in said
+    assert "Median of an hour 1 min to 4 min" in said
 
 
 def test_studies_are_listed_searched_and_filtered(site: Site) -> None:
@@ -300,7 +302,7 @@ def test_a_study_shows_all_that_is_known_of_it(site: Site) -> None:
 
 def test_what_may_not_be_said_is_not_shown(filled: tuple[Path, Example], tmp_path: Path) -> None:
     folder = tmp_path / "own"
-    shutil.copytree(filled[0], folder, ignore=shutil.ignore_patterns("audit", "*users*"))
+    shutil.copytree(filled[0], folder, ignore=shutil.ignore_patterns("audit"))
     database = Database(f"sqlite:///{folder / 'echonode.db'}")
     with serving(folder, database, HttpSettings(port=0, anyone_may_look=True)) as site:
         said = words(site.client(headers=HTML).get(f"/studies/{DONE}"))

@@ -17,6 +17,7 @@ _WIDTH, _HEIGHT = 420, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 6, 10, 24
 _GAP = 3
 _EACH = 6  # hours between two that are named
+_HALF_A_CLOCK = 18  # half as wide as a name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,9 +74,11 @@ def _latency(hours: Sequence[HourRecord]) -> Chart:
     known = [hour for hour in hours if hour.slowest_s is not None]
     if known:
         worst = max(known, key=lambda hour: hour.slowest_s or 0.0)
+        shortest = min(hour.median_s or 0.0 for hour in known)
+        longest = max(medians)
+        several = f"{duration(shortest)} to " if duration(shortest) != duration(longest) else ""
         summary = (
-            f"Median of the hours {duration(min(h.median_s or 0 for h in known))} to "
-            f"{duration(max(h.median_s or 0 for h in known))}; slowest "
+            f"Median of an hour {several}{duration(longest)}; slowest "
             f"{duration(worst.slowest_s)}, in the hour from {_clock(worst.begins_at)}."
         )
     else:
@@ -146,7 +149,9 @@ def _svg(
         if local.hour % _EACH == 0:
             drawn.append(
                 Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                    f"{_LEFT + index * step + step / 2:.1f}", _HEIGHT - 6, _clock(local)
+                    f"{min(_LEFT + (index + 0.5) * step, _WIDTH - _HALF_A_CLOCK):.1f}",
+                    _HEIGHT - 6,
+                    _clock(local),
                 )
             )
     drawn.append(Markup("</svg>"))

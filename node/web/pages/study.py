@@ -275,15 +275,19 @@ def _mean(mean: Mean, *, simulated: bool) -> MeanLine:
         "output": mean.output, "unit": mean.unit, "value": mean.value, "score": None,
         "low": mean.low, "high": mean.high,
     }  # fmt: skip
-    count = len({index for index, _ in mean.members})
-    of = f"{len(mean.values)} beats in " if mean.of_beats else ""
+    clips = _counted(len({index for index, _ in mean.members}), "clip")
+    beats_in = f"{_counted(len(mean.values), 'beat')} in " if mean.of_beats else ""
     spread = "" if mean.deviation is None else f", standard deviation {mean.deviation:.1f}"
     return MeanLine(
         title=f"{SIMULATED if simulated else ''}{_title(mean.output)}",
         value=value(shown),
         interval=interval(shown),
-        of=f"mean of {of}{count} {'clip' if count == 1 else 'clips'}{spread}",
+        of=f"{'mean of ' if len(mean.values) > 1 else 'from '}{beats_in}{clips}{spread}",
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _title(output: str) -> str:
