@@ -47,7 +47,7 @@ done
 home=$root/opt/echonode
 etc=$root/etc/echonode
 state=$root/var/lib/echonode
-unit=$root/usr/lib/systemd/system/echonode.service
+units=$root/usr/lib/systemd/system
 sysusers=$root/usr/lib/sysusers.d/echonode.conf
 tmpfiles=$root/usr/lib/tmpfiles.d/echonode.conf
 program=$root/usr/local/bin/echonode
@@ -131,7 +131,8 @@ users_and_folders() {
                 --shell /usr/sbin/nologin echonode
         install -d -m 0750 -o root -g echonode "$etc"
         install -d -m 0700 -o root -g root "$etc/secrets"
-        install -d -m 0700 -o echonode -g echonode "$state" /var/cache/echonode
+        install -d -m 0700 -o echonode -g echonode "$state" /var/cache/echonode \
+            /var/backups/echonode
     fi
 }
 
@@ -158,11 +159,13 @@ switch_to() {
 }
 
 install_all() {
-    local name
+    local name release
     [ -z "$packages" ] || [ -n "$root" ] || debian_packages
-    name=$(release_name)
-    [ -e "$home/releases/$name/whole" ] || make_release "$home/releases/$name"
-    put 0644 "$source/deploy/systemd/echonode.service" "$unit"
+    release=$(release_name)
+    [ -e "$home/releases/$release/whole" ] || make_release "$home/releases/$release"
+    for name in echonode.service echonode-backup.service echonode-backup.timer; do
+        put 0644 "$source/deploy/systemd/$name" "$units/$name"
+    done
     put 0644 "$source/deploy/systemd/echonode.sysusers" "$sysusers"
     put 0644 "$source/deploy/systemd/echonode.tmpfiles" "$tmpfiles"
     put 0755 "$source/deploy/echonode.sh" "$program"
@@ -172,31 +175,31 @@ install_all() {
     if [ -z "$root" ]; then
         # Settings that this version does not understand stop here, and the running one runs on.
         runuser -u echonode -- env ECHONODE_CONFIG="$etc/echonode.toml" \
-            "$home/releases/$name/bin/echonode" config check ||
-            fail "version $name is not switched to: mend the settings, then try again"
+            "$home/releases/$release/bin/echonode" config check ||
+            fail "version $release is not switched to: mend the settings, then try again"
     fi
-    switch_to "$name"
+    switch_to "$release"
     if live; then
         systemctl daemon-reload
         if systemctl is-active --quiet echonode; then
-            say "restarting the node with version $name"
+            say "restarting the node with version $release"
             systemctl restart echonode
         else
             say "installed: edit /etc/echonode/echonode.toml, then systemctl enable --now echonode"
         fi
     else
-        say "installed version $name"
+        say "installed version $release"
     fi
 }
 
 uninstall_all() {
-    if live && [ -e "$unit" ]; then
-        systemctl disable --now echonode || true
+    if live && [ -e "$units/echonode.service" ]; then
+        systemctl disable --now echonode.service echonode-backup.timer || true
     fi
-    rm -f "$unit" "$sysusers" "$tmpfiles" "$program" "$manual"
+    rm -f "$units"/echonode.service "$units"/echonode-backup.{service,timer} "$sysusers" "$tmpfiles" "$program" "$manual"
     rm -rf "$home"
     if live; then systemctl daemon-reload; fi
-    say "removed; kept are ${etc#"$root"}, ${state#"$root"} and the user echonode"
+    say "removed; kept are ${etc#"$root"}, ${state#"$root"}, backups and the user echonode"
 }
 
 case "$action" in

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "echonode.service"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+_UNITS = (".service", ".timer")
 _EXPOSURE_AT_MOST = 2.0  # systemd's own scale: 0 is sealed, 10 is as good as root
 
 yaml: Any = None
@@ -51,18 +52,22 @@ def done(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[st
 # systemd
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     analyze = program("systemd-analyze", "Debian package systemd")
-    unit = tmp_path / UNIT.name
-    # It looks for the program, which an installation alone has.
-    unit.write_text(UNIT.read_text().replace("/opt/echonode/current/bin/echonode", "/bin/true"))
-    said = done(analyze, "verify", "--man=no", unit)
+    units = [tmp_path / path.name for path in UNIT.parent.iterdir() if path.suffix in _UNITS]
+    assert len(units) == 3
+    for unit in units:
+        # It looks for the program, which an installation alone has.
+        text = (UNIT.parent / unit.name).read_text()
+        unit.write_text(text.replace("/opt/echonode/current/bin/echonode", "/bin/true"))
+    said = done(analyze, "verify", "--man=no", *units)
     assert (said.returncode, said.stderr.strip()) == (0, "")
 
 
-def test_the_unit_is_closed_as_far_as_tensorflow_lets_it() -> None:
+@pytest.mark.parametrize("unit", ["echonode.service", "echonode-backup.service"])
+def test_a_unit_is_closed_as_far_as_its_work_lets_it(unit: str) -> None:
     analyze = program("systemd-analyze", "Debian package systemd")
-    said = done(analyze, "security", "--offline=true", "--no-pager", UNIT)
+    said = done(analyze, "security", "--offline=true", "--no-pager", UNIT.with_name(unit))
     level = re.search(r"Overall exposure level for \S+: ([\d.]+)", said.stdout)
     assert level is not None, said.stderr
     assert float(level[1]) <= _EXPOSURE_AT_MOST
