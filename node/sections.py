@@ -59,7 +59,8 @@ def _variable(value: str) -> str:
     return value
 
 
-def _webhook_url(value: str) -> str:
+def webhook_url(value: str) -> str:
+    """An address that takes alerts; raises ValueError where it is none, or not a safe one."""
     try:
         parts = urlsplit(value)
         usable = bool(parts.hostname) and parts.port != 0
@@ -457,7 +458,7 @@ class DeliverySettings(Section):
 class WebhookSettings(Section):
     """``[alerts.webhook]``: an address that takes alerts as JSON, by POST."""
 
-    url: Annotated[str, AfterValidator(_webhook_url)] | None = Field(
+    url: Annotated[str, AfterValidator(webhook_url)] | None = Field(
         None, description="where alerts go"
     )
     url_file: AbsolutePath | None = Field(

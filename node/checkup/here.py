@@ -21,6 +21,7 @@ from node.secrets import SecretError, check_private
 from node.sections import ServerTls, is_loopback
 from node.settings import Settings, cautions, unknown_variables
 from node.tls import TlsError, server_context
+from node.watch.alerts import AlertError, ways_of
 from node.watch.disk import full_volumes, store_troubles, volumes_of
 from node.web.exposure import ExposureError, check_exposure
 from node.web.users import UserError, UserFile
@@ -71,8 +72,15 @@ def _settings(settings: Settings) -> Iterator[Finding]:
             "nobody is told when the node is in trouble",
             "name a webhook or a mail address in [alerts], then `echonode alerts test`",
         )
-    else:
-        yield green("alerts", "trouble is told; `echonode alerts test` sends one")
+    for way in ways_of(settings.alerts):
+        try:
+            way.check()
+        except AlertError as error:
+            yield red(
+                "alerts", f"{way.name}: {error}", "mend it in [alerts]; the node runs without"
+            )
+        else:
+            yield green("alerts", f"trouble is told by {way.name}; `echonode alerts test` tries it")
 
 
 def _who_may_come(settings: Settings) -> Iterator[Finding]:
@@ -169,7 +177,7 @@ def _database(settings: Settings) -> tuple[list[Finding], Database | None]:
                 yellow(
                     "database",
                     f"its tables are at revision {state.current}, this version needs {state.head}",
-                    "`echonode backup`, then start the node: it brings them up to date",
+                    "`echonode backup DIR`, then start the node: it brings them up to date",
                 )
             ], None
         database = Database(url)

@@ -24,8 +24,14 @@ from typing import Any, Protocol
 import httpx
 import structlog
 
-from node.secrets import SecretError, read_secret, secret_of
-from node.sections import AlertsSettings, ClientTls, MailSettings, WebhookSettings
+from node.secrets import Secret, SecretError, read_secret, secret_of
+from node.sections import (
+    AlertsSettings,
+    ClientTls,
+    MailSettings,
+    WebhookSettings,
+    webhook_url,
+)
 from node.tls import TlsError, client_context
 from storage import catalog
 from storage.database import Database, DatabaseError
@@ -111,6 +117,10 @@ class Way(Protocol):
 
     name: str
 
+    def check(self) -> None:
+        """Read secrets and certificates, and send nothing; raises :class:`AlertError`."""
+        ...  # pragma: no cover
+
     def send(self, alert: Alert) -> None:
         """Send one; raises :class:`AlertError`."""
         ...  # pragma: no cover
@@ -124,9 +134,12 @@ class Webhook:
     def __init__(self, settings: WebhookSettings) -> None:
         self._settings = settings
 
+    def check(self) -> None:
+        """See :class:`Way`."""
+        self._prepared()
+
     def send(self, alert: Alert) -> None:
         """See :class:`Way`."""
-        settings = self._settings
         content = {
             "text": alert.text,
             "node": alert.node,
@@ -138,22 +151,32 @@ class Webhook:
             "since": alert.since.isoformat(),
             "at": alert.at.isoformat(),
         }
+        url, headers, verify = self._prepared()
         try:
-            url = settings.url or read_secret(settings.url_file or Path(), "address of the webhook")
-            token = secret_of(settings.token_file, settings.token_variable, "token of the webhook")
-            headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
-            verify: ssl.SSLContext | bool = False  # of http, which is for this machine alone
-            if url.startswith("https:"):
-                verify = client_context(settings.tls or ClientTls())
-            with httpx.Client(verify=verify, timeout=settings.timeout_s) as client:
+            with httpx.Client(verify=verify, timeout=self._settings.timeout_s) as client:
                 status = client.post(url, json=content, headers=headers).status_code
-        except (SecretError, TlsError) as error:
-            raise AlertError(str(error)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Its words may hold the address, which may be a secret.
             raise AlertError(f"the webhook cannot be reached: {type(error).__name__}") from None
         if not 200 <= status < 300:
             raise AlertError(f"the webhook answered HTTP {status}")
+
+    def _prepared(self) -> tuple[str, dict[str, str], ssl.SSLContext | bool]:
+        """Address, headers, and whom to believe, read anew: they may have been changed."""
+        settings = self._settings
+        try:
+            url = settings.url or webhook_url(
+                read_secret(settings.url_file or Path(), "address of the webhook")
+            )
+            token = secret_of(settings.token_file, settings.token_variable, "token of the webhook")
+            headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+            if url.startswith("https:"):
+                return url, headers, client_context(settings.tls or ClientTls())
+        except (SecretError, TlsError) as error:
+            raise AlertError(str(error)) from error
+        except ValueError as error:
+            raise AlertError(f"the address in {settings.url_file}: {error}") from None
+        return url, headers, False  # http is for this machine alone
 
 
 class Mail:
@@ -164,6 +187,12 @@ class Mail:
     def __init__(self, settings: MailSettings) -> None:
         self._settings = settings
 
+    def check(self) -> None:
+        """See :class:`Way`."""
+        self._password()
+        if self._settings.security != "none":
+            self._context()
+
     def send(self, alert: Alert) -> None:
         """See :class:`Way`."""
         settings = self._settings
@@ -173,16 +202,12 @@ class Mail:
         message["To"] = ", ".join(settings.to)
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence answers it
         message.set_content(f"{alert.text}\n")
+        password = self._password()
         try:
-            password = secret_of(
-                settings.password_file, settings.password_variable, "password of the mail server"
-            )
             with self._connection() as server:
                 if password is not None and settings.user is not None:
                     server.login(settings.user, password.reveal())
                 server.send_message(message)
-        except (SecretError, TlsError) as error:
-            raise AlertError(str(error)) from error
         except smtplib.SMTPException as error:
             code = getattr(error, "smtp_code", None)
             why = f"it answered {code}" if code else type(error).__name__
@@ -193,12 +218,26 @@ class Mail:
             why = error.strerror or type(error).__name__
             raise AlertError(f"the mail server cannot be reached: {why}") from None
 
+    def _password(self) -> Secret | None:
+        settings = self._settings
+        what = "password of the mail server"
+        try:
+            return secret_of(settings.password_file, settings.password_variable, what)
+        except SecretError as error:
+            raise AlertError(str(error)) from error
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            return client_context(self._settings.tls)
+        except TlsError as error:
+            raise AlertError(str(error)) from error
+
     def _connection(self) -> smtplib.SMTP:
         settings = self._settings
         where = (settings.host, settings.port)
         if settings.security == "none":
             return smtplib.SMTP(*where, timeout=settings.timeout_s)
-        context = client_context(settings.tls)
+        context = self._context()
         if settings.security == "tls":
             return smtplib.SMTP_SSL(*where, timeout=settings.timeout_s, context=context)
         server = smtplib.SMTP(*where, timeout=settings.timeout_s)
@@ -443,13 +482,13 @@ class Alerts:
             alert = post.waiting[0]
             try:
                 post.way.send(alert)
-            except AlertError as error:
+            except Exception as error:  # noqa: BLE001 - the edge of a way: the others go on
                 post.pause_s = min(max(_FIRST_PAUSE_S, 2 * post.pause_s), _LONGEST_PAUSE_S)
                 post.not_before = time.monotonic() + post.pause_s
                 log.warning(
                     "alert-not-sent",
                     way=post.way.name,
-                    reason=str(error),
+                    reason=str(error) if isinstance(error, AlertError) else type(error).__name__,
                     again_in_s=post.pause_s,
                     waiting=len(post.waiting),
                 )

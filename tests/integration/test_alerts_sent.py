@@ -147,6 +147,9 @@ def test_what_a_webhook_does_not_take_is_an_error_without_its_address(tmp_path: 
     with pytest.raises(AlertError) as away:
         Webhook(WebhookSettings(url=hook.url)).send(TRIAL)
 
+    far = secret_file(tmp_path, "http://hooks.example/x")
+    with pytest.raises(AlertError, match="alerts go by https alone"):
+        Webhook(WebhookSettings(url_file=far)).check()
     assert str(refused.value) == "the webhook answered HTTP 500"
     assert str(away.value) == "the webhook cannot be reached: ConnectError"
     assert len(hook.heard) == 1

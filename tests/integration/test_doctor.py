@@ -254,6 +254,29 @@ def test_older_tables_are_yellow_and_newer_ones_red(
     assert found.next_step
 
 
+def test_alerts_that_could_not_be_sent_are_red(settings: Settings, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hush")
+    secret.chmod(0o644)
+    mail = {
+        "host": "127.0.0.1", "security": "none", "sender": "a@b.example", "to": ["c@d.example"],
+    }  # fmt: skip
+    told = Settings(
+        **{
+            **settings.model_dump(),
+            "alerts": {
+                "webhook": {"url": "https://chat.example/x", "token_file": secret},
+                "mail": mail,
+            },
+        }
+    )
+
+    webhook, by_mail = look(told)["alerts"]
+
+    assert (webhook.light, by_mail.light) == ("red", "green")
+    assert "run: chmod 600" in webhook.words
+
+
 def test_a_pack_whose_weights_were_changed_is_red(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     broken = settings.model_copy(

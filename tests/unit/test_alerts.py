@@ -29,11 +29,15 @@ class Pocket:
     reachable: bool = True
     told: list[Alert] = field(default_factory=list)
     tried: int = 0
+    error: Exception = AlertError("nobody there")  # noqa: RUF009 - never changed
+
+    def check(self) -> None:
+        pass
 
     def send(self, alert: Alert) -> None:
         self.tried += 1
         if not self.reachable:
-            raise AlertError("nobody there")
+            raise self.error
         self.told.append(alert)
 
     @property
@@ -147,6 +151,16 @@ def test_who_cannot_be_reached_is_tried_again_and_keeps_no_other_waiting(
     assert away.heard == [("disk-full:", "begun")]
     assert bench.counted.count(("disk-full", "away", "failed")) == 2
     assert bench.counted.count(("disk-full", "away", "sent")) == 1
+
+
+def test_a_way_that_breaks_down_keeps_no_other_waiting(tmp_path: Path) -> None:
+    broken, here = Pocket("broken", reachable=False, error=UnicodeError("?")), Pocket("here")
+    bench = Bench(tmp_path, broken, here)
+
+    bench.see(DISK)
+
+    assert here.heard == [("disk-full:", "begun")]
+    assert ("disk-full", "broken", "failed") in bench.counted
 
 
 def test_the_end_of_what_nobody_heard_of_is_not_told(tmp_path: Path) -> None:
