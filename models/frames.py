@@ -22,11 +22,11 @@ from models._header import UNREADABLE, ClipError, open_object, quietly
 from models._limits import MIB, MOST_GROWTH
 from models._pixels import FrameReader
 
-__all__ = ["Frames", "pixel_representation"]
+__all__ = ["Frames", "header_and_pixels"]
 
 
-def pixel_representation(path: Path) -> str | None:
-    """The value representation of an object's Pixel Data; None where it has none.
+def header_and_pixels(path: Path) -> tuple[Dataset, str | None]:
+    """What :func:`models.clip.read_header` gives, and the value representation of Pixel Data.
 
     Raises
     ------
@@ -35,8 +35,9 @@ def pixel_representation(path: Path) -> str | None:
     """
     opened = open_object(path, with_pixels=False)
     if opened.pixels is None:
-        return None
-    return opened.pixels.vr or ("OB" if opened.transfer_syntax.is_encapsulated else "OW")
+        return opened.header, None
+    compressed = opened.transfer_syntax.is_encapsulated
+    return opened.header, opened.pixels.vr or ("OB" if compressed else "OW")
 
 
 class Frames:

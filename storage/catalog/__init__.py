@@ -40,6 +40,7 @@ from storage.catalog._dicomweb import (
     first_files,
     held_objects,
     held_studies,
+    was_held,
 )
 from storage.catalog._files import (
     is_named,
@@ -349,6 +350,7 @@ __all__ = [
     "study_detail",
     "study_uids",
     "utc_now",
+    "was_held",
     "watch_destinations",
     "write_heartbeat",
 ]

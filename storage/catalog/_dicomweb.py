@@ -80,6 +80,25 @@ def held_objects(
     return tuple(found.values())
 
 
+def was_held(
+    session: Session, *, study: str, series: str | None = None, instance: str | None = None
+) -> bool:
+    """Whether there are rows of such objects, with files or without."""
+    for table in (Instance, Result):
+        query = (
+            select(table.id)
+            .join(Study, Study.id == table.study_id)
+            .where(Study.study_instance_uid == study)
+        )
+        if series is not None:
+            query = query.where(table.series_instance_uid == series)
+        if instance is not None:
+            query = query.where(table.sop_instance_uid == instance)
+        if session.scalar(query.limit(1)) is not None:
+            return True
+    return False
+
+
 def held_studies(
     session: Session,
     *,

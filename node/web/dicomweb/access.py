@@ -22,6 +22,7 @@ from storage.files import FileStore
 
 DOOR = "dicomweb"
 ROOT = "/dicom-web"
+_PORTS = {"http": 80, "https": 443}
 _TELL_AGAIN_S = 300.0
 _REMEMBERED = 4096
 
@@ -62,7 +63,13 @@ def pixels_of(request: Request) -> Pixels:
 
 def base_url(request: Request) -> str:
     """Where this service is reached, as the caller reached it."""
-    return f"{str(request.base_url).rstrip('/')}{ROOT}"
+    url = request.base_url
+    _, port = request.scope.get("server") or ("", None)
+    # Some clients leave the port out of Host. Of a proxy's port nothing is known.
+    left_out = url.port is None and port != _PORTS.get(url.scheme)
+    if left_out and not parts_of(request).settings.http.proxies:
+        url = url.replace(port=port)
+    return f"{str(url).rstrip('/')}{ROOT}"
 
 
 class Told:

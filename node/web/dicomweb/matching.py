@@ -17,6 +17,9 @@ _NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"
 _NO_VALUES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT", "SQ"})
 _LONGEST = 1024
 
+EMPTY = '""'
+"""Asks for what has no value (PS3.18 8.3.4.5)."""
+
 
 class CriterionError(ValueError):
     """What is asked for cannot be: the message says why, without the value."""
@@ -33,7 +36,7 @@ class Criterion:
     @property
     def is_exact(self) -> bool:
         """Whether it asks for one value, letter by letter."""
-        return bool(self.value) and not set(self.value) & set("*?\\")
+        return bool(self.value) and not set(self.value) & set('*?\\"')
 
 
 def attribute_path(text: str) -> tuple[str, ...]:
@@ -64,6 +67,8 @@ def criterion(name: str, value: str) -> Criterion:
         raise CriterionError(f"{name} cannot be searched by")
     if len(value) > _LONGEST or not value.isprintable():
         raise CriterionError(f"{name} has a value that is none")
+    if value == EMPTY:
+        return Criterion(path=path, vr=vr, value=value)
     if vr in _TIMES and value:
         _times(name, vr, value)
     if vr in _NUMBERS and value:
@@ -75,12 +80,15 @@ def matches(model: Mapping[str, Any], asked: Criterion) -> bool:
     """Whether a data set of the JSON model is what is asked for."""
     if not asked.value:
         return True  # universal matching
+    if asked.value == EMPTY:
+        return not any(value not in (None, "") for value in _values(model, asked.path))
     return any(_is(value, asked) for value in _values(model, asked.path))
 
 
 def dates_of(asked: Criterion) -> tuple[date | None, date | None]:
     """First and last date of a criterion on a date."""
-    low, high = _times("", "DA", asked.value) if asked.value else ("", "")
+    no_date = asked.value in ("", EMPTY)
+    low, high = ("", "") if no_date else _times("", "DA", asked.value)
     return _date(low), _date(high)
 
 

@@ -46,11 +46,15 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """A DICOM media type that a caller takes. ``syntax``: None where he names none."""
+    """A DICOM media type that a caller takes. ``syntax``: None where he names none.
+
+    ``anything``: he takes whatever comes, in parts or alone.
+    """
 
     name: str
     multipart: bool
     syntax: str | None = None
+    anything: bool = False
 
     def takes(self, name: str) -> bool:
         """Whether a type falls under it."""
@@ -107,16 +111,22 @@ def wanted(accept: Sequence[Media]) -> list[Wanted]:
     """What a caller takes, best first; everything where he does not say."""
     takes = [media for media in accept if media.quality > 0]
     if not accept:
-        return [Wanted(name=ANY, multipart=True), Wanted(name=ANY, multipart=False)]
+        return _anything(None)
     found: list[Wanted] = []
     for media in sorted(takes, key=lambda media: -media.quality):
         syntax = media.parameters.get("transfer-syntax") or None
         if media.name == "*/*":
-            found.append(Wanted(name=ANY, multipart=True, syntax=syntax))
-            found.append(Wanted(name=ANY, multipart=False, syntax=syntax))
+            found += _anything(syntax)
         elif media.name in (RELATED, "multipart/*"):
             name = media.parameters.get("type", ANY).lower()
             found.append(Wanted(name=ANY if name == "*/*" else name, multipart=True, syntax=syntax))
         else:
             found.append(Wanted(name=media.name, multipart=False, syntax=syntax))
     return found
+
+
+def _anything(syntax: str | None) -> list[Wanted]:
+    return [
+        Wanted(name=ANY, multipart=multipart, syntax=syntax, anything=True)
+        for multipart in (True, False)
+    ]

@@ -19,7 +19,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from models.clip import ClipError, bytes_beside_pixels
@@ -32,13 +34,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TIME_LIMIT_S = 60.0
+_MOST_WAITING = 8
 _MEMORY_BYTES = 4 << 30  # of addresses, libraries included
 _MOST_PLAIN_BYTES = 512 << 20
+_WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 _MOST_SIDE = 4096  # of a picture that is made larger
 
 
 class PictureError(Exception):
     """The pixels cannot be given so; the message says why."""
+
+
+class BusyError(PictureError):
+    """So many wait already: threads are for others, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +80,7 @@ class Pixels:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(_MOST_WAITING)
         self._workers: WorkerProcesses | None = None
 
     def draw(self, path: Path, index: int, drawing: Drawing) -> bytes:
@@ -94,19 +103,23 @@ class Pixels:
             workers.terminate()
 
     def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._lock:
-            if self._workers is None:
-                self._workers = WorkerProcesses(
-                    1, initializer=_bound_memory, time_limit_s=_TIME_LIMIT_S
-                )
-            workers = self._workers
+        if not self._places.acquire(blocking=False):
+            raise BusyError("so many pictures are being made: ask again")
         try:
+            with self._lock:
+                if self._workers is None:
+                    self._workers = WorkerProcesses(
+                        1, initializer=_bound_memory, time_limit_s=_TIME_LIMIT_S
+                    )
+                workers = self._workers
             return workers.submit(function, *args, **kwargs).result()
         except ClipError as error:
             raise PictureError(str(error)) from None
         except (WorkerError, MemoryError, RuntimeError) as error:
             log.warning("picture-not-made", error=type(error).__name__)
             raise PictureError("its pixels cannot be decoded here") from None
+        finally:
+            self._places.release()
 
 
 def _bound_memory() -> None:
@@ -163,8 +176,6 @@ def write_plain(path: Path, target: Path) -> None:
         syntax = dataset.file_meta.TransferSyntaxUID
     except Exception as error:
         raise ClipError("it cannot be read as a whole") from error
-    if syntax == ExplicitVRBigEndian:
-        raise ClipError("its values stand in big endian, which is not turned here")
     if syntax.is_encapsulated:
         frames = Frames(path)
         if frames.frame_bytes * frames.count > _MOST_PLAIN_BYTES:
@@ -172,10 +183,19 @@ def write_plain(path: Path, target: Path) -> None:
     try:
         if syntax.is_encapsulated:
             dataset.decompress(generate_instance_uid=False)
+        elif syntax == ExplicitVRBigEndian:
+            dataset.walk(_turn)
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.save_as(target, implicit_vr=False, little_endian=True, enforce_file_format=True)
+        dcmwrite(target, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
     except Exception as error:
         raise ClipError("it cannot be converted") from error
+
+
+def _turn(_dataset: Dataset, element: DataElement) -> None:
+    """Turn words that stand in big endian; pydicom turns all but these."""
+    size = _WORD_BYTES.get(element.VR)
+    if size and isinstance(element.value, bytes) and not len(element.value) % size:
+        element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
 
 
 def _windowed(pixels: NDArray[np.uint8], window: Window, frames: Frames) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from node.web.callers import Caller
 from node.web.dicomweb.access import DOOR, ROOT, DicomRoute, Reader, Uid, base_url, files_of
 from node.web.dicomweb.answers import data_sets
 from node.web.dicomweb.matching import (
+    EMPTY,
     Criterion,
     CriterionError,
     attribute_path,
@@ -49,7 +50,16 @@ router = APIRouter(prefix=ROOT, tags=["DICOMweb: search"], route_class=DicomRout
 
 _STUDIES_AT_ONCE = 200
 _NOT_ATTRIBUTES = frozenset(
-    {"accept", "charset", "fuzzymatching", "includefield", "limit", "offset"}
+    {
+        "accept",
+        "charset",
+        "emptyvaluematching",
+        "fuzzymatching",
+        "includefield",
+        "limit",
+        "multiplevaluematching",
+        "offset",
+    }
 )
 _ALL = "all"
 _DATE, _ACCESSION, _MODALITY = "00080020", "00080050", "00080060"
@@ -243,7 +253,7 @@ def _uids(criteria: Sequence[Criterion], tag: str) -> tuple[str, ...] | None:
     """The UIDs that all criteria on an attribute leave; None where there is none."""
     found: set[str] | None = None
     for one in criteria:
-        if one.path == (tag,) and one.value:
+        if one.path == (tag,) and one.value not in ("", EMPTY):
             listed = set(one.value.replace("\\", ",").split(","))
             found = listed if found is None else found & listed
     return None if found is None else tuple(sorted(found))
@@ -462,6 +472,8 @@ class _Search:
 
 def _by_rows(one: Criterion) -> bool:
     """Whether the database alone decides: a UID; of a date and a number it rules out the most."""
+    if one.value == EMPTY:
+        return False
     return one.path in ((_STUDY_UID,), (_SERIES_UID,), (_INSTANCE_UID,), (_DATE,)) or (
         one.path == (_ACCESSION,) and one.is_exact
     )

@@ -46,6 +46,10 @@ router = APIRouter(prefix=ROOT, tags=["DICOMweb: store"], route_class=DicomRoute
 
 _CHUNK_BYTES = 1 << 20  # what is gathered before the disk is asked
 _MAGIC_AT, _MAGIC = 128, b"DICM"
+_HEAD_BYTES = _MAGIC_AT + len(_MAGIC)
+_META_BEGINS = b"\x02\x00\x00\x00UL\x04\x00"
+_OTHER_TYPE = "a part has a content type that is not application/dicom"
+_NO_DICOM = "a part is no DICOM file (PS3.10)"
 _TRY_AGAIN = {"retry-after": "60", "connection": "close"}
 
 # Failure reasons beside those of the intake (PS3.18 I.2.2, PS3.7 C.5).
@@ -114,7 +118,8 @@ class Upload:
         self._peer = peer
         self._study = study
         self._file: IncomingFile | None = None
-        self._other: str | None = None  # the type of a part that is no object
+        self._head: bytearray | None = None  # a part's first bytes, until they can be judged
+        self._fault = ""  # why a part is no object
         self._reader: MultipartReader | None = None
         if media.name == DICOM:
             self._begin({})
@@ -175,18 +180,39 @@ class Upload:
             name = parse_media(stated).name
         except MediaError:
             name = "one that cannot be read"
-        self._other = None if name == DICOM else name
-        if self._other is None:
+        self._fault = "" if name == DICOM else _OTHER_TYPE
+        if not self._fault:
             self._file = IncomingFile(self._incoming, self._parts.not_ready, DOOR)
+            self._head = bytearray()
 
     def _write(self, data: bytes) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        if self._head is None:
             self._file.write(data)
+            return
+        self._head += data
+        if len(self._head) < _HEAD_BYTES:
+            return
+        # The sender's preamble may hold a program (PS3.10 7.5); some leave it out.
+        if self._head[_MAGIC_AT:_HEAD_BYTES] == _MAGIC:
+            self._file.write(bytes(_MAGIC_AT) + self._head[_MAGIC_AT:])
+        elif self._head.startswith(_META_BEGINS):
+            self._file.write(bytes(_MAGIC_AT) + _MAGIC + self._head)
+        else:
+            self._fault = _NO_DICOM
+            self.discard()
+        self._head = None
 
     def _end(self) -> None:
-        if self._other is not None:
-            words = "a part has a content type that is not application/dicom"
-            self.outcomes.append(Outcome(failure=_NOT_UNDERSTOOD, words=words))
+        if self._head is not None:
+            self._fault = _NO_DICOM
+            self._head = None
+            self.discard()
+        if self._fault:
+            self._count("cannot-be-read")
+            self.outcomes.append(Outcome(failure=_NOT_UNDERSTOOD, words=self._fault))
+            self._fault = ""
             return
         file = self._file
         if file is None:
@@ -201,18 +227,22 @@ class Upload:
         reason = file.problem or self._parts.not_ready()
         if reason is not None:
             log.warning("object-refused", reason=reason, peer=self._peer.host)
+            self._count("not-kept" if file.problem else "node-refuses")
             return Outcome(failure=Status.OUT_OF_RESOURCES, words="cannot be kept now, try again")
         try:
             return self._hand_over(file.path)
         except Exception:
             # The edge of an object: the sender gets a failure and keeps its copy.
             log.exception("intake-failed", peer=self._peer.host)
+            self._count("internal-error")
             return Outcome(failure=Status.PROCESSING_FAILURE, words="internal error")
 
+    def _count(self, reason: str) -> None:
+        """An object that the intake does not hear of; see docs/metrics.md."""
+        if self._parts.metrics is not None:
+            self._parts.metrics.refused(DOOR, reason)
+
     def _hand_over(self, path: Path) -> Outcome:
-        if not _blank_preamble(path):
-            words = "a part is no DICOM file (PS3.10): it has no preamble"
-            return Outcome(failure=_NOT_UNDERSTOOD, words=words)
         announced_class = announced_instance = None
         known = Outcome()
         try:
@@ -230,6 +260,7 @@ class Upload:
             announced_class = _uid(meta.get("MediaStorageSOPClassUID"))
             announced_instance = _uid(meta.get("MediaStorageSOPInstanceUID"))
             if meta.TransferSyntaxUID not in TRANSFER_SYNTAXES:
+                self._count("cannot-be-read")
                 return _failed(known, _SYNTAX_NOT_SUPPORTED, "its transfer syntax is not taken")
         receipt = self._intake.receive(
             Arrival(
@@ -298,14 +329,16 @@ async def _store(request: Request, peer: Peer, study: str | None) -> Response:
 
 async def _take_body(request: Request, upload: Upload) -> None:
     gathered = bytearray()
-    async for chunk in request.stream():
-        gathered += chunk
-        if len(gathered) >= _CHUNK_BYTES:
-            data = bytes(gathered)
-            gathered.clear()
-            await run_in_threadpool(upload.take, data)
-    if gathered:
-        await run_in_threadpool(upload.take, bytes(gathered))
+    try:
+        async for chunk in request.stream():
+            gathered += chunk
+            if len(gathered) >= _CHUNK_BYTES:
+                data = bytes(gathered)
+                gathered.clear()
+                await run_in_threadpool(upload.take, data)
+    finally:  # also of a body that is cut off: what is whole is kept
+        if gathered:
+            await run_in_threadpool(upload.take, bytes(gathered))
     await run_in_threadpool(upload.finish)
 
 
@@ -316,7 +349,7 @@ def _answer_type(request: Request) -> str:
         raise bad_request(f"Accept: {error}") from None
     for item in accept:
         for name in (JSON, PLAIN_JSON, XML):
-            if item.takes(name) and (not item.multipart or item.name == "*"):
+            if item.takes(name) and (not item.multipart or item.anything):
                 return name
     raise not_acceptable(f"the answer comes as {JSON} or {XML}")
 
@@ -408,18 +441,6 @@ def _uid(value: object) -> str | None:
     text = str(value) if value else ""
     plain = len(text) <= 64 and text.replace(".", "").isdecimal() and text.isascii()
     return text if plain else None
-
-
-def _blank_preamble(path: Path) -> bool:
-    """Whether a file has the preamble of PS3.10 7.1, which is blanked: it may hold a program."""
-    with path.open("r+b") as file:
-        head = file.read(_MAGIC_AT + len(_MAGIC))
-        if head[_MAGIC_AT:] != _MAGIC:
-            return False
-        if any(head[:_MAGIC_AT]):
-            file.seek(0)
-            file.write(bytes(_MAGIC_AT))
-    return True
 
 
 def _tell(parts: Parts, peer: Peer, outcomes: list[Outcome]) -> None:

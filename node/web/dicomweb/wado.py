@@ -2,7 +2,8 @@
 
 What is stored is sent as it is wherever the caller takes its transfer syntax. It is turned into
 Explicit VR Little Endian, the default of the standard, where nothing is lost or gained by that:
-lossy pictures stay as they are (PS3.18 8.7.3.5.2), and who does not take them so hears 406.
+lossy pictures stay as they are (PS3.18 8.7.3.4), and who does not take them so hears 406.
+Implicit VR and big endian are never sent (8.7.3).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import structlog
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -33,7 +35,7 @@ from pydicom.uid import (
 )
 
 from models.clip import ClipError, read_header
-from models.frames import Frames, pixel_representation
+from models.frames import Frames, header_and_pixels
 from node.results.rendering import render_report
 from node.web.dicomweb.access import (
     ROOT,
@@ -48,7 +50,6 @@ from node.web.dicomweb.access import (
 )
 from node.web.dicomweb.answers import Part, alone, data_sets, several
 from node.web.dicomweb.media import (
-    ANY,
     DICOM,
     JSON,
     OCTETS,
@@ -60,7 +61,7 @@ from node.web.dicomweb.media import (
     wanted,
 )
 from node.web.dicomweb.model import Json, json_of
-from node.web.dicomweb.pixels import Drawing, PictureError, Window
+from node.web.dicomweb.pixels import BusyError, Drawing, PictureError, Window
 from node.web.dicomweb.problems import bad_request, not_acceptable, unknown
 from node.web.site import parts_of
 from storage import catalog
@@ -73,9 +74,8 @@ router = APIRouter(prefix=ROOT, tags=["DICOMweb: retrieve"], route_class=DicomRo
 
 _CHUNK_BYTES = 1 << 20
 _PLAIN = str(ExplicitVRLittleEndian)
-_NATIVE = frozenset(
-    map(str, (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian))
-)
+_NATIVE = frozenset(map(str, (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)))
+_NOT_SENT = frozenset(map(str, (ImplicitVRLittleEndian, ExplicitVRBigEndian)))  # 8.7.3
 _LOSSLESS = frozenset(
     map(str, (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless))
 )
@@ -165,9 +165,10 @@ def rendered_instance(
     tell_looked(request, caller, study)
     if "Rows" not in header:
         return _text(item, header, _wanted(request, accept))
-    number = header.get("RepresentativeFrameNumber") or 1
+    number = int(header.get("RepresentativeFrameNumber") or 1)
+    number = number if 1 <= number <= _frame_count(request, item) else 1
     drawing = _drawing(_wanted(request, accept), window, quality, viewport)
-    return _picture(request, item, int(number), drawing)
+    return _picture(request, item, number, drawing)
 
 
 @router.get(_INSTANCE + "/frames/{frames}/rendered")
@@ -246,8 +247,8 @@ def retrieve_bulk_data(
     for want in takes:
         if want.takes(OCTETS) and want.syntax in (None, "*", _PLAIN):
             part = Part(media=OCTETS, body=[value], location=url)
-            # A value alone is what the standard gives by default (Table 8.7.3-6).
-            if want.multipart and want.name != ANY:
+            # A value alone is what the standard gives by default (8.7.3.3).
+            if want.multipart and not want.anything:
                 return several([part], OCTETS)
             return alone(part)
     raise not_acceptable(f"the value comes as {OCTETS}")
@@ -263,8 +264,14 @@ def _held(
             series=None if series is None else [series],
             instances=None if instance is None else [instance],
         )
+        known = bool(found) or catalog.was_held(
+            session, study=study, series=series, instance=instance
+        )
+    what = "object" if instance else "series" if series else "study"
+    if not known:
+        raise unknown(what)
     if not found:
-        raise unknown("object" if instance else "series" if series else "study")
+        raise HTTPException(410, f"the files of this {what} are not kept any more")
     return found
 
 
@@ -322,6 +329,8 @@ def _objects(
 
 def _object_syntax(stored: str, asked: str | None) -> str | None:
     """The transfer syntax in which an object is given; None where it cannot be."""
+    if stored in _NOT_SENT:
+        return _PLAIN if asked in (None, "*", _PLAIN) else None
     if asked in ("*", stored):
         return stored
     if asked not in (None, _PLAIN):
@@ -355,11 +364,18 @@ def _converted(request: Request, files: FileStore, item: HeldObject) -> Iterator
         pixels_of(request).write_plain(files.path(item.file_key), target)
     except PictureError as error:
         target.unlink(missing_ok=True)
-        stored = f"ask for transfer-syntax=* or {item.transfer_syntax_uid}"
-        raise not_acceptable(f"an object cannot be given so: {error}; {stored}") from None
+        raise _not_given(
+            error, f"ask for transfer-syntax=* or {item.transfer_syntax_uid}"
+        ) from None
     opened = target.open("rb")
     target.unlink()  # it lasts as long as it is open
     return _rest(opened)
+
+
+def _not_given(error: PictureError, step: str = "") -> HTTPException:
+    if isinstance(error, BusyError):
+        return HTTPException(503, str(error), {"retry-after": "1"})
+    return not_acceptable(f"{error}; {step}" if step else str(error))
 
 
 def _rest(file: BinaryIO) -> Iterator[bytes]:
@@ -369,7 +385,8 @@ def _rest(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _what_there_is(held: Iterable[HeldObject], kind: str) -> str:
-    syntaxes = sorted({item.transfer_syntax_uid for item in held})[:5]
+    stored = (item.transfer_syntax_uid for item in held)
+    syntaxes = sorted({_PLAIN if syntax in _NOT_SENT else syntax for syntax in stored})[:5]
     return f"what is kept comes as {kind}, transfer-syntax {', '.join(syntaxes)} or *"
 
 
@@ -393,7 +410,7 @@ def model_type(takes: list[Wanted]) -> str:
         If the caller takes neither.
     """
     for want in takes:
-        if want.takes(JSON) and (not want.multipart or want.name == ANY):
+        if want.takes(JSON) and (not want.multipart or want.anything):
             return JSON
         if want.takes(PLAIN_JSON) and not want.multipart:
             return PLAIN_JSON
@@ -408,15 +425,15 @@ def _models(request: Request, held: Iterable[HeldObject]) -> Iterator[Json]:
         path = files.path(item.file_key)
         url = f"{_url(request, item)}/bulkdata"
         try:
-            header = read_header(path)
-            pixels = pixel_representation(path)
+            header, pixels = header_and_pixels(path)
         except ClipError:
             log.warning("metadata-not-read", sop_class=item.sop_class_uid)
             continue
         model = json_of(header, partial(_bulk_url, url))
         if pixels is not None:
             model["7FE00010"] = {"vr": pixels, "BulkDataURI": f"{url}/7FE00010"}
-        model["00083002"] = {"vr": "UI", "Value": [item.transfer_syntax_uid]}
+        syntax = item.transfer_syntax_uid
+        model["00083002"] = {"vr": "UI", "Value": [_PLAIN if syntax in _NOT_SENT else syntax]}
         yield dict(sorted(model.items()))
 
 
@@ -465,7 +482,7 @@ def _frame_form(stored: str, takes: list[Wanted], count: int) -> tuple[str, str,
         if not want.multipart and count > 1:
             continue
         if image is None:
-            if want.takes(OCTETS) and want.syntax in (None, "*", _PLAIN, stored):
+            if want.takes(OCTETS) and want.syntax in (None, "*", _PLAIN):
                 return OCTETS, as_plain, want.multipart, stored == DeflatedExplicitVRLittleEndian
             continue
         if want.takes(image) and want.syntax in (None, "*", stored):
@@ -489,7 +506,7 @@ def _frame_bodies(
         try:
             return iter(pixels_of(request).plain_frames(path, indices))
         except PictureError as error:
-            raise not_acceptable(f"{error}; ask for transfer-syntax=*") from None
+            raise _not_given(error, "ask for transfer-syntax=*") from None
     try:
         found = _frames(path)
         first = found.stored(indices[0])
@@ -505,7 +522,7 @@ def _with_rest(frames: Frames, first: bytes, indices: list[int]) -> Iterator[byt
 
 
 def _pixel_data(request: Request, item: HeldObject, takes: list[Wanted], url: str) -> Response:
-    """All frames: uncompressed ones as one value, others each as a part (PS3.18 8.7.3.5)."""
+    """All frames: uncompressed ones as one value, others each as a part (8.7.3.3.2)."""
     count = _frame_count(request, item)
     stored = item.transfer_syntax_uid
     compressed = stored in _IMAGES
@@ -516,7 +533,7 @@ def _pixel_data(request: Request, item: HeldObject, takes: list[Wanted], url: st
         parts = (Part(media=media, body=[body], location=url) for body in bodies)
         return several(parts, kind) if multipart else alone(next(parts))
     part = Part(media=media, body=bodies, location=url)
-    named = any(want.multipart and want.name != ANY for want in takes)
+    named = any(want.multipart and not want.anything for want in takes)
     return several([part], kind) if named else alone(part)
 
 
@@ -596,7 +613,7 @@ def _picture(request: Request, item: HeldObject, number: int, drawing: Drawing) 
     try:
         body = pixels_of(request).draw(path, number - 1, drawing)
     except PictureError as error:
-        raise not_acceptable(str(error)) from None
+        raise _not_given(error) from None
     return Response(body, media_type=drawing.media)
 
 
