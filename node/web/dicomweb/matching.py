@@ -25,6 +25,10 @@ class CriterionError(ValueError):
     """What is asked for cannot be: the message says why, without the value."""
 
 
+class UnknownAttributeError(CriterionError):
+    """There is no such attribute."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Criterion:
     """An attribute and what it is to be. ``path``: tags, from a sequence to what is in it."""
@@ -48,7 +52,7 @@ def attribute_path(text: str) -> tuple[str, ...]:
         If there is no such attribute.
     """
     if not _PATH.fullmatch(text):
-        raise CriterionError("an attribute is a keyword or eight hexadecimal digits")
+        raise UnknownAttributeError("an attribute is a keyword or eight hexadecimal digits")
     return tuple(_tag(part) for part in text.split("."))
 
 
@@ -98,7 +102,7 @@ def _tag(text: str) -> str:
     else:
         tag = tag_for_keyword(text)
     if tag is None or not dictionary_has_tag(tag):
-        raise CriterionError(f"there is no attribute {text}")
+        raise UnknownAttributeError(f"there is no attribute {text}")
     return f"{tag:08X}"
 
 

@@ -22,6 +22,7 @@ from node.web.dicomweb.matching import (
     EMPTY,
     Criterion,
     CriterionError,
+    UnknownAttributeError,
     attribute_path,
     criterion,
     dates_of,
@@ -105,6 +106,7 @@ class Asked:
     criteria: tuple[Criterion, ...]
     fields: frozenset[str]
     everything: bool
+    ignored: bool  #: a parameter names no attribute, and is left out (PS3.18 8.3)
     studies: tuple[str, ...] | None
     series: tuple[str, ...] | None
     instances: tuple[str, ...] | None
@@ -215,14 +217,23 @@ def _asked(
     study: str | None = None,
     series: str | None = None,
 ) -> Asked:
+    criteria: list[Criterion] = []
+    paths: list[tuple[str, ...]] = []
+    ignored = False
+    named = [name.strip() for field in fields or () for name in field.split(",")]
     try:
-        criteria = [
-            criterion(name, value)
-            for name, value in request.query_params.multi_items()
-            if name not in _NOT_ATTRIBUTES
-        ]
-        named = [name.strip() for field in fields or () for name in field.split(",")]
-        paths = [attribute_path(name) for name in named if name and name != _ALL]
+        for name, value in request.query_params.multi_items():
+            if name not in _NOT_ATTRIBUTES:
+                try:
+                    criteria.append(criterion(name, value))
+                except UnknownAttributeError:
+                    ignored = True
+        for name in named:
+            if name and name != _ALL:
+                try:
+                    paths.append(attribute_path(name))
+                except UnknownAttributeError:
+                    ignored = True
     except CriterionError as error:
         raise bad_request(str(error)) from None
     if study is not None:
@@ -243,6 +254,7 @@ def _asked(
         criteria=tuple(criteria),
         fields=frozenset(path[0] for path in paths),
         everything=_ALL in named,
+        ignored=ignored,
         studies=_uids(criteria, _STUDY_UID),
         series=_uids(criteria, _SERIES_UID),
         instances=_uids(criteria, _INSTANCE_UID),
@@ -295,6 +307,11 @@ def _answer(
     names = "&".join(sorted({".".join(one.path) for one in asked.criteria}))
     parts.audit.queried(caller.peer, DOOR, f"{asked.level}?{names}")
     warnings = []
+    if asked.ignored:
+        warnings.append(
+            f'299 {base_url(request)}: "Parameters that name no attribute were left out: there may '
+            'be more results than were asked for."'
+        )
     if fuzzy:
         warnings.append(
             f'299 {base_url(request)}: "The fuzzymatching parameter is not supported. Only '
