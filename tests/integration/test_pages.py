@@ -305,9 +305,13 @@ def test_what_may_not_be_said_is_not_shown(filled: tuple[Path, Example], tmp_pat
     shutil.copytree(filled[0], folder, ignore=shutil.ignore_patterns("audit"))
     database = Database(f"sqlite:///{folder / 'echonode.db'}")
     with serving(folder, database, HttpSettings(port=0, anyone_may_look=True)) as site:
-        said = words(site.client(headers=HTML).get(f"/studies/{DONE}"))
+        stranger = site.client(headers=HTML)
+        said = words(stranger.get(f"/studies/{DONE}"))
+        pressed = stranger.post(f"/studies/{DONE}/resend", headers={"origin": site.url})
     database.close()
 
+    assert "Resend" in said, "a browser asks who he is when he presses it"
+    assert pressed.status_code == 401
     assert "SIMULATED ONLY" not in said
     assert "Left ventricular ejection fraction 58.2 %" in said
 
