@@ -16,9 +16,7 @@ from node.web.dicomweb.multipart import (
 )
 
 
-def read(
-    body: bytes, pieces: int = 1 << 30, boundary: str = "b"
-) -> list[tuple[dict[str, str], bytes]]:
+def read(body: bytes, pieces: int = 1 << 30) -> list[tuple[dict[str, str], bytes]]:
     """The parts of a body that comes in pieces of this size."""
     reader = MultipartReader("b")
     found: list[tuple[dict[str, str], bytes]] = []
