@@ -189,7 +189,7 @@ def prepare(database: Database, folder: Path, now: datetime | None = None) -> Ex
     now = now or datetime.now(UTC)
     files = FileStore(folder)
     example = _done(database, files, now - timedelta(hours=2))
-    _failed(database, now - timedelta(hours=3))
+    _failed(database, now - timedelta(hours=5))
     for uid, ago in ((HELD, 4), (RECEIVING, 0)):
         with database.write() as session:
             catalog.add_instance(session, clip_of(uid, received_at=now - timedelta(hours=ago)))

@@ -124,9 +124,12 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_a_desk_a_phone_and_the_dark(browser: Browser, site: Site, name: str) -> None:
-    _open(browser, site, PAGES[name])
+@pytest.mark.parametrize("name", [*PAGES, "report", "summary"])
+def test_a_page_fits_a_desk_a_phone_and_the_dark(
+    browser: Browser, site: Site, example: Example, name: str
+) -> None:
+    of_result = {"report": example.report, "summary": example.summary}.get(name)
+    _open(browser, site, PAGES.get(name) or f"/studies/{DONE}/results/{of_result}")
     assert _too_wide(browser, 1280) == []
     browser.whole_screenshot(f"page-{name}")
     light = browser.script("return getComputedStyle(document.body).backgroundColor")
