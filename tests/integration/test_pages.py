@@ -14,10 +14,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from fastapi.routing import APIRoute
 from PIL import Image
 
 from models.clip import read_clip
 from node.sections import DimseDestination, HttpSettings
+from node.web.pages import routes
 from node.web.pages.pictures import MOST_FRAMES
 from node.web.pages.shelf import picture_path, reports_of, shelf_of
 from node.web.users import Role, UserFile
@@ -140,6 +142,21 @@ def test_every_page_is_for_readers_alone(site: Site, path: str) -> None:
     assert ask(site, path, "read").status_code == 200
     assert ask(site, path, "send").status_code == 403
     assert ask(site, path, "operate").status_code == 403
+
+
+def test_no_route_but_that_of_its_own_files_answers_a_stranger(site: Site) -> None:
+    client = site.client(headers=HTML)
+    values = {"uid": DONE, "sop": "1.2", "number": "1", "name": "lv", "file": "a.png"}
+    open_to_all = []
+    for route in routes.router.routes:
+        assert isinstance(route, APIRoute)
+        for method in route.methods:
+            status = client.request(method, route.path.format(**values)).status_code
+            if status != 401:
+                open_to_all.append(route.path)
+
+    assert len(routes.router.routes) > 10
+    assert open_to_all == ["/static/{name}"]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/nothing"])
