@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -54,6 +56,7 @@ from storage.files import FileStore
 log = structlog.get_logger(__name__)
 
 _STALE_AFTER_S = 900.0  # a file in incoming/ is written to while it is received
+_M_ARENA_MAX = -8  # of mallopt(3)
 
 
 class NodeError(Exception):
@@ -362,6 +365,7 @@ def run(
 ) -> None:
     """Run a node until SIGTERM or SIGINT; ``ready`` is called once it listens."""
     os.umask(0o077)  # whatever is written here is for the service user alone
+    share_arenas()
     stopping = threading.Event()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
@@ -377,6 +381,17 @@ def run(
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def share_arenas() -> None:
+    """Let all threads of this process allocate from two arenas, where glibc does the allocating.
+
+    It gives each thread an arena of its own, up to eight a core, and a large object leaves holes in
+    whichever it came to: the node grew by some megabytes with every report. Call it before threads
+    are started.
+    """
+    with suppress(OSError, AttributeError):  # another C library: it has its own ways
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _lock_data_folder(folder: Path) -> IO[str]:
