@@ -56,7 +56,7 @@ from storage.files import FileStore
 log = structlog.get_logger(__name__)
 
 _STALE_AFTER_S = 900.0  # a file in incoming/ is written to while it is received
-_M_ARENA_MAX = -8  # of mallopt(3)
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of mallopt(3)
 
 
 class NodeError(Exception):
@@ -365,7 +365,7 @@ def run(
 ) -> None:
     """Run a node until SIGTERM or SIGINT; ``ready`` is called once it listens."""
     os.umask(0o077)  # whatever is written here is for the service user alone
-    share_arenas()
+    leave_no_holes()
     stopping = threading.Event()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
@@ -383,15 +383,19 @@ def run(
             signal.signal(number, handler)
 
 
-def share_arenas() -> None:
-    """Let all threads of this process allocate from two arenas, where glibc does the allocating.
+def leave_no_holes() -> None:
+    """Keep large objects from leaving holes in memory, where glibc does the allocating.
 
-    It gives each thread an arena of its own, up to eight a core, and a large object leaves holes in
-    whichever it came to: the node grew by some megabytes with every report. Call it before threads
+    It gives each thread an arena of its own, up to eight a core, and puts large blocks there, too,
+    once some of their size have been freed; what small ones come to lie behind them then keeps the
+    space from going back. The node grew by some megabytes with every report. So all threads share
+    two arenas, and a block of a megabyte is always a mapping of its own. Call it before threads
     are started.
     """
     with suppress(OSError, AttributeError):  # another C library: it has its own ways
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        set_up = ctypes.CDLL(None).mallopt
+        set_up(_M_ARENA_MAX, 2)
+        set_up(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _lock_data_folder(folder: Path) -> IO[str]:
