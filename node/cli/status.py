@@ -158,6 +158,11 @@ def _print(queues: QueueStatus, nodes: tuple[NodeRecord, ...], disk: Mapping[str
             f"{node.details.get('associations', 0)} associations open"
             + (f", HTTP at {address['http_url']}" if address.get("http_url") else "")
         )
+        if node.details.get("turned_away"):
+            print_text(
+                f"            {node.details['turned_away']} callers turned away since then; "
+                "the log says who and why (caller-turned-away)"
+            )
     print_text(f"studies     {_counts(queues.studies)}")
     print_text(f"clips       {_counts(queues.recordings)}")
     print_text(f"deliveries  {_counts(queues.deliveries)}")

@@ -100,6 +100,8 @@ def _show(console: Console, tallies: list[Tally], seeds: list[int], minutes: flo
     console.print(
         "growth of the process: "
         + ", ".join(f"{tally.growth_mb:+.1f} MB" for tally in tallies)
+        + "; of it in the second half: "
+        + ", ".join(f"{tally.late_growth_mb:+.1f} MB" for tally in tallies)
         + f"; most for one object: {max(t.most_peak_mb for t in tallies):.0f} MB, "
         f"{max(t.most_cpu_s for t in tallies):.2f} s"
     )

@@ -31,8 +31,7 @@ class Tally:
     taken: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     reasons: Counter[str] = field(default_factory=Counter)
     store_faults: tuple[str, ...] = ()
-    first_rss_mb: float = 0.0
-    last_rss_mb: float = 0.0
+    rss_mb: list[float] = field(default_factory=list)  #: after every object, from the first look on
     most_peak_mb: float = 0.0
     most_cpu_s: float = 0.0
     cpu_s: float = 0.0
@@ -50,8 +49,8 @@ class Tally:
         for what, reason in (("intake", verdict.taken), ("reading", verdict.read)):
             if reason not in ("kept", "read", "fault"):
                 self.reasons[f"{what}: {kind_of_reason(reason)}"] += 1
-        self.first_rss_mb = self.first_rss_mb or verdict.rss_mb
-        self.last_rss_mb = verdict.rss_mb
+        if verdict.rss_mb:
+            self.rss_mb.append(verdict.rss_mb)
         self.most_peak_mb = max(self.most_peak_mb, verdict.peak_mb)
         self.most_cpu_s = max(self.most_cpu_s, verdict.cpu_s)
         self.cpu_s += verdict.cpu_s
@@ -59,7 +58,12 @@ class Tally:
     @property
     def growth_mb(self) -> float:
         """How much larger the process is than after its first hundred objects."""
-        return self.last_rss_mb - self.first_rss_mb
+        return self.rss_mb[-1] - self.rss_mb[0] if self.rss_mb else 0.0
+
+    @property
+    def late_growth_mb(self) -> float:
+        """The same since its middle: codecs, tables and caches have all been seen by then."""
+        return self.rss_mb[-1] - self.rss_mb[len(self.rss_mb) // 2] if self.rss_mb else 0.0
 
     def complaints(self) -> list[str]:
         """Everything that may never happen, each with the command that repeats it."""

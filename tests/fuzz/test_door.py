@@ -128,7 +128,7 @@ def test_storescu_is_answered_whatever_it_manages_to_read(
     [
         b"../../../../tmp/escaped", b"/etc/passwd", b"1.2.3\n", b"1.2\x003", b"1" * 65,
         b"1." + b"2" * 5000, "١.٢.٣".encode(), "１.２".encode(), b"..", b"1..2", b"1.2.", b".1",
-        b"1.2.3 4", b"~root", b"%2e%2e", b"1.2\\1.3", b"C:\\x", b"-1.2", b"1.2.3\r",
+        b"1.2.3 4", b"DOE^JANE", b"~root", b"%2e%2e", b"1.2\\1.3", b"C:\\x", b"-1.2", b"1.2.3\r",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("tag", [0x00080018, 0x0020000D, 0x0020000E])
@@ -167,3 +167,22 @@ def _is_open(port: int) -> None:
     assert association.is_established
     assert association.send_c_echo().Status == 0
     association.release()
+
+
+def test_a_name_that_a_command_gives_as_a_uid_is_in_no_row(
+    database: Database, tmp_path: Path
+) -> None:
+    files = FileStore(tmp_path / "store")
+    path = files.incoming_folder / "object"
+    path.write_bytes(b"no DICOM")
+    Intake(database, files).receive(
+        Arrival(
+            path=path,
+            door="test",
+            announced_class_uid="DOE^JANE",
+            announced_instance_uid="DOE^JANE",
+        )
+    )
+    with database.read() as session:
+        (row,) = catalog.list_quarantined(session)
+    assert "DOE" not in str(row)

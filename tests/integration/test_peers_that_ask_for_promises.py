@@ -175,8 +175,12 @@ def test_a_machine_that_stays_hears_on_its_own_association(node: PromisingNode) 
     assert ask(association, still) == 0x0000
     wait_until(lambda: node.request().reported_at, what="the report is taken", timeout_s=15)
     assert association.is_established  # and goes on
+    later = small_image()
+    assert association.send_c_store(later).Status == 0x0000
     association.release()
 
+    with node.database.read() as session:
+        assert catalog.find_instance(session, str(later.SOPInstanceUID)) is not None
     assert node.machine.shown() == (1, [still.SOPInstanceUID], {})
     with node.database.read() as session:
         timeline = catalog.study_detail(session, str(still.StudyInstanceUID)).timeline

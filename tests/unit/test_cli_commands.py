@@ -118,6 +118,7 @@ def beat(database: Database, at: datetime) -> None:
                     "dimse_port": 11112,
                 },
                 "associations": 2,
+                "turned_away": 3,
                 "workers": [{"pid": 78, "state": "idle", "jobs_done": 5, "restarts": 0}],
             },
             now=at,
@@ -203,6 +204,7 @@ def test_status_shows_the_node_that_runs_and_its_workers(echonode: Shell, rows: 
     assert shown["nodes"][0]["pid"] == 77
     assert shown["workers"] == [{"pid": 78, "state": "idle", "jobs_done": 5, "restarts": 0}]
     assert echonode("status") == ExitCode.OK
+    assert "3 callers turned away" in echonode.out
     assert "ECHONODE on 127.0.0.1:11112, 2 associations open" in echonode.out
 
 
