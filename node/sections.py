@@ -248,7 +248,7 @@ class DicomwebSettings(Section):
         1000, ge=1, le=100_000, description="most matches that a search gives at once (QIDO-RS)"
     )
     search_reads: int = Field(
-        5000, ge=10, le=1_000_000, description="most files that one search reads anew"
+        2000, ge=10, le=1_000_000, description="most files that one search reads anew"
     )
 
 

@@ -43,6 +43,7 @@ from node.sections import (
     CaptureSettings,
     DeliverySettings,
     DicomwebDestination,
+    DicomwebSettings,
     DimseDestination,
     DimseSettings,
     Machine,
@@ -335,6 +336,7 @@ def _commitment_answers() -> str:
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[dimse]", DimseSettings),
     ("[[machines]]", Machine),
+    ("[dicomweb]", DicomwebSettings),
     ("[[destinations]] kind dimse", DimseDestination),
     ("[[destinations]] kind dicomweb", DicomwebDestination),
     ("[study]", StudySettings),

@@ -28,11 +28,13 @@ from pydicom.uid import (
 
 from node.sections import DicomwebSettings
 from node.web.dicomweb.pixels import Pixels
+from node.web.users import Role, UserFile
 from storage import catalog
 from storage.database import Database
 from storage.files import Area
 from storage.tables import Instance, Result, Study
 from tests.dicomweb_site import Web, clip, multipart, part10, serving_dicomweb, split
+from tests.light_node import light_node
 from tests.peers import wait_until
 from tests.results_examples import study_report
 from tests.ultrasound_files import speckle
@@ -476,3 +478,30 @@ def test_objects_that_cannot_be_drawn_hurt_nobody(web: Web) -> None:
         assert answer.json()["detail"]
     assert web.get(f"{path}/metadata").json()[0]["00280008"]["Value"] == [30_000]
     assert json.loads(web.get("/studies").content)
+
+
+def test_a_node_takes_what_is_uploaded_as_it_takes_what_a_machine_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = UserFile(tmp_path / "data" / "users.json")
+    (tmp_path / "data").mkdir(mode=0o700)
+    tokens.add("cart", [Role.SEND], None)
+    token = tokens.add_token("cart")
+    content_type, body = multipart([clip("9.1")])
+    with light_node(monkeypatch, tmp_path / "data") as (node, _):
+        root = f"{node.addresses.http_url}/dicom-web"
+        headers = {"authorization": f"Bearer {token}", "content-type": content_type}
+
+        answer = httpx.post(f"{root}/studies", content=body, headers=headers, trust_env=False)
+        found = httpx.get(f"{root}/studies", trust_env=False).json()
+
+        assert answer.status_code == 200, answer.text
+        assert [item["00201208"]["Value"] for item in found] == [[1]]
+        database = Database(f"sqlite:///{tmp_path / 'data' / 'echonode.db'}")
+
+        def state() -> catalog.StudyState:
+            with database.read() as session:
+                return catalog.find_study(session, "9.1").state
+
+        wait_until(lambda: state() is not catalog.StudyState.RECEIVING, what="it is complete")
+        database.close()
