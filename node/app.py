@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -12,7 +11,6 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -35,6 +33,7 @@ from node.executor import WorkerProcesses
 from node.intake import Intake
 from node.jobs import Jobs
 from node.lifecycle import Lifecycle
+from node.memory import leave_no_holes
 from node.reporting import Reporter
 from node.results import ReportSettings
 from node.retention import Retention
@@ -64,7 +63,6 @@ from storage.files import FileStore
 log = structlog.get_logger(__name__)
 
 _STALE_AFTER_S = 900.0  # a file in incoming/ is written to while it is received
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of mallopt(3)
 
 
 class NodeError(Exception):
@@ -442,21 +440,6 @@ def run(
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def leave_no_holes() -> None:
-    """Keep large objects from leaving holes in memory, where glibc does the allocating.
-
-    It gives each thread an arena of its own, up to eight a core, and puts large blocks there, too,
-    once some of their size have been freed; what small ones come to lie behind them then keeps the
-    space from going back. The node grew by some megabytes with every report. So all threads share
-    two arenas, and a block of a megabyte is always a mapping of its own. Call it before threads
-    are started.
-    """
-    with suppress(OSError, AttributeError):  # another C library: it has its own ways
-        set_up = ctypes.CDLL(None).mallopt
-        set_up(_M_ARENA_MAX, 2)
-        set_up(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _lock_data_folder(folder: Path) -> IO[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +34,6 @@ log = structlog.get_logger(__name__)
 
 _FRESH_S = 1.0  # after that a C-STORE looks anew
 _CLOCK_TOLERANCE = timedelta(seconds=60)
-_PROBE = ".probe"
 _PROBE_BYTES = 4096
 
 
@@ -321,7 +321,7 @@ def store_troubles(data_dir: Path, now: datetime, *, probe: bool) -> list[Troubl
         if os.statvfs(data_dir).f_flag & os.ST_RDONLY:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))  # noqa: TRY301 - as a write would
         if probe:
-            _write_and_remove(incoming / _PROBE)
+            _try_to_write(incoming)
     except OSError as error:
         words = f"the store at {data_dir} cannot be written: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -335,13 +335,13 @@ def store_troubles(data_dir: Path, now: datetime, *, probe: bool) -> list[Troubl
 _MOUNT = "see that its volume is mounted; the node goes on when it is"
 
 
-def _write_and_remove(path: Path) -> None:
-    handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(handle, bytes(_PROBE_BYTES))
-    finally:
-        os.close(handle)
-        path.unlink(missing_ok=True)
+def _try_to_write(folder: Path) -> None:
+    """Write into a file that has no name, where the file system offers that.
+
+    So a node that dies meanwhile leaves nothing behind, and nobody takes it for something received.
+    """
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+        probe.write(bytes(_PROBE_BYTES))
 
 
 def _free_bytes(path: Path) -> int:

@@ -353,11 +353,18 @@ def test_a_peer_that_lies_is_told_that_it_is_over(beset: BesetDoor) -> None:
     beset.serves()
 
 
+@pytest.mark.parametrize(
+    "beset", [{"acse_timeout_s": 90.0, "network_timeout_s": 90.0}], indirect=True
+)
 def test_callers_that_leave_before_a_word_take_no_place(beset: BesetDoor) -> None:
     with beset.as_before():
         for _ in range(60):  # more than there are connections
             RawPeer(beset.port).close()
-        wait_until(lambda: not beset.left_open()["threads"], what="they are seen to have left")
+        wait_until(
+            lambda: not beset.left_open()["threads"],
+            what="they are seen to have left",
+            timeout_s=30,
+        )
         beset.serves()
 
 

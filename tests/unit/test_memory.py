@@ -10,7 +10,7 @@ import pytest
 
 _PROGRAM = """
 import ctypes, sys, threading
-from node.app import leave_no_holes
+from node.memory import leave_no_holes
 if sys.argv[1:] == ["asked"]:
     leave_no_holes()
 libc = ctypes.CDLL(None)
