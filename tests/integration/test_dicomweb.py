@@ -27,6 +27,7 @@ from pydicom.uid import (
 )
 
 from node.sections import DicomwebSettings
+from node.web.dicomweb import qido
 from node.web.dicomweb.pixels import Pixels
 from node.web.users import Role, UserFile
 from storage import catalog
@@ -420,6 +421,22 @@ def test_a_search_reads_so_many_files_and_remembers_them(
         assert first.headers["retry-after"] == "1"
         assert [item["0020000D"]["Value"] for item in second.json()] == [["7.3"]]
         assert len(web.get("/studies?StudyDate=20260102").json()) == 15
+
+
+def test_a_search_that_could_never_end_is_told_to_be_narrower(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qido, "REMEMBERED", 3)
+    with serving_dicomweb(tmp_path, database, DicomwebSettings(search_reads=2)) as web:
+        web.store(*(clip(f"9.{number}", PatientID=f"M{number}") for number in range(4)))
+
+        wide = web.get("/studies?PatientID=M3")
+        narrow = web.get("/studies?PatientID=M3&StudyInstanceUID=9.3")
+
+        assert wide.status_code == 413
+        assert "4 studies" in wide.text
+        assert "retry-after" not in wide.headers
+        assert len(narrow.json()) == 1
 
 
 def test_more_matches_than_are_given_at_once_are_told(tmp_path: Path, database: Database) -> None:

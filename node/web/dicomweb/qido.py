@@ -34,6 +34,7 @@ from node.web.dicomweb.problems import bad_request
 from node.web.dicomweb.summaries import (
     INSTANCE,
     INSTANCE_TOO,
+    REMEMBERED,
     SERIES,
     SERIES_TOO,
     STUDY,
@@ -297,6 +298,12 @@ def _answer(
     try:
         found = list(islice(search.run(), offset, offset + most + 1)) if most else []
     except TooManyFilesError:
+        if search.studies > REMEMBERED:
+            raise HTTPException(
+                413,
+                f"{search.studies} studies are too many to search their files: name a StudyDate, "
+                "an AccessionNumber or a UID, by which the database finds them",
+            ) from None
         raise HTTPException(
             503,
             "so many files are not read for one search: name a StudyDate or a UID, or ask again, "
@@ -348,6 +355,7 @@ class _Search:
         self._asked = asked
         self._reading = reading
         self._root = root
+        self.studies = 0  # that the database could not rule out
         # What the database has decided is not asked of the files again.
         self._of_files = [one for one in asked.criteria if one.value and not _by_rows(one)]
 
@@ -366,6 +374,7 @@ class _Search:
                 last_date=min((high for _, high in dates if high), default=None),
                 accession_number=numbers[0].value if numbers else None,
             )
+        self.studies = len(studies)
         for start in range(0, len(studies), _STUDIES_AT_ONCE):
             batch = studies[start : start + _STUDIES_AT_ONCE]
             for found in self._candidates(batch):

@@ -1,6 +1,6 @@
 """What a search says of an object, read from its file: the database holds no identity.
 
-What was read is remembered in memory, packed, for as many files as :data:`_REMEMBERED`; nothing of
+What was read is remembered in memory, packed, for as many files as :data:`REMEMBERED`; nothing of
 it is written anywhere.
 """
 
@@ -16,7 +16,7 @@ from models.clip import ClipError, read_header
 from node.web.dicomweb.model import Json, json_of
 from storage.files import FileStore
 
-_REMEMBERED = 50_000
+REMEMBERED = 50_000  #: files
 
 
 def _tags(*keywords: str) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Summaries:
         packed = json.dumps(summary, separators=(",", ":")).encode()
         with self._lock:
             self._held[key] = packed
-            while len(self._held) > _REMEMBERED:
+            while len(self._held) > REMEMBERED:
                 self._held.popitem(last=False)
         return summary
 
