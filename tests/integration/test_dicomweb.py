@@ -427,14 +427,14 @@ def test_a_search_that_could_never_end_is_told_to_be_narrower(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qido, "REMEMBERED", 3)
-    with serving_dicomweb(tmp_path, database, DicomwebSettings(search_reads=2)) as web:
-        web.store(*(clip(f"9.{number}", PatientID=f"M{number}") for number in range(4)))
+    with serving_dicomweb(tmp_path, database, DicomwebSettings(search_reads=10)) as web:
+        web.store(*(clip(f"9.{number}", PatientID=f"M{number}") for number in range(12)))
 
         wide = web.get("/studies?PatientID=M3")
         narrow = web.get("/studies?PatientID=M3&StudyInstanceUID=9.3")
 
         assert wide.status_code == 413
-        assert "4 studies" in wide.text
+        assert "12 studies" in wide.text
         assert "retry-after" not in wide.headers
         assert len(narrow.json()) == 1
 
