@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -163,6 +163,7 @@ def analyse(
     explain: bool = True,
     allow_simulated: bool = False,
     drawn: panels.PictureSettings = _AS_DRAWN,
+    only: Collection[str] | None = None,
 ) -> ClipAnalysis:
     """Run every tracing and regression pack on the clip in a file.
 
@@ -174,8 +175,10 @@ def analyse(
         The picture may show outputs that have only seen the simulator.
     drawn
         How large the picture may become.
+    only
+        Names of packs: no others run.
     """
-    packs = _loaded()
+    packs = _loaded().narrowed(only)
     try:
         clip = read_clip(Path(path))
         if clip.mode in _WHY_NOT:
@@ -248,6 +251,16 @@ class _Packs:
         if name not in self._explained:
             self._explained[name] = explained(pack)
         return self._explained[name]
+
+    def narrowed(self, only: Collection[str] | None) -> _Packs:
+        """These without the packs for measurements that are not named."""
+        if only is None:
+            return self
+        return replace(  # what is explained stays one object, for all
+            self,
+            tracings=tuple(one for one in self.tracings if one.pack.manifest.name in only),
+            regressions=tuple(one for one in self.regressions if one.pack.manifest.name in only),
+        )
 
     @classmethod
     def read(cls, packs: Iterable[Pack]) -> _Packs:

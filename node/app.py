@@ -37,6 +37,7 @@ from node.memory import leave_no_holes
 from node.reporting import Reporter
 from node.results import ReportSettings
 from node.retention import Retention
+from node.rules import reading_packs, unknown_packs
 from node.service import tell
 from node.settings import Settings
 from node.tls import TlsError
@@ -110,8 +111,11 @@ class Node:
 
     def _build(self) -> None:
         settings = self._settings
+        there = _check_packs(settings)
+        for words in unknown_packs(settings.rules, there):
+            raise NodeError(words)
         packs = worth_running(
-            _check_packs(settings),
+            there,
             allow_simulated=settings.analysis.allow_simulated_evidence,
             allow_demographics=settings.analysis.person_estimates,
         )
@@ -181,6 +185,7 @@ class Node:
                 for pack in packs
                 for output in pack.manifest.outputs
             },
+            rules=settings.rules,
             text_for=[item.name for item in destinations if item.text_report],
             key_object_for=[item.name for item in destinations if item.key_object],
         )
@@ -202,6 +207,8 @@ class Node:
                 slots=settings.analysis.workers,
                 max_attempts=settings.analysis.max_attempts,
                 allow_simulated_evidence=settings.analysis.allow_simulated_evidence,
+                rules=settings.rules,
+                packs=reading_packs(packs),
             ),
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
@@ -235,7 +242,7 @@ class Node:
             alive=partial(tell, "WATCHDOG=1"),
             hang_up=ways.lines.hang_up,
         )
-        intake = Intake(self._database, self._files, handled=self._count)
+        intake = Intake(self._database, self._files, handled=self._count, rules=settings.rules)
         self._door = DimseDoor(
             settings.dimse,
             intake,

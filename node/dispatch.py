@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
 import structlog
 
-from models.clip import read_header
+from models.clip import ClipError, read_header
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
 from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
 from node.records import finding_to_row, pack_to_row, refusal_to_row
 from node.results import ReportSettings, ResultError, build_capture
 from node.results.store import FaultyResultError, keep_result
+from node.rules import Ruling, asks_header, facts_of, rule_on_clip
+from node.sections import Rule
 from node.watch.metrics import Metrics
 from storage import catalog
 from storage.database import Database, DatabaseError
@@ -42,6 +44,8 @@ class DispatchSettings:
     slots: int
     max_attempts: int
     allow_simulated_evidence: bool  #: the picture may show outputs that only saw the simulator
+    rules: tuple[Rule, ...] = ()  #: leave clips out, or packs
+    packs: tuple[str, ...] = ()  #: those for measurements, of which rules choose
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +57,20 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _RuledOut:
+    """What comes of a clip that a rule leaves out."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Outcome:
-    """A job that has ended, and what it was for."""
+    """A job that has ended, and what it was for. ``note`` says why not all packs ran."""
 
     claimed: catalog.ClaimedRecording
     future: Future[Any]
     took_s: float
+    note: str = ""
 
 
 class Dispatcher:
@@ -155,23 +167,62 @@ class Dispatcher:
     def _submit(self, claimed: catalog.ClaimedRecording) -> None:
         path = str(self._files.path(claimed.file_key))
         began = time.monotonic()
-        future: Future[Any]
+        future: Future[Any] = Future()
+        note = ""
         if claimed.kind is not RecordingKind.ULTRASOUND:
-            future = Future()
             future.set_result(ClipView(view=None, refused="no pack reads 12-lead ECGs"))
-        elif claimed.state is RecordingState.VIEWING:
-            future = self._executor.submit(self._work.name_view, path)
         else:
-            future = self._executor.submit(
-                self._work.analyse, path, allow_simulated=self._settings.allow_simulated_evidence
-            )
-        future.add_done_callback(lambda done: self._put_finished(claimed, done, began))
+            try:
+                ruling = self._ruling(claimed)
+            except ClipError as error:
+                future.set_result(ClipView(view=None, refused=str(error)))
+            except OSError as error:
+                future.set_exception(error)
+            else:
+                note = ruling.words
+                if ruling.skip is not None:
+                    future.set_result(_RuledOut(reason=ruling.skip))
+                else:
+                    future = self._hand_over(claimed, path, ruling)
+        future.add_done_callback(lambda done: self._put_finished(claimed, done, began, note))
+
+    def _hand_over(
+        self, claimed: catalog.ClaimedRecording, path: str, ruling: Ruling
+    ) -> Future[Any]:
+        if claimed.state is RecordingState.VIEWING:
+            return self._executor.submit(self._work.name_view, path)
+        return self._executor.submit(
+            self._work.analyse,
+            path,
+            allow_simulated=self._settings.allow_simulated_evidence,
+            only=ruling.packs,
+        )
+
+    def _ruling(self, claimed: catalog.ClaimedRecording, seen: ClipView | None = None) -> Ruling:
+        """What the rules make of a clip by now: the settings of this moment count."""
+        rules = self._settings.rules
+        if not rules:
+            return Ruling()
+        header = None
+        if asks_header(rules):
+            header = read_header(self._files.path(claimed.file_key))
+        facts = facts_of(
+            header,
+            calling_ae=claimed.calling_ae,
+            called_ae=claimed.called_ae,
+            door=claimed.door,
+            view=claimed.view_label,
+            score=claimed.view_score,
+        )
+        if seen is not None and seen.view is not None:
+            facts = replace(facts, view=seen.view.view.value, score=seen.view.score)
+        return rule_on_clip(rules, facts, self._settings.packs)
 
     def _put_finished(
-        self, claimed: catalog.ClaimedRecording, future: Future[Any], began: float
+        self, claimed: catalog.ClaimedRecording, future: Future[Any], began: float, note: str
     ) -> None:
         took_s = time.monotonic() - began
-        self._finished.put(_Outcome(claimed=claimed, future=future, took_s=took_s))
+        self._finished.put(_Outcome(claimed=claimed, future=future, took_s=took_s, note=note))
         self._wake.set()
 
     def _record_finished(self) -> None:
@@ -181,7 +232,7 @@ class Dispatcher:
             if self._stopping.is_set():
                 return  # the rows still say "viewing" or "analysing": the next start takes them up
             try:
-                self._record(outcome.claimed, outcome.future)
+                self._record(outcome)
             except (DatabaseError, FileStoreError) as error:
                 log.error(  # noqa: TRY400 - the message of the store says all
                     "outcome-waits", recording=outcome.claimed.recording_id, reason=str(error)
@@ -202,37 +253,52 @@ class Dispatcher:
             put_back = isinstance(error, WorkerStartFailed)
             self._metrics.clip_ended("put-back" if put_back else "failed")
             return
-        said: ClipView | ClipAnalysis = outcome.future.result()
+        said: ClipView | ClipAnalysis | _RuledOut = outcome.future.result()
+        if isinstance(said, _RuledOut):
+            self._metrics.clip_ended("ruled-out")
+            return
         self._metrics.stage_took("view" if viewing else "analyse", outcome.took_s)
         done = "view-named" if viewing else "analysed"
         self._metrics.clip_ended(done if said.refused is None else "refused")
         for pack, seconds in said.reading_s.items():
             self._metrics.analysed(pack, seconds)
 
-    def _record(self, claimed: catalog.ClaimedRecording, future: Future[Any]) -> None:
-        error = future.exception()
-        if isinstance(error, WorkerStartFailed):
+    def _record(self, outcome: _Outcome) -> None:
+        claimed, error = outcome.claimed, outcome.future.exception()
+        said = None if error is not None else outcome.future.result()
+        if isinstance(said, _RuledOut):
+            with self._database.write() as session:
+                catalog.skip_recording(session, claimed.recording_id, said.reason)
+        elif isinstance(error, WorkerStartFailed):
             log.error("workers-do-not-start", reason=str(error))
             self._put_back(claimed, str(error))
-        elif (error is not None or future.result().refused is not None) and (
+        elif (said is None or said.refused is not None) and (
             unreadable := self._unreadable(claimed)
         ):
             self._record_unreadable(claimed, unreadable)
         elif error is not None:
             self._record_failure(claimed, error)
-        elif isinstance(outcome := future.result(), ClipView):
-            self._record_view(claimed, outcome)
+        elif isinstance(said, ClipView):
+            self._record_view(claimed, said)
         else:
-            self._record_analysis(claimed, outcome)
+            self._record_analysis(claimed, outcome.future.result(), outcome.note)
 
     def _record_view(self, claimed: catalog.ClaimedRecording, outcome: ClipView) -> None:
+        why_not = None if outcome.refused is not None else reason_to_skip(outcome)
+        if outcome.refused is None and why_not is None:
+            try:
+                why_not = self._ruling(claimed, outcome).skip
+            except (ClipError, OSError) as error:
+                if unreadable := self._unreadable(claimed):
+                    self._record_unreadable(claimed, unreadable)
+                    return
+                outcome = replace(outcome, view=None, refused=str(error))
         with self._database.write() as session:
             if outcome.refused is not None or outcome.view is None:
                 catalog.refuse_recording(
                     session, claimed.recording_id, outcome.refused or "no view could be named"
                 )
                 return
-            why_not = reason_to_skip(outcome)
             catalog.record_view(
                 session,
                 claimed.recording_id,
@@ -247,7 +313,9 @@ class Dispatcher:
                 reason=why_not or "",
             )
 
-    def _record_analysis(self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis) -> None:
+    def _record_analysis(
+        self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis, note: str
+    ) -> None:
         if outcome.refused is not None:
             with self._database.write() as session:
                 catalog.refuse_recording(session, claimed.recording_id, outcome.refused)
@@ -261,6 +329,7 @@ class Dispatcher:
                 findings=[finding_to_row(finding) for finding in outcome.findings],
                 refusals=[refusal_to_row(refusal) for refusal in outcome.refusals],
                 packs=[pack_to_row(pack) for pack in outcome.packs_run],
+                note=note,
             )
             if capture is not None:
                 # With the findings: a stop from here on finds the cine made and the clip done.

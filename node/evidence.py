@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from models.finding import Evidence, Finding
 from models.packs import Pack, PackKind
 from models.tasks import TASKS
+from node.sections import AnalysisSettings
 
 
 def reportable(
@@ -57,6 +58,15 @@ def worth_running(
             is None
             for output in pack.manifest.outputs
         )
+    )
+
+
+def running_packs(settings: AnalysisSettings, packs: Iterable[Pack]) -> tuple[Pack, ...]:
+    """The packs that a node with these settings runs."""
+    return worth_running(
+        packs,
+        allow_simulated=settings.allow_simulated_evidence,
+        allow_demographics=settings.person_estimates,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import IntEnum
@@ -28,6 +28,8 @@ from models.clip import ClipError, bytes_beside_pixels, read_header
 from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
 from node.duplicates import difference
 from node.results import is_own_object
+from node.rules import facts_of, rule_on_urgency
+from node.sections import Rule
 from node.watch import study_key
 from node.watch.transfers import Handled
 from storage import catalog
@@ -108,6 +110,8 @@ class Intake:
         Where rows and files go.
     handled
         Told what became of each object.
+    rules
+        Say how urgent an object makes its study.
     clock
         The time of arrival; for tests.
     """
@@ -118,11 +122,13 @@ class Intake:
         files: FileStore,
         *,
         handled: Callable[[Handled], None] = lambda _handled: None,
+        rules: Sequence[Rule] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
         self._files = files
         self._handled = handled
+        self._rules = tuple(rules)
         self._clock = clock
 
     def receive(self, arrival: Arrival) -> Receipt:
@@ -206,6 +212,7 @@ class Intake:
         self, session: Session, arrival: Arrival, header: Dataset, digest: str, key: str, size: int
     ) -> None:
         own = is_own_object(header)
+        urgency, reason = (0, "") if own else self._urgency(arrival, header)
         catalog.add_instance(
             session,
             catalog.NewInstance(
@@ -224,11 +231,22 @@ class Intake:
                 received_at=self._clock(),
                 own=own,
                 recording_kind=None if own else recording_kind(header),
+                urgency=urgency,
+                urgency_reason=reason,
                 study_date=_date(header),
                 accession_number=_text(header, "AccessionNumber"),
                 description=_text(header, "StudyDescription"),
             ),
         )
+
+    def _urgency(self, arrival: Arrival, header: Dataset) -> tuple[int, str]:
+        facts = facts_of(
+            header,
+            calling_ae=arrival.calling_ae,
+            called_ae=arrival.called_ae,
+            door=arrival.door,
+        )
+        return rule_on_urgency(self._rules, facts)
 
     def _is_there(self, known: catalog.InstanceRecord | None) -> bool:
         """Whether an object is kept whole: a row may outlive its file."""

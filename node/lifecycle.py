@@ -196,5 +196,14 @@ class Lifecycle:
                 )
             else:
                 catalog.add_results(
-                    session, study.study_id, study.revision, report.results, self._destinations
+                    session,
+                    study.study_id,
+                    study.revision,
+                    report.results,
+                    [
+                        name
+                        for name in self._destinations
+                        if report.destinations is None or name in report.destinations
+                    ],
+                    decided_by=report.decided_by,
                 )

@@ -30,6 +30,8 @@ from node.results import (
     build_text_report,
 )
 from node.results.store import FaultyResultError, keep_result, new_result
+from node.rules import facts_of, rule_on_results, ruled_out
+from node.sections import Rule
 from storage import catalog
 from storage.files import FileStore, FileStoreError
 from storage.states import RecordingKind, RecordingState, ResultKind
@@ -56,13 +58,16 @@ class StudyMaterial:
 class Report:
     """What became of a study: results to deliver, or the reason why there are none.
 
-    ``faulty`` are objects that failed the gate and are done without.
+    ``faulty`` are objects that failed the gate and are done without. ``destinations`` are those
+    that a rule chose, ``decided_by`` names it; None: all.
     """
 
     results: tuple[catalog.NewResult, ...] = ()
     faulty: tuple[FaultyResultError, ...] = ()
     ignored: str | None = None
     failed: str | None = None
+    destinations: tuple[str, ...] | None = None
+    decided_by: str = ""
 
 
 class Reporter:
@@ -80,6 +85,8 @@ class Reporter:
         The destinations that also get a Key Object Selection.
     summary_page
         Make a page of each study's results, as a picture.
+    rules
+        Choose the destinations of a study's results, by its first clip.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Reporter:
         text_for: Sequence[str] = (),
         key_object_for: Sequence[str] = (),
         summary_page: bool = True,
+        rules: Sequence[Rule] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._files = files
@@ -99,6 +107,7 @@ class Reporter:
         self._text_for = tuple(text_for)
         self._key_object_for = tuple(key_object_for)
         self._summary_page = summary_page
+        self._rules = tuple(rules)
         self._clock = clock
 
     def report(self, material: StudyMaterial) -> Report:
@@ -114,6 +123,7 @@ class Reporter:
             if recording.kind is RecordingKind.ULTRASOUND
         )
         created_at = self._clock()
+        chosen, decided_by = self._destinations(material, clips)
         encoded = build_report(
             clips,
             revision=material.revision,
@@ -130,14 +140,36 @@ class Reporter:
             made = self._beside("page", partial(self._page, clips, material, created_at), faulty)
             results += made
         results.append(keep_result(self._files, encoded, kind=ResultKind.SR))
-        if self._text_for:
+        if text_for := _among(self._text_for, chosen):
             made = self._beside("text", partial(self._text, clips, material, created_at), faulty)
-            results += [replace(kept, destinations=self._text_for) for kept in made]
-        if self._key_object_for:
+            results += [replace(kept, destinations=text_for) for kept in made]
+        if key_object_for := _among(self._key_object_for, chosen):
             key_object = partial(self._key_object, clips, tuple(results), material, created_at)
             made = self._beside("key-object", key_object, faulty)
-            results += [replace(kept, destinations=self._key_object_for) for kept in made]
-        return Report(results=tuple(results), faulty=tuple(faulty))
+            results += [replace(kept, destinations=key_object_for) for kept in made]
+        return Report(
+            results=tuple(results),
+            faulty=tuple(faulty),
+            destinations=chosen,
+            decided_by=decided_by,
+        )
+
+    def _destinations(
+        self, material: StudyMaterial, clips: Sequence[ClipResult]
+    ) -> tuple[tuple[str, ...] | None, str]:
+        """Where the results go, and who says so: one report speaks for all clips of a study.
+
+        The first clip decides, for every revision alike, so that whoever gets a revision has got
+        those before it.
+        """
+        first = next(one for one in material.recordings if one.kind is RecordingKind.ULTRASOUND)
+        facts = facts_of(
+            clips[0].header,
+            calling_ae=first.calling_ae,
+            called_ae=first.called_ae,
+            door=first.door,
+        )
+        return rule_on_results(self._rules, facts)
 
     def missing(self, material: StudyMaterial) -> int:
         """How many recordings' files are gone; raises FileStoreError where none can be read."""
@@ -229,6 +261,10 @@ class Reporter:
         )
 
 
+def _among(names: Sequence[str], chosen: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in names if chosen is None or name in chosen)
+
+
 class _Cines(Mapping[str, bytes]):
     """Cines by SOP Instance UID, read when they are asked for: a study may have many."""
 
@@ -310,11 +346,22 @@ def _not_read(material: StudyMaterial) -> tuple[str, ...]:
 
 
 def _why_ignored(material: StudyMaterial) -> str:
-    seen = Counter(recording.view_label or "not readable" for recording in material.recordings)
-    if not seen:
+    if not material.recordings:
         return "no image that a model could look at"
-    counted = ", ".join(f"{count} x {label}" for label, count in sorted(seen.items()))
-    return f"no apical four-chamber clip that a model can read: {counted}"
+    rulings = Counter(item.reason for item in material.recordings if ruled_out(item.reason))
+    seen = Counter(
+        recording.view_label or "not readable"
+        for recording in material.recordings
+        if not ruled_out(recording.reason)
+    )
+    told = [
+        f"{reason}: {count} of {len(material.recordings)} clips"
+        for reason, count in sorted(rulings.items())
+    ]
+    if seen:
+        labels = ", ".join(f"{count} x {label}" for label, count in sorted(seen.items()))
+        told.append(f"no apical four-chamber clip that a model can read: {labels}")
+    return "; ".join(told)
 
 
 def _why_failed(material: StudyMaterial) -> str:

@@ -10,10 +10,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 
 def _ae_title(value: str) -> str:
@@ -28,6 +35,10 @@ def _host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", value):
         raise ValueError("a host is a name or an IP address, without a port")
     return value
+
+
+def _in_a_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 def _destination_name(value: str) -> str:
@@ -349,8 +360,10 @@ _TEXT_REPORT = "also send each report as text for people, in a series of its own
 _KEY_OBJECT = "also send a Key Object Selection that points at the clips read and the pictures"
 
 
-class DimseDestination(Section):
-    """A ``[[destinations]]`` that takes results by C-STORE."""
+class DimsePeer(Section):
+    """An archive that speaks DIMSE: where it listens, and as whom."""
+
+    section: ClassVar[str] = "destinations"  #: of the settings, for messages
 
     name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
     kind: Literal["dimse"]
@@ -359,6 +372,11 @@ class DimseDestination(Section):
     ae_title: AETitle = Field(description="the archive's AE title")
     tls: ClientTls | None = Field(None, description="speak TLS with it")
     timeout_s: Seconds = Field(120.0, description=_TIMEOUT)
+
+
+class DimseDestination(DimsePeer):
+    """A ``[[destinations]]`` that takes results by C-STORE."""
+
     commitment: Literal["auto", "required", "off"] = Field(
         "auto", description=f'{_COMMITMENT}; "required": only storage commitment counts'
     )
@@ -367,8 +385,16 @@ class DimseDestination(Section):
     key_object: bool = Field(False, description=_KEY_OBJECT)
 
 
-class DicomwebDestination(Section):
-    """A ``[[destinations]]`` that takes results by STOW-RS."""
+class DimseSource(DimsePeer):
+    """An ``[[archives]]`` that is read by C-FIND, C-GET and C-MOVE, and gets no results."""
+
+    section: ClassVar[str] = "archives"
+
+
+class DicomwebPeer(Section):
+    """An archive that speaks DICOMweb: where, and who we are to it."""
+
+    section: ClassVar[str] = "destinations"  #: of the settings, for messages
 
     name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
     kind: Literal["dicomweb"]
@@ -385,10 +411,6 @@ class DicomwebDestination(Section):
     password_file: AbsolutePath | None = Field(None, description="file with the user's password")
     password_variable: Variable | None = Field(None, description="variable with that password")
     timeout_s: Seconds = Field(120.0, description=_TIMEOUT)
-    commitment: Literal["auto", "off"] = Field("auto", description=_COMMITMENT)
-    commitment_timeout_s: Seconds = Field(600.0, description=_COMMITMENT_TIMEOUT)
-    text_report: bool = Field(False, description=_TEXT_REPORT)
-    key_object: bool = Field(False, description=_KEY_OBJECT)
 
     @model_validator(mode="after")
     def _one_way_to_show_who_we_are(self) -> Self:
@@ -404,11 +426,87 @@ class DicomwebDestination(Section):
         return self
 
 
+class DicomwebDestination(DicomwebPeer):
+    """A ``[[destinations]]`` that takes results by STOW-RS."""
+
+    commitment: Literal["auto", "off"] = Field("auto", description=_COMMITMENT)
+    commitment_timeout_s: Seconds = Field(600.0, description=_COMMITMENT_TIMEOUT)
+    text_report: bool = Field(False, description=_TEXT_REPORT)
+    key_object: bool = Field(False, description=_KEY_OBJECT)
+
+
+class DicomwebSource(DicomwebPeer):
+    """An ``[[archives]]`` that is read by QIDO-RS and WADO-RS, and gets no results."""
+
+    section: ClassVar[str] = "archives"
+
+
 Destination = Annotated[DimseDestination | DicomwebDestination, Field(discriminator="kind")]
-DESTINATION_KINDS: Mapping[int | str, type[Section]] = {
-    "dimse": DimseDestination,
-    "dicomweb": DicomwebDestination,
+Source = Annotated[DimseSource | DicomwebSource, Field(discriminator="kind")]
+KINDS: Mapping[int | str, Mapping[int | str, type[Section]]] = {
+    "destinations": {"dimse": DimseDestination, "dicomweb": DicomwebDestination},
+    "archives": {"dimse": DimseSource, "dicomweb": DicomwebSource},
 }
+"""Of the sections that come in kinds: the kind to its class."""
+
+Door = Literal["dimse", "dicomweb", "folder", "fetch"]
+ViewLabel = Literal[
+    "psla", "rvinflow", "saxbasal", "saxmid", "a4c", "a5c", "a2c", "a3c", "sub4c", "ivc", "subao",
+    "supao", "pw", "cw", "mmode", "other",
+]  # fmt: skip
+Pattern = Annotated[str, Field(min_length=1, max_length=256)]
+Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1), BeforeValidator(_in_a_list)]
+Doors = Annotated[tuple[Door, ...], Field(min_length=1), BeforeValidator(_in_a_list)]
+ViewLabels = Annotated[tuple[ViewLabel, ...], Field(min_length=1), BeforeValidator(_in_a_list)]
+Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+DestinationNames = Annotated[tuple[Pattern, ...], BeforeValidator(_in_a_list)]
+
+
+class Rule(Section):
+    """A ``[[rules]]``: where all its conditions fit, its actions are done; see docs/rules.md."""
+
+    name: Annotated[str, AfterValidator(_destination_name)] = Field(description="unique")
+    calling_ae: Patterns | None = Field(None, description="patterns of the sender's AE title")
+    called_ae: Patterns | None = Field(None, description="patterns of the AE title it called")
+    door: Doors | None = Field(None, description="doors by which it came")
+    modality: Patterns | None = Field(None, description="patterns of Modality")
+    description: Patterns | None = Field(None, description="patterns of Study Description")
+    series_description: Patterns | None = Field(None, description="patterns of Series Description")
+    manufacturer: Patterns | None = Field(None, description="patterns of Manufacturer")
+    model: Patterns | None = Field(None, description="patterns of Manufacturer's Model Name")
+    view: ViewLabels | None = Field(None, description="views of the clip")
+    score_at_least: Score | None = Field(None, description="least score of the clip's view")
+    score_below: Score | None = Field(None, description="its score is below this")
+    analyse: bool | None = Field(None, description="whether the models read the clip")
+    packs: Patterns | None = Field(None, description="names of the packs that read it")
+    destinations: DestinationNames | None = Field(
+        None, description="names of destinations that get the study's results"
+    )
+    urgency: int | None = Field(None, ge=-1000, le=1000, description="of the study, higher first")
+
+    @model_validator(mode="after")
+    def _says_something_that_can_be_done(self) -> Self:
+        of_study = [name for name in ("destinations", "urgency") if self._names(name)]
+        of_clip = [name for name in ("analyse", "packs") if self._names(name)]
+        by_view = [name for name in ("view", "score_at_least", "score_below") if self._names(name)]
+        if not of_study and not of_clip:
+            raise ValueError(
+                f"{self.name!r} does nothing: write analyse, packs, destinations or urgency"
+            )
+        if of_study and by_view:
+            raise ValueError(
+                f"{self.name!r}: {of_study[0]} is of a whole study, and {by_view[0]} of one clip; "
+                "write two rules"
+            )
+        if self.analyse is False and self.packs is not None:
+            raise ValueError(f"{self.name!r}: with analyse = false no pack runs; leave out packs")
+        low, high = self.score_at_least, self.score_below
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"{self.name!r}: no score is at least {low:g} and below {high:g}")
+        return self
+
+    def _names(self, key: str) -> bool:
+        return getattr(self, key) is not None
 
 
 class AnalysisSettings(Section):

@@ -21,8 +21,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from node.rules import never_decide
 from node.sections import (
-    DESTINATION_KINDS,
+    KINDS,
     AbsolutePath,
     AlertsSettings,
     AnalysisSettings,
@@ -39,6 +40,8 @@ from node.sections import (
     LogSettings,
     Machine,
     RetentionSettings,
+    Rule,
+    Source,
     StudySettings,
 )
 
@@ -83,6 +86,8 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     study: StudySettings = StudySettings()
     destinations: tuple[Destination, ...] = Field((), description="where results are sent")
+    rules: tuple[Rule, ...] = Field((), description="what is analysed, and what goes where")
+    archives: tuple[Source, ...] = Field((), description="what is only read, by `echonode fetch`")
     analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)
     capture: CaptureSettings = CaptureSettings()
     delivery: DeliverySettings = DeliverySettings()
@@ -92,14 +97,29 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [destination.name for destination in self.destinations]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"destinations: the name {name!r} is used more than once")
+        names = [item.name for item in (*self.destinations, *self.archives)]
+        for item in (*self.destinations, *self.archives):
+            if names.count(item.name) > 1:
+                raise ValueError(f"{item.section}: the name {item.name!r} is used more than once")
         titles = [machine.ae_title for machine in self.machines]
         for title in titles:
             if titles.count(title) > 1:
                 raise ValueError(f"machines: the AE title {title!r} is used more than once")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_name_what_is_there(self) -> Self:
+        rules = [rule.name for rule in self.rules]
+        known = [destination.name for destination in self.destinations]
+        for rule in self.rules:
+            if rules.count(rule.name) > 1:
+                raise ValueError(f"rules: the name {rule.name!r} is used more than once")
+            for name in rule.destinations or ():
+                if name not in known:
+                    raise ValueError(
+                        f"rules: {rule.name!r} names the destination {name!r}, and "
+                        f"[[destinations]] has {', '.join(map(repr, known)) or 'none'}"
+                    )
         return self
 
     @classmethod
@@ -169,7 +189,7 @@ def shown(settings: Settings) -> dict[str, Any]:
 
 
 def cautions(settings: Settings) -> tuple[str, ...]:
-    """What is allowed and hardly meant, a line each: archives that could not report to us."""
+    """What is allowed and hardly meant, a line each: archives cut off, rules never asked."""
     door = settings.dimse
     lines = []
     for one in settings.destinations:
@@ -185,7 +205,7 @@ def cautions(settings: Settings) -> tuple[str, ...]:
                 f"destinations: {one.name} is asked for its promise (storage commitment) and could "
                 f"not report: [dimse] {' and '.join(closed)}"
             )
-    return tuple(lines)
+    return (*lines, *never_decide(settings.rules))
 
 
 def _is_kept_out(host: str, networks: Sequence[str]) -> bool:
@@ -268,7 +288,7 @@ def _lines(error: ValidationError, file: Path | None, written: Mapping[str, Any]
             continue  # only follows from another line
         loc = tuple(detail["loc"])
         # Without the kind that pydantic puts into the path of a destination.
-        key = loc[:2] + loc[3:] if len(loc) > 2 and loc[0] == "destinations" else loc
+        key = loc[:2] + loc[3:] if len(loc) > 2 and loc[0] in KINDS else loc
         source = _source(key, file, written) if key else _DEFAULT
         place = _place(file) if source == _DEFAULT else source  # a missing key belongs there
         yield ": ".join(filter(None, (place, _dotted(key), _explain(detail, loc))))
@@ -308,8 +328,8 @@ def _model_at(key: tuple[int | str, ...]) -> dict[str, Any]:
     """The fields of the section at ``key``: name to field. Empty where ``key`` is no section."""
     fields: dict[str, Any] = dict(Settings.model_fields)
     for depth, part in enumerate(key):
-        if key[0] == "destinations" and depth == 2 and part in DESTINATION_KINDS:
-            fields = dict(DESTINATION_KINDS[part].model_fields)
+        if depth == 2 and part in KINDS.get(key[0], ()):
+            fields = dict(KINDS[key[0]][part].model_fields)
         elif isinstance(part, str):
             field = fields.get(part)
             models = tuple(_models(field.annotation)) if field is not None else ()

@@ -116,6 +116,8 @@ class EventKind(StrEnum):
     VIEW_NAMED = "view-named"
     RECORDING_DONE = "recording-done"
     RECORDING_REFUSED = "recording-refused"
+    RECORDING_SKIPPED = "recording-skipped"  #: not looked at, by a rule of the operator's
+    URGENCY_SET = "urgency-set"  #: by a rule of the operator's
     RECORDING_FAILED = "recording-failed"
     RECORDING_AGAIN = "recording-again"
     INTERRUPTED = "interrupted"

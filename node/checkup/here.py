@@ -10,13 +10,15 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from models.packs import PackError, load_pack, shipped_packs
+from models.packs import Pack, PackError, load_pack, shipped_packs
 from node.checkup.findings import Finding, Light, green, red, unknown, yellow
+from node.evidence import running_packs
+from node.rules import idle_packs, unknown_packs
 from node.secrets import SecretError, check_private
 from node.sections import ServerTls, is_loopback
 from node.settings import Settings, cautions, unknown_variables
@@ -326,9 +328,10 @@ def _packs(settings: Settings) -> Iterator[Finding]:
                 "packs", str(error), "install it again: `echonode packs` lists where they are"
             )
         else:
-            sound.append(f"{pack.manifest.name} {pack.manifest.version}")
+            sound.append(pack)
     if sound:
-        yield green("packs", f"checksums are right: {', '.join(sound)}")
+        shown = ", ".join(f"{one.manifest.name} {one.manifest.version}" for one in sound)
+        yield green("packs", f"checksums are right: {shown}")
     else:
         yield Finding(
             area="packs",
@@ -336,6 +339,19 @@ def _packs(settings: Settings) -> Iterator[Finding]:
             words="there is none that can be used",
             next_step="install echonode again, or name folders in [analysis] packs",
         )
+    yield from _rules(settings, sound)
+
+
+def _rules(settings: Settings, packs: Sequence[Pack]) -> Iterator[Finding]:
+    """Rules that never decide are told with the settings; here, those that name packs."""
+    wrong = unknown_packs(settings.rules, packs)
+    for line in wrong:
+        yield red("rules", line, "mend it in [[rules]]: the node does not start with it")
+    idle = idle_packs(settings.rules, packs, running_packs(settings.analysis, packs))
+    for line in idle:
+        yield yellow("rules", line, "mend it in [[rules]] or in [analysis]")
+    if settings.rules and not (wrong or idle):
+        yield green("rules", f"{len(settings.rules)}; `echonode rules test FILE` tries them")
 
 
 def _size(count: int) -> str:

@@ -29,6 +29,7 @@ from node.cli import (
     packs_outside,
     quarantine,
     retention,
+    rules,
     serve,
     simulate,
     status,
@@ -102,6 +103,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("explain")(explain.explain)
 app.add_typer(dataset.commands, name="dataset")
 app.add_typer(user.commands, name="user")
+app.add_typer(rules.commands, name="rules")
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
 app.command("backup")(backup.backup)

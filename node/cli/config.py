@@ -16,7 +16,15 @@ from node.cli.output import (
     print_text,
     say,
 )
-from node.settings import SettingsError, cautions, load_settings, settings_file, shown, sources
+from node.settings import (
+    Settings,
+    SettingsError,
+    cautions,
+    load_settings,
+    settings_file,
+    shown,
+    sources,
+)
 from node.settings import unknown_variables as unknown
 
 commands = typer.Typer(help="The settings.", no_args_is_help=True)
@@ -36,18 +44,25 @@ def check(context: typer.Context, as_json: JsonOption = False) -> None:
                 say(f"echonode: {line}")
         raise typer.Exit(ExitCode.USAGE) from None
     file = settings_file(path)
+    problems, notes = _packs_of_rules(settings)
+    notes = (*cautions(settings), *notes)
     if as_json:
         print_json(
             {
-                "ok": True,
+                "ok": not problems,
                 "file": file,
-                "problems": [],
-                "cautions": cautions(settings),
+                "problems": problems,
+                "cautions": notes,
                 "ignored_variables": unknown(),
             }
         )
+    for line in () if as_json else problems:
+        say(f"echonode: {line}")
+    if problems:
+        raise typer.Exit(ExitCode.USAGE)
+    if as_json:
         return
-    for line in cautions(settings):
+    for line in notes:
         say(f"note: {line}")
     for name in unknown():
         say(f"note: {name} names no setting and is ignored")
@@ -65,6 +80,22 @@ def show(context: typer.Context, as_json: JsonOption = False) -> None:
         return
     rows = [(key, json.dumps(_value_at(values, key)), source) for key, source in origin.items()]
     print_table("Settings", ("key", "value", "from"), rows, long=("value", "from"))
+
+
+def _packs_of_rules(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is wrong with the packs that rules name, and what is hardly meant."""
+    if not any(rule.packs for rule in settings.rules):
+        return (), ()
+    from models.packs import PackError, load_pack, shipped_packs
+    from node.evidence import running_packs
+    from node.rules import idle_packs, unknown_packs
+
+    try:
+        packs = [load_pack(folder) for folder in (*shipped_packs(), *settings.analysis.packs)]
+    except PackError as error:
+        return (str(error),), ()
+    running = running_packs(settings.analysis, packs)
+    return unknown_packs(settings.rules, packs), idle_packs(settings.rules, packs, running)
 
 
 def _value_at(values: Any, key: str) -> Any:

@@ -63,6 +63,13 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "user remove": ("user remove anna",),
         "user password": ("user password anna", "user password anna --generate"),
         "user token": ('user token station --note "wall display" --days 365',),
+        "rules": ("rules", "rules --json"),
+        "rules list": ("rules list",),
+        "rules test": (
+            "rules test clip.dcm --calling-ae STRESS1",
+            "rules test clip.dcm --view a4c --score 0.95",
+            "rules test clip.dcm --name-view --json",
+        ),
         "config check": ("config check", "--config new.toml config check"),
         "config show": ("config show",),
         "db path": ("db path",),

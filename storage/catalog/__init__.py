@@ -123,6 +123,7 @@ from storage.catalog._queue import (
     recordings_of,
     refuse_recording,
     requeue_interrupted,
+    skip_recording,
 )
 from storage.catalog._records import (
     ClaimedRecording,
@@ -343,6 +344,7 @@ __all__ = [
     "send_instead",
     "sent_instead",
     "shown_recording",
+    "skip_recording",
     "staying",
     "studies_in_reporting",
     "studies_to_complete",

@@ -190,7 +190,20 @@ def _open_study(session: Session, new: NewInstance) -> Study:
     session.add(study)
     session.flush()
     add_event(session, study.id, EventKind.STUDY_OPENED, study.reason, at=new.received_at)
+    if new.urgency_reason:
+        _say_urgency(session, study, new)
     return study
+
+
+def _say_urgency(session: Session, study: Study, new: NewInstance) -> None:
+    add_event(
+        session,
+        study.id,
+        EventKind.URGENCY_SET,
+        new.urgency_reason,
+        at=new.received_at,
+        details={"urgency": new.urgency, "sop_instance_uid": new.sop_instance_uid},
+    )
 
 
 def _receive_into(session: Session, study: Study, new: NewInstance) -> None:
@@ -225,6 +238,8 @@ def _receive_into(session: Session, study: Study, new: NewInstance) -> None:
         session.execute(
             update(Recording).where(Recording.study_id == study.id).values(urgency=new.urgency)
         )
+        if new.urgency_reason:
+            _say_urgency(session, study, new)
 
 
 def _why_complete(

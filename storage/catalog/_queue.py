@@ -78,6 +78,10 @@ def claim_next(
         attempts=recording.attempts,
         ordinal=_ordinal(session, recording),
         view_label=recording.view_label,
+        view_score=recording.view_score,
+        calling_ae=instance.calling_ae,
+        called_ae=instance.called_ae,
+        door=instance.door,
         queued_at=recording.queued_at,
     )
 
@@ -156,6 +160,17 @@ def refuse_recording(
     session.flush()
 
 
+def skip_recording(
+    session: Session, recording_id: int, reason: str, *, now: datetime | None = None
+) -> None:
+    """Leave a claimed recording at that: it is not to be looked at, and why."""
+    now = now or utc_now()
+    recording = recording_by_id(session, recording_id)
+    move_recording(recording, RecordingState.SKIPPED, at=now, reason=reason)
+    _say(session, recording, EventKind.RECORDING_SKIPPED, reason, now)
+    session.flush()
+
+
 def record_analysis(
     session: Session,
     recording_id: int,
@@ -163,9 +178,13 @@ def record_analysis(
     refusals: Sequence[RefusalRecord],
     packs: Sequence[PackRunRecord],
     *,
+    note: str = "",
     now: datetime | None = None,
 ) -> None:
-    """Keep what the models said of a recording, in place of what they may have said before."""
+    """Keep what the models said of a recording, in place of what they may have said before.
+
+    ``note`` says in the timeline why not all packs ran.
+    """
     now = now or utc_now()
     recording = recording_by_id(session, recording_id)
     move_recording(recording, RecordingState.DONE, at=now)
@@ -189,7 +208,7 @@ def record_analysis(
         session,
         recording,
         EventKind.RECORDING_DONE,
-        f"analysed by {counted(len(packs), 'pack', 'packs')}: "
+        f"analysed by {counted(len(packs), 'pack', 'packs')}{f' ({note})' if note else ''}: "
         f"{counted(len(findings), 'finding', 'findings')}, "
         f"{counted(len(refusals), 'refusal', 'refusals')}",
         now,

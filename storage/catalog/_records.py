@@ -27,7 +27,8 @@ from storage.states import (
 class NewInstance:
     """An object whose file is kept and which is now to be acknowledged.
 
-    ``recording_kind`` None means that no model may look at it. ``urgency`` raises the study's.
+    ``recording_kind`` None means that no model may look at it. ``urgency`` raises the study's;
+    ``urgency_reason`` says why in the timeline.
     """
 
     study_instance_uid: str
@@ -46,6 +47,7 @@ class NewInstance:
     own: bool = False
     recording_kind: RecordingKind | None = None
     urgency: int = 0
+    urgency_reason: str = ""
     study_date: date | None = None
     accession_number: str | None = None
     description: str | None = None
@@ -132,6 +134,10 @@ class ClaimedRecording:
     attempts: int
     ordinal: int  #: the how-manieth recording of its study it is, from 1 on
     view_label: str | None
+    view_score: float | None = None
+    calling_ae: str = ""
+    called_ae: str = ""
+    door: str = ""
     queued_at: datetime | None = None
 
 
@@ -241,6 +247,9 @@ class RecordingRecord:
     findings: tuple[FindingRecord, ...]
     refusals: tuple[RefusalRecord, ...]
     packs: tuple[PackRunRecord, ...]
+    calling_ae: str = ""
+    called_ae: str = ""
+    door: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

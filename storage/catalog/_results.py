@@ -157,6 +157,7 @@ def add_results(
     results: Sequence[NewResult],
     destinations: Sequence[str],
     *,
+    decided_by: str = "",
     now: datetime | None = None,
 ) -> tuple[ResultRecord, ...]:
     """Put a revision's results into the outbox; the study is DELIVERING, or DONE without any.
@@ -165,7 +166,8 @@ def add_results(
     deliveries that it has. Results that this revision does not name are no longer current. The
     same call twice does nothing the second time. Returns the results in the order given.
 
-    What went somewhere in place of a named result stays current with it.
+    What went somewhere in place of a named result stays current with it. ``decided_by`` says in the
+    timeline who chose the destinations.
 
     Raises
     ------
@@ -196,7 +198,7 @@ def add_results(
             name for name in destinations if new.destinations is None or name in new.destinations
         ]
         _queue(row, wanted, now)
-    _announce(session, study, named, destinations, now)
+    _announce(session, study, named, destinations, decided_by, now)
     session.flush()
     settle_deliveries(session, study, now)
     return tuple(result_record(row) for row in named)
@@ -354,12 +356,14 @@ def _announce(
     study: Study,
     results: Sequence[Result],
     destinations: Sequence[str],
+    decided_by: str,
     now: datetime,
 ) -> None:
-    to = ", ".join(destinations)
-    reason = f"revision {study.revision}: {counted(len(results), 'result', 'results')} " + (
-        f"to go to {to}" if destinations else "made; no destination is set"
-    )
+    if destinations:
+        where = f"to go to {', '.join(destinations)}{f', by {decided_by}' if decided_by else ''}"
+    else:
+        where = f"made; {decided_by + ': sent nowhere' if decided_by else 'no destination is set'}"
+    reason = f"revision {study.revision}: {counted(len(results), 'result', 'results')} {where}"
     move_study(
         session,
         study,

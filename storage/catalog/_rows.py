@@ -136,6 +136,9 @@ def recording_record(recording: Recording) -> RecordingRecord:
             PackRunRecord(pack=run.pack, version=run.version, weights_sha256=run.weights_sha256)
             for run in recording.pack_runs
         ),
+        calling_ae=instance.calling_ae,
+        called_ae=instance.called_ae,
+        door=instance.door,
     )
 
 
