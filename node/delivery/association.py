@@ -18,7 +18,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from node.delivery.lines import Lines
-from node.sections import DimseDestination
+from node.sections import DimsePeer
 from node.tls import client_context
 
 _CONNECT_S = 30.0  # an archive that is slow to store is not slow to answer the door
@@ -32,7 +32,7 @@ class Line:
     """An association with a destination, or why there is none."""
 
     association: Association
-    destination: DimseDestination
+    destination: DimsePeer
     rejections: Sequence[A_ASSOCIATE_RJ]
     tls: ssl.SSLContext | None
 
@@ -64,7 +64,8 @@ class Line:
             return f"{where} accepted none of our presentation contexts"
         trouble = None if self.tls is None else _tls_trouble(self.destination, self.tls)
         if trouble is not None:
-            return f"{where}: no TLS: {trouble}; compare its certificate with [destinations.tls]"
+            section = f"[{self.destination.section}.tls]"
+            return f"{where}: no TLS: {trouble}; compare its certificate with {section}"
         return f"{where} cannot be reached, or ended the association"
 
 
@@ -90,7 +91,7 @@ class Caller:
 
     def __init__(
         self,
-        destination: DimseDestination,
+        destination: DimsePeer,
         ae_title: str,
         *,
         timeout_s: float | None = None,
@@ -144,7 +145,7 @@ class Caller:
             self._lines.remove(association)
 
 
-def place(destination: DimseDestination) -> str:
+def place(destination: DimsePeer) -> str:
     """A destination as messages name it."""
     return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
 
@@ -175,7 +176,7 @@ def _keep_in_sight(event: evt.Event, lines: Lines) -> None:
         lines.add(event.assoc, connection)
 
 
-def _tls_trouble(destination: DimseDestination, context: ssl.SSLContext) -> str | None:
+def _tls_trouble(destination: DimsePeer, context: ssl.SSLContext) -> str | None:
     """Why no TLS comes about with a host that answers; None where that is not the trouble.
 
     The network library keeps the reason for itself, so it is asked for once more.

@@ -12,11 +12,12 @@ import httpx
 
 from node.delivery.lines import Lines
 from node.secrets import Secret, secret_of
-from node.sections import ClientTls, DicomwebDestination
+from node.sections import ClientTls, DicomwebPeer
 from node.tls import client_context
 
 _CONNECT_S = 30.0
 _HUNG_UP_S = 1.0  # when the node stops, nobody is waited for
+_WHAT = {"destinations": "destination", "archives": "archive"}
 _LONGEST_WAIT_S = 86_400.0  # an archive that asks to be left alone for longer is asked anyway
 
 
@@ -38,7 +39,7 @@ class WebCaller:
 
     def __init__(
         self,
-        destination: DicomwebDestination,
+        destination: DicomwebPeer,
         *,
         timeout_s: float | None = None,
         lines: Lines | None = None,
@@ -69,12 +70,11 @@ class WebCaller:
 
     def _authentication(self) -> httpx.Auth | None:
         to = self.destination
-        token = secret_of(to.token_file, to.token_variable, f"token of destination {to.name!r}")
+        whose = f"of {_WHAT[to.section]} {to.name!r}"
+        token = secret_of(to.token_file, to.token_variable, f"token {whose}")
         if token is not None:
             return _Bearer(token)
-        password = secret_of(
-            to.password_file, to.password_variable, f"password of destination {to.name!r}"
-        )
+        password = secret_of(to.password_file, to.password_variable, f"password {whose}")
         if password is not None and to.user is not None:
             return httpx.BasicAuth(to.user, password.reveal())
         return None

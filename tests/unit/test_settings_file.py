@@ -227,6 +227,7 @@ def test_what_is_shown_is_plain_and_whole() -> None:
     assert values["dimse"]["port"] == 11112
     assert set(values) == {
         "alerts",
+        "archives",
         "data_dir",
         "dicomweb",
         "database_url",
