@@ -44,6 +44,9 @@ _MOST_COMPARED_BYTES = 1024**2
 _MOST_COMPARED_FILE_BYTES = 256 * 1024**2
 _MOST_TEXT = 1024  # characters of an attribute that are kept in the database
 
+LATER = -10
+"""The urgency of studies that were fetched for a retrospective run: today's patients go first."""
+
 
 class Status(IntEnum):
     """The answers of a storage SCP (PS3.4 Table B.2-1, PS3.7 Annex C)."""
@@ -78,6 +81,7 @@ class Arrival:
     announced_class_uid: str | None = None  #: what the sender's command said it is
     announced_instance_uid: str | None = None
     announced_study_uid: str | None = None
+    urgency: int = 0  #: of its study, where no rule says another
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +216,7 @@ class Intake:
         self, session: Session, arrival: Arrival, header: Dataset, digest: str, key: str, size: int
     ) -> None:
         own = is_own_object(header)
-        urgency, reason = (0, "") if own else self._urgency(arrival, header)
+        urgency, reason = (arrival.urgency, "") if own else self._urgency(arrival, header)
         catalog.add_instance(
             session,
             catalog.NewInstance(
@@ -246,7 +250,8 @@ class Intake:
             called_ae=arrival.called_ae,
             door=arrival.door,
         )
-        return rule_on_urgency(self._rules, facts)
+        urgency, reason = rule_on_urgency(self._rules, facts)
+        return (urgency, reason) if reason else (arrival.urgency, "")
 
     def _is_there(self, known: catalog.InstanceRecord | None) -> bool:
         """Whether an object is kept whole: a row may outlive its file."""

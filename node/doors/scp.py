@@ -35,7 +35,7 @@ from node.doors.contexts import (
 from node.doors.incoming import IncomingFile
 from node.doors.promises import NO_SUCH_INSTANCE, RESOURCE_LIMITATION, PromiseKeeper
 from node.doors.transport import Bounds, Connection, DoorServer
-from node.intake import Arrival, Intake, Receipt, Status
+from node.intake import LATER, Arrival, Intake, Receipt, Status
 from node.sections import DimseSettings
 from node.tls import server_context
 from node.watch.transfers import Direction, Peer, Transfer, TurnedAway
@@ -285,6 +285,7 @@ class DimseDoor:
             peer_host=peer.host,
             announced_class_uid=str(request.AffectedSOPClassUID),
             announced_instance_uid=str(request.AffectedSOPInstanceUID),
+            urgency=LATER if self._asked_for(request) else 0,
         )
         receipt = self._receive(arrival, cast(IncomingFile, request._dataset_file))
         with self._lock:
@@ -294,6 +295,10 @@ class DimseDoor:
             tally.count += 1
             tally.accepted &= receipt.status == Status.SUCCESS
         return _answer(receipt)
+
+    def _asked_for(self, request: C_STORE) -> bool:
+        """Whether an archive sends because we asked it to: `echonode fetch --by move`."""
+        return request.MoveOriginatorApplicationEntityTitle == self._settings.ae_title
 
     def _receive(self, arrival: Arrival, file: IncomingFile) -> Receipt:
         reason = file.problem or self._refusing()
