@@ -32,7 +32,7 @@ from node.lifecycle import Lifecycle
 from node.reporting import Reporter
 from node.results import ReportSettings
 from node.results.store import new_result
-from node.sections import StudySettings
+from node.sections import Rule, StudySettings
 from storage import catalog
 from storage.database import Database, DatabaseError
 from storage.files import FileStore
@@ -87,12 +87,17 @@ class House:
         text_for: tuple[str, ...] = (),
         summary_page: bool = False,
         key_object_for: tuple[str, ...] = (),
+        rules: tuple[Rule, ...] = (),
+        packs: tuple[str, ...] = (),
+        destinations: tuple[str, ...] = ("pacs",),
     ) -> None:
         self.database = database
         self.folder = folder
         self.files = FileStore(folder / "store")
         self.now = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
-        self.intake = Intake(database, self.files, clock=lambda: self.now)
+        self.rules = rules
+        self.packs = packs
+        self.intake = Intake(database, self.files, rules=rules, clock=lambda: self.now)
         settings = ReportSettings(device_serial="test")
         reporter = Reporter(
             self.files,
@@ -100,22 +105,23 @@ class House:
             text_for=text_for,
             summary_page=summary_page,
             key_object_for=key_object_for,
+            rules=rules,
             clock=lambda: self.now,
         )
         self.lifecycle = Lifecycle(
             database,
             StudySettings(),
             reporter,
-            ["pacs", *text_for, *key_object_for],
+            [*destinations, *text_for, *key_object_for],
             clock=lambda: self.now,
         )
         self.report_settings = settings
 
-    def receive(self, study_uid: str) -> None:
-        source = variant(self.folder, study_uid=study_uid)
+    def receive(self, study_uid: str, *, calling_ae: str = "", **attributes: str) -> None:
+        source = variant(self.folder, study_uid=study_uid, **attributes)
         arriving = self.files.incoming_folder / source.name
         source.rename(arriving)
-        receipt = self.intake.receive(Arrival(path=arriving, door="test"))
+        receipt = self.intake.receive(Arrival(path=arriving, door="test", calling_ae=calling_ae))
         assert receipt.new, receipt
 
     def complete(self) -> None:
@@ -152,7 +158,13 @@ class House:
                 self.database,
                 self.files,
                 executor,
-                DispatchSettings(slots=1, max_attempts=3, allow_simulated_evidence=False),
+                DispatchSettings(
+                    slots=1,
+                    max_attempts=3,
+                    allow_simulated_evidence=False,
+                    rules=self.rules,
+                    packs=self.packs,
+                ),
                 self.report_settings,
                 work=Work(name_view=view, analyse=analyse),
             )
