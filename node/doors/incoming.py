@@ -61,6 +61,11 @@ class IncomingFile:
         return len(data)
 
     @property
+    def written_bytes(self) -> int:
+        """How much came so far, dropped or not."""
+        return self._written
+
+    @property
     def is_open(self) -> bool:
         """Whether it is still written to."""
         return self._handle is not None

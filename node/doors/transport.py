@@ -626,6 +626,16 @@ def _keep_alive(accepted: socket.socket) -> None:
 _CONNECTIONS: WeakKeyDictionary[threading.Thread, weakref.ref[Connection]] = WeakKeyDictionary()
 
 
+# The same for associations that we opened, on which an archive sends what was asked for (C-GET).
+_ASKED_FOR: WeakKeyDictionary[threading.Thread, Callable[[], IncomingFile]] = WeakKeyDictionary()
+
+
+def receive_into(association: Association, new_file: Callable[[], IncomingFile]) -> None:
+    """Let the data sets that come on an association of ours go to these files."""
+    _use_our_files()
+    _ASKED_FOR[association.dul] = new_file
+
+
 def _use_our_files() -> None:
     """Data sets go to the files of the connection whose thread receives them.
 
@@ -637,8 +647,10 @@ def _use_our_files() -> None:
 
 @functools.wraps(tempfile.NamedTemporaryFile)
 def _file_here(*args: Any, **options: Any) -> Any:
-    known = _CONNECTIONS.get(threading.current_thread())
+    thread = threading.current_thread()
+    known = _CONNECTIONS.get(thread)
     connection = known() if known is not None else None
-    if connection is None:
-        return tempfile.NamedTemporaryFile(*args, **options)
-    return connection.new_file()
+    if connection is not None:
+        return connection.new_file()
+    new_file = _ASKED_FOR.get(thread)
+    return tempfile.NamedTemporaryFile(*args, **options) if new_file is None else new_file()

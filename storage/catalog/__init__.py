@@ -42,6 +42,13 @@ from storage.catalog._dicomweb import (
     held_studies,
     was_held,
 )
+from storage.catalog._fetching import (
+    ObjectHere,
+    StudyHere,
+    count_waiting,
+    more_to_come,
+    study_here,
+)
 from storage.catalog._files import (
     is_named,
     keep_again,
@@ -224,6 +231,7 @@ __all__ = [
     "NewQuarantined",
     "NewResult",
     "NodeRecord",
+    "ObjectHere",
     "OldEnough",
     "PackRunRecord",
     "Promise",
@@ -248,6 +256,7 @@ __all__ = [
     "Staying",
     "Stays",
     "StudyDetail",
+    "StudyHere",
     "StudyRecord",
     "StudyState",
     "Trouble",
@@ -269,6 +278,7 @@ __all__ = [
     "commitment_not_taken",
     "commitment_taken",
     "count_events",
+    "count_waiting",
     "current_report",
     "deliveries_of",
     "fail_study",
@@ -300,6 +310,7 @@ __all__ = [
     "marked_files",
     "mend_quarantined",
     "mend_times",
+    "more_to_come",
     "newest_time",
     "note_commitment_answer",
     "note_refused_class",
@@ -350,6 +361,7 @@ __all__ = [
     "studies_to_complete",
     "studies_to_report",
     "study_detail",
+    "study_here",
     "study_uids",
     "utc_now",
     "was_held",
