@@ -82,6 +82,7 @@ class Arrival:
     announced_instance_uid: str | None = None
     announced_study_uid: str | None = None
     urgency: int = 0  #: of its study, where no rule says another
+    comes_again: bool = False  #: whoever brings it may bring the same once more, from its start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +166,24 @@ class Intake:
             )
         )
         return receipt
+
+    def foresee(self, arrival: Arrival) -> Receipt:
+        """What :meth:`receive` would say now. Nothing is written, nor the file moved."""
+        try:
+            digest = content_digest(arrival.path)
+            header = _identified(arrival)
+            with self._database.read() as session:
+                known = catalog.find_instance(session, str(header.SOPInstanceUID))
+            if known is not None and self._is_there(known):
+                same = self._same(arrival, header, digest, known)
+                return same or _refusal(self._different(arrival, known))
+        except _UnacceptableError as unacceptable:
+            return _refusal(unacceptable)
+        except (OSError, FileStoreError, DatabaseError):
+            comment = "cannot be looked at now, try again"
+            return Receipt(status=Status.OUT_OF_RESOURCES, comment=comment)
+        uid = str(header.StudyInstanceUID)
+        return Receipt(status=Status.SUCCESS, study_instance_uid=uid, new=known is None)
 
     def _receive(self, arrival: Arrival) -> Receipt:
         digest = content_digest(arrival.path)
@@ -266,21 +285,28 @@ class Intake:
         self, arrival: Arrival, header: Dataset, digest: str, known: catalog.InstanceRecord
     ) -> Receipt:
         """An object whose UID is here already: the same again, or something else under its name."""
-        if digest == known.content_sha256 or _same_content(
-            self._files.path(known.file_key), arrival.path
-        ):
-            return Receipt(
-                status=Status.SUCCESS,
-                comment="already kept",
-                study_instance_uid=str(header.StudyInstanceUID),
-                repeated=True,
-            )
+        same = self._same(arrival, header, digest, known)
+        return same or self._quarantine(arrival, digest, self._different(arrival, known), header)
+
+    def _same(
+        self, arrival: Arrival, header: Dataset, digest: str, known: catalog.InstanceRecord
+    ) -> Receipt | None:
+        kept = self._files.path(known.file_key)
+        if digest != known.content_sha256 and not _same_content(kept, arrival.path):
+            return None
+        return Receipt(
+            status=Status.SUCCESS,
+            comment="already kept",
+            study_instance_uid=str(header.StudyInstanceUID),
+            repeated=True,
+        )
+
+    def _different(self, arrival: Arrival, known: catalog.InstanceRecord) -> _UnacceptableError:
         what = difference(self._files.path(known.file_key), arrival.path)
-        different = _UnacceptableError(
+        return _UnacceptableError(
             Status.SUCCESS,
             f"the UID is already kept with other content ({what}); the first was left as it is",
         )
-        return self._quarantine(arrival, digest, different, header)
 
     def _quarantine(
         self, arrival: Arrival, digest: str, why: _UnacceptableError, header: Dataset | None
@@ -288,6 +314,8 @@ class Intake:
         size = arrival.path.stat().st_size
         key = self._files.adopt(arrival.path, Area.QUARANTINE, digest)
         with self._database.write() as session:
+            if arrival.comes_again and catalog.is_quarantined(session, key, why.reason):
+                return _refusal(why)
             catalog.add_quarantined(
                 session,
                 catalog.NewQuarantined(
@@ -312,9 +340,13 @@ class Intake:
             calling_ae=arrival.calling_ae,
             peer=arrival.peer_host,
         )
-        return Receipt(
-            status=why.status, comment=why.reason, refused=_WHY_REFUSED.get(why.status, "other")
-        )
+        return _refusal(why)
+
+
+def _refusal(why: _UnacceptableError) -> Receipt:
+    return Receipt(
+        status=why.status, comment=why.reason, refused=_WHY_REFUSED.get(why.status, "other")
+    )
 
 
 def _size_bytes(path: Path) -> int:

@@ -6,34 +6,58 @@ all that a node needs: it finds a quiet study in its rows, whoever wrote them.
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from models.clip import ClipError, bytes_beside_pixels, read_header
+from node.doors.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.doors.incoming import IncomingFile
-from node.intake import Intake
+from node.doors.part10 import Beginning, NotDicomError, head_for, read_beginning
+from node.intake import Arrival, Intake, Receipt, Status
 from node.settings import Settings
 from node.watch.disk import DiskWatch, Trouble
 from storage import catalog
 from storage.database import Database, open_database
 from storage.files import Area, FileStore, FileStoreError
 
+__all__ = [
+    "DOOR",
+    "Fate",
+    "NotDicomError",
+    "OpenIntake",
+    "RefusedError",
+    "Taken",
+    "Taker",
+    "UncertainError",
+    "copy_in",
+    "open_intake",
+    "open_source",
+]
+
+DOOR = "folder"
+_HERE = "localhost"
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 _CHUNK_BYTES = 1 << 20
-_PREAMBLE_BYTES = 128
-_MAGIC = b"DICM"
-_META_BEGINS = b"\x02\x00\x00\x00UL\x04\x00"  # (0002,0000), which PS3.10 7.1 puts first
-_HEAD_BYTES = _PREAMBLE_BYTES + len(_MAGIC)
-
-
-class NotDicomError(Exception):
-    """The bytes are no DICOM file (PS3.10)."""
+_TRIES = 3  # where a node that starts has swept the incoming folder meanwhile
 
 
 class RefusedError(Exception):
     """Nothing may be taken now, or it cannot be written; the message says why, without a path."""
+
+
+class UncertainError(Exception):
+    """It is DICOM, and something that nobody can know is missing; the message says what."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +101,7 @@ def open_intake(settings: Settings) -> Iterator[OpenIntake]:
         yield OpenIntake(
             database=database,
             files=files,
-            intake=Intake(database, files),
+            intake=Intake(database, files, rules=settings.rules),
             disk=DiskWatch(
                 settings.disk,
                 settings.data_dir,
@@ -106,30 +130,232 @@ def copy_in(
     ------
     NotDicomError
         If it is none.
+    UncertainError
+        If nobody can say in which encoding it is.
     RefusedError
         If it cannot be written now.
     OSError
         If the source cannot be read.
     """
-    with source.open("rb") as stream:
-        return write_in(files, stream, refusing=refusing)
+    with open_source(source) as stream:
+        return _copy(files, stream, refusing, DOOR).path
 
 
-def write_in(
+@contextmanager
+def open_source(path: Path) -> Iterator[BinaryIO]:
+    """A file for reading: never a pipe or a device, whose reading could wait for ever.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or changes while it is read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb", buffering=0) as raw:
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError(0, "it is no regular file")
+        yield raw
+        after = os.fstat(handle)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise OSError(0, "it was written to while it was read")
+
+
+class Fate(StrEnum):
+    """What became of a file that was looked at."""
+
+    TAKEN = "taken"  #: kept now for the first time
+    KNOWN = "already-kept"
+    QUARANTINED = "quarantined"  #: kept apart, for the operator
+    REFUSED = "refused"  #: DICOM that this node does not take
+    NOT_DICOM = "not-dicom"
+    DIRECTORY = "directory"  #: a DICOMDIR, which lists other files
+
+    @property
+    def failed(self) -> bool:
+        """Whether an object is not in."""
+        return self in (Fate.QUARANTINED, Fate.REFUSED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """What became of one file, and why."""
+
+    fate: Fate
+    reason: str = ""
+    study_instance_uid: str = ""
+    sop_class_uid: str = ""
+    size_bytes: int = 0
+
+
+class Taker:
+    """Hands files to the intake, one after the other, as an association hands in objects.
+
+    Parameters
+    ----------
+    files, intake
+        Where they go.
+    refusing
+        Gives a reason while nothing may be taken.
+    dry_run
+        Only say what would become of them.
+    """
+
+    def __init__(
+        self,
+        files: FileStore,
+        intake: Intake,
+        refusing: Callable[[], str | None],
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self._files = files
+        self._intake = intake
+        self._refusing = refusing
+        self._dry_run = dry_run
+
+    def take(self, opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Taken:
+        """Take what a stream holds. Once it says so, it is kept for good.
+
+        Raises
+        ------
+        RefusedError
+            If nothing can be taken now: the source must stay.
+        OSError
+            If the source cannot be read.
+        """
+        for _ in range(_TRIES):
+            try:
+                with opened() as stream:
+                    copy = _copy(self._files, stream, self._refusing, DOOR)
+            except NotDicomError as error:
+                return Taken(fate=Fate.NOT_DICOM, reason=str(error))
+            except UncertainError as error:
+                return Taken(fate=Fate.REFUSED, reason=str(error))
+            except _IsDirectoryError as error:
+                return Taken(fate=Fate.DIRECTORY, reason=str(error))
+            except _SweptError:
+                continue
+            try:
+                taken = self._hand_over(copy)
+                if taken is not None:
+                    return taken
+            finally:
+                with suppress(OSError):
+                    copy.path.unlink(missing_ok=True)
+        raise RefusedError("what was received was removed before it was kept")
+
+    def _hand_over(self, copy: _Copy) -> Taken | None:
+        """What became of a copy; None where someone removed it."""
+        header, size = copy.header, copy.size_bytes
+        if header is not None:
+            syntax = header.file_meta.TransferSyntaxUID
+            if header.get("SOPClassUID") and header.SOPClassUID not in STORAGE_CLASSES:
+                reason = f"{_shown(header.SOPClassUID)} is not accepted here"
+                return Taken(fate=Fate.REFUSED, reason=reason, size_bytes=size)
+            if syntax not in TRANSFER_SYNTAXES:
+                reason = f"transfer syntax {_shown(syntax)} is not accepted here"
+                return Taken(fate=Fate.REFUSED, reason=reason, size_bytes=size)
+        arrival = Arrival(path=copy.path, door=DOOR, peer_host=_HERE, comes_again=True)
+        receipt = self._intake.foresee(arrival) if self._dry_run else self._intake.receive(arrival)
+        if receipt.status == Status.OUT_OF_RESOURCES:
+            if not copy.path.exists():
+                return None
+            raise RefusedError(self._refusing() or receipt.comment)
+        return Taken(
+            fate=_fate(receipt),
+            reason=receipt.comment if receipt.refused else "",
+            study_instance_uid=receipt.study_instance_uid or _uid_in(header, "StudyInstanceUID"),
+            sop_class_uid=_uid_in(header, "SOPClassUID"),
+            size_bytes=size,
+        )
+
+
+def _uid_in(header: Dataset | None, name: str) -> str:
+    value = "" if header is None else str(header.get(name))
+    return value if _UID.fullmatch(value) else ""
+
+
+def _fate(receipt: Receipt) -> Fate:
+    if receipt.refused is not None:
+        return Fate.QUARANTINED
+    return Fate.KNOWN if receipt.repeated else Fate.TAKEN
+
+
+class _IsDirectoryError(Exception):
+    """It is the directory of a medium."""
+
+
+class _SweptError(Exception):
+    """A node that starts has removed the copy, as what an association left half received."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Copy:
+    """A file in the incoming folder; ``header`` None: it cannot be read."""
+
+    path: Path
+    size_bytes: int
+    header: Dataset | None
+
+
+def _copy(
+    files: FileStore, stream: BinaryIO, refusing: Callable[[], str | None], door: str
+) -> _Copy:
+    begins, first = read_beginning(stream)
+    if begins.is_directory:
+        raise _IsDirectoryError("it lists the files of a medium")
+    path = _write(files, begins.head + first, stream, refusing, door)
+    settled = None
+    try:
+        header = _header(path)
+        head = _other_head(begins, header, path)
+        if head is None:
+            settled = path
+        else:
+            with path.open("rb") as old:
+                old.seek(len(begins.head))
+                settled = _write(files, head, old, refusing, door)
+        return _Copy(path=settled, size_bytes=settled.stat().st_size, header=header)
+    except FileNotFoundError as error:
+        raise _SweptError from error
+    finally:
+        if settled != path:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _other_head(begins: Beginning, header: Dataset | None, path: Path) -> bytes | None:
+    """What must stand before the data set instead of what stands there; None: it may stay.
+
+    What the data set says of itself counts: those who change it, to take names away, often leave
+    the file meta information as it was.
+    """
+    if header is None or not _has_identity(header):
+        if not begins.has_mark:
+            raise NotDicomError("it is no DICOM file")
+        return None
+    if not begins.is_whole or begins.speaks_of(header):
+        return None
+    if not begins.transfer_syntax_uid:
+        _check_plain(path, header)
+    return head_for(header)
+
+
+def _write(
     files: FileStore,
-    stream: BinaryIO,
-    *,
-    refusing: Callable[[], str | None] = lambda: None,
-    door: str = "folder",
+    head: bytes,
+    rest: BinaryIO,
+    refusing: Callable[[], str | None],
+    door: str,
 ) -> Path:
-    """Write what a stream holds into the store's incoming folder, as :func:`copy_in`."""
-    head = part10_head(stream.read(_HEAD_BYTES))
+    """A new file in the incoming folder."""
     file = IncomingFile(files.incoming_folder, refusing, door)
     try:
         data = head
         while data and file.problem is None:
             file.write(data)
-            data = stream.read(_CHUNK_BYTES)
+            data = rest.read(_CHUNK_BYTES)
     except BaseException:
         file.discard()
         raise
@@ -140,22 +366,32 @@ def write_in(
     return file.path
 
 
-def part10_head(head: bytes) -> bytes:
-    """How the copy of a file begins that begins so.
+def _header(path: Path) -> Dataset | None:
+    try:
+        return read_header(path)
+    except ClipError:
+        return None  # the intake says why, and keeps it for the operator
 
-    The preamble may hold a program or another format's header (PS3.10 7.5) and is emptied. Some
-    leave it out, and "DICM" with it; what then must come first shows that it is a DICOM file.
 
-    Raises
-    ------
-    NotDicomError
-        If it is none.
+def _has_identity(header: Dataset) -> bool:
+    names = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+    return all(_UID.fullmatch(str(header.get(name))) for name in names)
+
+
+def _check_plain(path: Path, header: Dataset) -> None:
+    """Without a stated transfer syntax only plain pixels say themselves how they are to be read.
+
+    Whether value representations are written shows in the bytes; how pixels were compressed does
+    not show with any certainty.
     """
-    if head[_PREAMBLE_BYTES:_HEAD_BYTES] == _MAGIC:
-        return bytes(_PREAMBLE_BYTES) + head[_PREAMBLE_BYTES:]
-    if head.startswith(_META_BEGINS):
-        return bytes(_PREAMBLE_BYTES) + _MAGIC + head
-    raise NotDicomError("it is no DICOM file (PS3.10)")
+    if "Rows" in header and bytes_beside_pixels(path) >= path.stat().st_size:
+        raise UncertainError("it does not say how its pixels are compressed (no transfer syntax)")
+
+
+def _shown(value: object) -> str:
+    """A UID's name for a reader: a broken file may have anything in its place."""
+    text = str(value)
+    return UID(text).name if _UID.fullmatch(text) else "what is no UID"
 
 
 def _check_mounted(data_dir: Path, database: Database) -> None:
