@@ -175,6 +175,16 @@ def test_an_explained_finding_keeps_its_share_outside_the_sector_and_warns_above
 
 
 @pytest.mark.usefixtures("loaded")
+def test_packs_that_are_not_named_do_not_run_and_the_others_say_the_same() -> None:
+    every = analyse(A4C_CINE, explain=False)
+    named = analyse(A4C_CINE, explain=False, only=["tested", "not there"])
+
+    assert [pack.name for pack in named.packs_run] == ["tested"]
+    assert named.findings == tuple(one for one in every.findings if one.pack.name == "tested")
+    assert len(every.packs_run) == 2
+
+
+@pytest.mark.usefixtures("loaded")
 def test_nobody_draws_a_picture_that_was_not_asked_for() -> None:
     outcome = analyse(A4C_CINE, explain=False)
     assert outcome.findings

@@ -239,6 +239,7 @@ def test_what_is_shown_is_plain_and_whole() -> None:
         "capture",
         "delivery",
         "retention",
+        "rules",
         "disk",
         "machines",
         "audit",
