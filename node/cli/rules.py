@@ -227,14 +227,19 @@ def _no_model(header: Dataset, view: str | None, seen: ClipView | None) -> str |
     return seen.refused or reason_to_skip(seen)
 
 
-def _value(decision: Decision, settings: Settings) -> Any:
+def _value(decision: Decision, tried: _Tried, settings: Settings) -> Any:
     """What holds, also where no rule decided; None where that hangs on the view."""
+    from node.intake import LATER
+
     if decision.undecided is not None:
         return None
     if decision.rule is not None:
         return decision.value
     names = [destination.name for destination in settings.destinations]
-    return {"analyse": True, "packs": None, "destinations": names, "urgency": 0}[decision.action]
+    urgency = LATER if tried.facts.door == "fetch" else 0
+    return {"analyse": True, "packs": None, "destinations": names, "urgency": urgency}[
+        decision.action
+    ]
 
 
 def _json(tried: _Tried, settings: Settings) -> dict[str, Any]:
@@ -244,7 +249,7 @@ def _json(tried: _Tried, settings: Settings) -> dict[str, Any]:
         "rules": tried.verdicts,
         "decisions": {
             action: {
-                "value": _value(decision, settings),
+                "value": _value(decision, tried, settings),
                 "rule": None if decision.rule is None else decision.rule.name,
                 "hangs_on_view_for": decision.undecided,
             }
@@ -269,15 +274,15 @@ def _print(tried: _Tried, settings: Settings) -> None:
         why = f": {verdict.why}" if verdict.why else ""
         print_text(f"  rule {place} '{verdict.rule}' {how}{why}")
     for action, decision in tried.decisions.items():
-        print_text(f"  -> {action:17}{_words(decision, settings)}")
+        print_text(f"  -> {action:17}{_words(decision, tried, settings)}")
     if tried.no_model is not None:
         print_text(f"  -> {'no model':17}{tried.no_model}")
 
 
-def _words(decision: Decision, settings: Settings) -> str:
+def _words(decision: Decision, tried: _Tried, settings: Settings) -> str:
     if decision.undecided is not None:
         return f"hangs on the view, for rule '{decision.undecided}': see --view and --name-view"
-    value = _value(decision, settings)
+    value = _value(decision, tried, settings)
     who = "no rule" if decision.rule is None else f"rule '{decision.rule.name}'"
     if isinstance(value, bool):
         shown = "yes" if value else "no"

@@ -189,9 +189,7 @@ def test_without_a_rule_all_is_as_ever() -> None:
 def test_packs_that_do_not_run_leave_nothing_to_do_and_no_destination_is_a_choice() -> None:
     ruling = rule_on_clip([rule("shy", packs=["echonet-simulated"])], SEEN, ("lv",))
 
-    assert ruling.skip == (
-        "rule 'shy': not analysed, since echonet-simulated is not in use here"
-    )
+    assert ruling.skip == ("rule 'shy': not analysed, since echonet-simulated is not in use here")
     assert ruled_out(ruling.skip)
     assert rule_on_results([rule("trial", destinations=[])], SEEN) == ((), "rule 'trial'")
 
@@ -267,8 +265,10 @@ def test_rules_that_never_decide_are_told() -> None:
     assert never_decide(rules) == (
         "rules: 'one of them' never decides anything: 'stress' above it fits wherever it would",
         "rules: 'half' never decides urgency: 'all urgent' above it fits wherever it would",
-        "rules: 'no view of ours' never decides anything: no model for measurements reads psla or "
-        "ivc clips",
+        (
+            "rules: 'no view of ours' never decides anything: no model for measurements reads "
+            "psla or ivc clips"
+        ),
         "rules: 'lower scores' never decides anything: 'scores' above it fits wherever it would",
     )
 
