@@ -77,6 +77,19 @@ class FrameReader:
         thin = samples[::THIN, ::THIN]
         return Probe(grey=self._to_grey(samples, planes), colour=self._to_rgb(thin, planes))
 
+    def stored(self, indices: Sequence[int]) -> Iterator[tuple[NDArray[Any], Planes]]:
+        """Frames as they are stored, with what their samples mean, decoded as they are asked for.
+
+        Shape ``(rows, columns[, 3])``; bits above the stored ones mean nothing.
+        """
+        with self._opened.source.open() as stream:
+            for index in indices:
+                yield self._samples(stream, index)
+
+    def painted(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
+        """The colours, as RGB, that the object's palette gives to stored values."""
+        return self._to_rgb(samples, Planes.PALETTE)
+
     def _samples(self, stream: BinaryIO, index: int) -> tuple[NDArray[Any], Planes]:
         if isinstance(self._source, EncodedFrames):
             return self._source.samples(stream, index)
