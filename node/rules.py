@@ -304,7 +304,8 @@ def _matches(name: str, value: str, pattern: str) -> bool:
 
 
 def _other(name: str, value: str, wanted: Collection[str]) -> str:
-    return f"{name} is {value!r}, not {' or '.join(map(repr, wanted))}"
+    is_what = repr(value) if value else "empty"
+    return f"{name} is {is_what}, not {' or '.join(map(repr, wanted))}"
 
 
 def _covers(above: Rule, rule: Rule) -> bool:

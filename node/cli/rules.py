@@ -32,13 +32,13 @@ commands = typer.Typer(help="The routing rules.", invoke_without_command=True)
 
 @dataclass(frozen=True, kw_only=True)
 class _Tried:
-    """What rules make of a file. ``no_model`` is why no model reads it whatever they say."""
+    """What rules make of a file. ``clip`` says in words what would come of it."""
 
     file: str
     facts: Facts
     verdicts: tuple[Verdict, ...]
     decisions: Mapping[str, Decision]
-    no_model: str | None
+    clip: str
 
 
 @commands.callback()
@@ -90,6 +90,7 @@ def try_rules(
         raise Problem(f"--door {door!r}: dimse, dicomweb, folder or fetch", ExitCode.USAGE)
     settings = settings_of(context)
     headers = _headers(files)
+    running = _running(context, settings)
     seen = _views(context, headers, settings) if name_view else {}
     named = (view, score)
     over_network = door == "dimse"
@@ -105,6 +106,7 @@ def try_rules(
             },
             named=named,
             seen=seen.get(path),
+            running=running,
         )
         for path, header in headers.items()
         if not isinstance(header, str)
@@ -138,6 +140,17 @@ def _headers(files: Sequence[Path]) -> dict[Path, Dataset | str]:
             own = is_own_object(header)
             headers[path] = "echonode made it: no rule is asked about it" if own else header
     return headers
+
+
+def _running(context: typer.Context, settings: Settings) -> tuple[str, ...]:
+    """The packs of which rules choose; not looked for where no rule does."""
+    from node.cli.packs import load_packs
+    from node.evidence import running_packs
+    from node.rules import reading_packs
+
+    if not any(rule.packs for rule in settings.rules):
+        return ()
+    return reading_packs(running_packs(settings.analysis, load_packs(context)))
 
 
 def _views(
@@ -185,13 +198,20 @@ def _try(
     sender: Mapping[str, str],
     named: tuple[str | None, float | None],
     seen: ClipView | None,
+    running: Sequence[str],
 ) -> _Tried:
-    from node.rules import Action, decide, facts_of, judge
+    from dataclasses import replace
+
+    from node.rules import Action, decide, facts_of, judge, rule_on_clip
 
     view, score = named
     if seen is not None and seen.view is not None:
         view, score = seen.view.view.value, seen.view.score
     facts = facts_of(header, view=view, score=score, **sender)
+    early = rule_on_clip(settings.rules, replace(facts, view=None, score=None), running)
+    late = rule_on_clip(settings.rules, facts, running)
+    unread = early.skip or _no_model(header, view, seen) or late.skip
+    by_which = "all packs" if late.packs is None else ", ".join(late.packs)
     return _Tried(
         file=str(path),
         facts=facts,
@@ -200,7 +220,7 @@ def _try(
             action.value: decide(settings.rules, _known_at(action, facts), action)
             for action in Action
         },
-        no_model=_no_model(header, view, seen),
+        clip=unread or ("hangs on its view" if view is None else f"read by {by_which}"),
     )
 
 
@@ -255,7 +275,7 @@ def _json(tried: _Tried, settings: Settings) -> dict[str, Any]:
             }
             for action, decision in tried.decisions.items()
         },
-        "no_model": tried.no_model,
+        "clip": tried.clip,
     }
 
 
@@ -275,8 +295,7 @@ def _print(tried: _Tried, settings: Settings) -> None:
         print_text(f"  rule {place} '{verdict.rule}' {how}{why}")
     for action, decision in tried.decisions.items():
         print_text(f"  -> {action:17}{_words(decision, tried, settings)}")
-    if tried.no_model is not None:
-        print_text(f"  -> {'no model':17}{tried.no_model}")
+    print_text(f"  => {tried.clip}")
 
 
 def _words(decision: Decision, tried: _Tried, settings: Settings) -> str:

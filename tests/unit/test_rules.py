@@ -350,7 +350,7 @@ analyse = false
 name = "sure"
 view = "a4c"
 score_at_least = 0.9
-packs = "lv"
+packs = ["echonet-simulated", "lv"]
 
 [[rules]]
 name = "again"
@@ -399,21 +399,24 @@ def test_a_file_is_tried_with_the_rules_and_nothing_is_kept(
     assert any(line.startswith("-> packs") and "hangs on the view" in line for line in lines)
     assert "-> destinations     none (rule 'trial')" in lines
     assert "-> urgency          -3 (rule 'trial')" in lines
+    assert "=> rule 'stress lab': not analysed" in lines
     assert not (tmp_path / "data").exists()
 
     asked = ("rules", "test", clip, "--view", "a4c", "--score", "0.95", "--json")
     assert echonode(*asked) == ExitCode.OK
     (tried,) = json.loads(echonode.out)["files"]
     assert tried["facts"]["view"] == "a4c"
-    assert tried["rules"][0]["why"] == "calling_ae is '', not 'STRESS*'"
-    assert tried["decisions"]["packs"]["value"] == ["lv"]
+    assert tried["rules"][0]["why"] == "calling_ae is empty, not 'STRESS*'"
+    assert tried["decisions"]["packs"]["value"] == ["echonet-simulated", "lv"]
     assert tried["decisions"]["packs"]["rule"] == "sure"
     analyse = {"value": True, "rule": None, "hangs_on_view_for": None}
     assert tried["decisions"]["analyse"] == analyse
-    assert tried["no_model"] is None
+    assert tried["clip"] == "read by lv"
 
     assert echonode("rules", "test", clip, "--view", "psla") == ExitCode.OK
-    assert "-> no model         the models read apical four-chamber clips, not psla" in echonode.out
+    assert "=> the models read apical four-chamber clips, not psla" in echonode.out
+    assert echonode("rules", "test", clip) == ExitCode.OK
+    assert "=> hangs on its view" in echonode.out
 
 
 def test_what_cannot_be_tried_is_told(echonode: Shell, tmp_path: Path) -> None:
@@ -433,7 +436,7 @@ def test_rules_are_listed_and_those_that_never_decide_are_told(echonode: Shell) 
     assert echonode("rules") == ExitCode.OK
     row = next(line for line in echonode.out.splitlines() if "sure" in line)
     assert "view a4c; score_at_least 0.9" in row
-    assert "packs lv" in row
+    assert "packs echonet-simulated or lv" in row
     assert "note: rules: 'again' never decides anything" in echonode.out
 
     assert echonode("rules", "list", "--json") == ExitCode.OK
@@ -445,9 +448,10 @@ def test_rules_are_listed_and_those_that_never_decide_are_told(echonode: Shell) 
 def test_config_check_tells_of_rules_and_refuses_unknown_packs(echonode: Shell) -> None:
     assert echonode("config", "check") == ExitCode.OK
     assert "'again' never decides anything" in echonode.err
+    assert "'echonet-simulated', of which nothing may be reported" in echonode.err
 
     written = echonode.config.read_text()
-    echonode.config.write_text(written.replace('packs = "lv"', 'packs = ["lv", "lvv"]'))
+    echonode.config.write_text(written.replace('"lv"]', '"lvv"]'))
     assert echonode("config", "check", "--json") == ExitCode.USAGE
     told = json.loads(echonode.out)
     assert not told["ok"]
