@@ -26,6 +26,7 @@ from node.delivery.commitment import Promises
 from node.delivery.outbox import Outbox
 from node.delivery.ways import WayError, ways_to
 from node.dispatch import Dispatcher, DispatchSettings, Work
+from node.doors.folder import FolderDoor, FolderDoors
 from node.doors.promises import PromiseKeeper
 from node.doors.scp import DimseDoor
 from node.evidence import worth_running
@@ -230,6 +231,19 @@ class Node:
             settings.delivery,
             lines=ways.lines,
         )
+        intake = Intake(self._database, self._files, handled=self._count, rules=settings.rules)
+        self._folders = FolderDoors(
+            [
+                FolderDoor(
+                    folder,
+                    self._files,
+                    intake,
+                    refusing=self._disk.refusing,
+                    transferred=self._audit.transferred,
+                )
+                for folder in settings.folders
+            ]
+        )
         self._jobs = Jobs(
             self._lifecycle,
             self._outbox,
@@ -240,9 +254,9 @@ class Node:
             unreadable=self._disk.unreadable,
             promises=self._keeper.report_due,
             alive=partial(tell, "WATCHDOG=1"),
+            folders=self._folders.doors,
             hang_up=ways.lines.hang_up,
         )
-        intake = Intake(self._database, self._files, handled=self._count, rules=settings.rules)
         self._door = DimseDoor(
             settings.dimse,
             intake,
@@ -326,7 +340,8 @@ class Node:
 
     def stop(self) -> None:
         """Close the door, finish what is being written, end the workers."""
-        for part in ("_alerts", "_http", "_pixels", "_door", "_outbox", "_jobs", "_dispatcher"):
+        parts = ("_alerts", "_http", "_pixels", "_door", "_folders", "_outbox", "_jobs")
+        for part in (*parts, "_dispatcher"):
             if hasattr(self, part):
                 getattr(self, part).stop()
         if hasattr(self, "_executor"):
@@ -415,6 +430,7 @@ class Node:
                     "associations": self._door.associations,
                     "turned_away": self._door.turned_away,
                     "disk": self._disk.shown(),
+                    "folders": self._folders.shown(),
                     "audit": self._audit.status(),
                     "workers": [
                         {**asdict(worker), "since": worker.since.isoformat()}

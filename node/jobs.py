@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -13,6 +13,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from node.delivery.outbox import Outbox
+from node.doors.folder import FolderDoor
 from node.lifecycle import Lifecycle
 from storage.database import DatabaseError
 from storage.files import FileStoreError
@@ -55,12 +56,13 @@ class Jobs:
         unreadable: Callable[[], str | None] = lambda: None,
         promises: Callable[[], object] = lambda: None,
         alive: Callable[[], object] = lambda: None,
+        folders: Sequence[FolderDoor] = (),
         hang_up: Callable[[], object] = lambda: None,
         grace_s: float = _GRACE_S,
     ) -> None:
         destinations = outbox.destinations
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(8 + 2 * len(destinations))},
+            executors={"default": ThreadPoolExecutor(8 + 2 * len(destinations) + len(folders))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
             timezone="UTC",
         )
@@ -76,6 +78,8 @@ class Jobs:
         self._every(_HEARTBEAT_S, "heartbeat", heartbeat)
         self._every(_SWEEP_S, "sweep-incoming", sweep)
         self._every(_ALIVE_S, "alive", alive)
+        for number, folder in enumerate(folders, start=1):
+            self._every(folder.every_s, f"folder:{number}", folder.look)
         for name in destinations:
             deliver = partial(_unless, unreadable, partial(outbox.deliver_due, name))
             self._every(_TICK_S, f"deliver:{name}", deliver)

@@ -263,6 +263,19 @@ class DicomwebSettings(Section):
     )
 
 
+class WatchedFolder(Section):
+    """A ``[[folders]]``: files that are left there are taken in."""
+
+    path: AbsolutePath = Field(description="the folder, with all that is below it")
+    after: Literal["leave", "delete", "move"] = Field(
+        "leave", description="what is done with a file once what it holds is kept"
+    )
+    unchanged_s: Seconds = Field(
+        10.0, description="time in which a file must not change before it is taken"
+    )
+    every_s: Seconds = Field(5.0, description="pause between two looks")
+
+
 class SyslogSettings(Section):
     """``[audit.syslog]``: where the audit trail goes besides."""
 

@@ -43,6 +43,7 @@ from node.sections import (
     Rule,
     Source,
     StudySettings,
+    WatchedFolder,
 )
 
 DEFAULT_FILE = Path("echonode.toml")
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     machines: tuple[Machine, ...] = Field((), description="echo machines that take reports")
     http: HttpSettings = HttpSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()
+    folders: tuple[WatchedFolder, ...] = Field((), description="where files are left for the node")
     disk: DiskSettings = DiskSettings()
     retention: RetentionSettings = RetentionSettings()
     study: StudySettings = StudySettings()
@@ -105,6 +107,21 @@ class Settings(BaseSettings):
         for title in titles:
             if titles.count(title) > 1:
                 raise ValueError(f"machines: the AE title {title!r} is used more than once")
+        return self
+
+    @model_validator(mode="after")
+    def _folders_lie_apart(self) -> Self:
+        own = self.data_dir.resolve()
+        places = [folder.path.resolve() for folder in self.folders]
+        for number, place in enumerate(places):
+            if place.is_relative_to(own) or own.is_relative_to(place):
+                raise ValueError(
+                    f"folders: {place} must lie apart from data_dir ({own}), where the node keeps "
+                    "its own files"
+                )
+            for other in places[:number]:
+                if place.is_relative_to(other) or other.is_relative_to(place):
+                    raise ValueError(f"folders: {place} and {other} must lie apart")
         return self
 
     @model_validator(mode="after")

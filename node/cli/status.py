@@ -95,6 +95,7 @@ def _json(
         "running": running,
         "nodes": plain(nodes),
         "workers": workers,
+        "folders": [folder for node in nodes for folder in node.details.get("folders", ())],
         **shown,
         "disk": disk,
     }
@@ -171,6 +172,9 @@ def _print(queues: QueueStatus, nodes: tuple[NodeRecord, ...], disk: Mapping[str
         f"waiting     clip {_age(queues.oldest_recording)}; result {_age(queues.oldest_delivery)}"
     )
     _print_disk(disk)
+    for node in nodes:
+        for folder in node.details.get("folders", ()):
+            _print_folder(folder)
     workers = [worker for node in nodes for worker in node.details.get("workers", ())]
     if workers:
         print_table(
@@ -211,6 +215,20 @@ def _print_disk(disk: Mapping[str, Any]) -> None:
         print_text(f"REFUSES     everything since {since}: {disk['refusing']}")
     for trouble in disk["troubles"]:
         print_text(f"trouble     {trouble['what']}; {trouble['next_step']}")
+
+
+def _print_folder(folder: Mapping[str, Any]) -> None:
+    looked_at = folder["looked_at"]
+    looked = "not looked at yet"
+    if looked_at is not None:
+        looked = f"looked at {cell(datetime.fromisoformat(looked_at))}"
+    print_text(
+        f"folder      {folder['path']}: {looked}; {folder['taken']} objects taken, "
+        f"{folder['waiting']} files waiting, {folder['failed']} failed, "
+        f"{folder['not_dicom']} not DICOM"
+    )
+    if folder["trouble"] is not None:
+        print_text(f"trouble     {folder['path']}: {folder['trouble']}; {folder['next_step']}")
 
 
 def _size(count: int) -> str:

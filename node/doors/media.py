@@ -37,6 +37,7 @@ MOST_GROWTH = 100  #: that much larger than the archive is what comes out of it 
 FREE_GROWTH_BYTES = 1 << 30  #: ... beyond the first GiB
 MOST_DICOMDIR_BYTES = 64 << 20
 
+_A_LIST = "it lists the files of a medium"
 _ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_END = b"PK\x05\x06"
 _ZIP64_END = b"PK\x06\x06"
@@ -67,6 +68,7 @@ class Fault:
 
     name: str
     reason: str
+    may_pass: bool = False  #: it may be readable at another time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +142,9 @@ def walk(
         waiting.extend(reversed(below))
 
 
-def objects_in(path: Path, *, named: bool = False) -> Iterator[Find]:
+def objects_in(
+    path: Path, *, named: bool = False, follow_links: bool = True, read_lists: bool = True
+) -> Iterator[Find]:
     """What a regular file is, or holds.
 
     Parameters
@@ -148,21 +152,28 @@ def objects_in(path: Path, *, named: bool = False) -> Iterator[Find]:
     named
         The user named this very file: of a DICOMDIR, the files that it lists are meant. Otherwise
         they are found beside it, and only those that are missing are told.
+    follow_links
+        Whether the file may be a link to one.
+    read_lists
+        Whether a DICOMDIR is read at all.
     """
+    opened = partial(open_source, path, follow_links=follow_links)
     try:
-        with open_source(path) as stream:
+        with opened() as stream:
             is_zip = stream.read(4) in _ZIP_BEGINS
             stream.seek(0)
             is_directory = not is_zip and _is_directory(stream)
     except OSError as error:
-        yield Fault(name=shown(path), reason=_words(error))
+        yield Fault(name=shown(path), reason=_words(error), may_pass=True)
         return
     if is_zip:
-        yield from _members(path)
-    elif is_directory:
+        yield from _members(path, opened)
+    elif not is_directory:
+        yield Found(name=shown(path), opened=opened)
+    elif read_lists:
         yield from _listed(path, named=named)
     else:
-        yield Found(name=shown(path), opened=partial(open_source, path))
+        yield Skipped(name=shown(path), reason=_A_LIST)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -198,7 +209,7 @@ def _listed(path: Path, *, named: bool) -> Iterator[Find]:
     inside = base.resolve()
     folders: dict[Path, dict[str, Path]] = {}
     if not named:
-        yield Skipped(name=shown(path), reason="it lists the files of a medium")
+        yield Skipped(name=shown(path), reason=_A_LIST)
     for parts in references:
         place = _resolve(base, parts, folders)
         name = shown(base.joinpath(*(part.replace("/", "_") or "_" for part in parts)))
@@ -326,10 +337,10 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(errno.EIO, words) from error
 
 
-def _members(path: Path) -> Iterator[Find]:
+def _members(path: Path, opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Iterator[Find]:
     name = shown(path)
     try:
-        with open_source(path) as stream, _as_os_error():
+        with opened() as stream, _as_os_error():
             size = os.fstat(stream.fileno()).st_size
             _check_list(stream, size)
             with zipfile.ZipFile(stream) as archive:

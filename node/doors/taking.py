@@ -142,7 +142,7 @@ def copy_in(
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[BinaryIO]:
+def open_source(path: Path, *, follow_links: bool = True) -> Iterator[BinaryIO]:
     """A file for reading: never a pipe or a device, whose reading could wait for ever.
 
     Raises
@@ -150,7 +150,8 @@ def open_source(path: Path) -> Iterator[BinaryIO]:
     OSError
         If it cannot be read, or changes while it is read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    handle = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
     with os.fdopen(handle, "rb", buffering=0) as raw:
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):

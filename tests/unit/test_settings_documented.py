@@ -28,6 +28,7 @@ from node.sections import (
     ServerTls,
     StudySettings,
     SyslogSettings,
+    WatchedFolder,
     WebhookSettings,
 )
 from node.settings import Settings
@@ -38,6 +39,7 @@ SECTIONS = {
     "machines": [Machine],
     "http": [HttpSettings, ServerTls],
     "dicomweb": [DicomwebSettings],
+    "folders": [WatchedFolder],
     "disk": [DiskSettings],
     "retention": [RetentionSettings],
     "study": [StudySettings],

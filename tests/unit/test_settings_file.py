@@ -232,6 +232,7 @@ def test_what_is_shown_is_plain_and_whole() -> None:
         "dicomweb",
         "database_url",
         "dimse",
+        "folders",
         "http",
         "study",
         "destinations",
