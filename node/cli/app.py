@@ -25,6 +25,7 @@ from node.cli import (
     doctor,
     evaluate,
     explain,
+    importing,
     packs,
     packs_outside,
     quarantine,
@@ -83,6 +84,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("analyze")(analyze.analyze)
+app.command("import")(importing.import_objects)
 app.command("status")(status.status)
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)

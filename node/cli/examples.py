@@ -23,6 +23,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "simulate --view all --out clips",
         ),
         "analyze": ("analyze clip.dcm", "analyze study-folder --out results --json"),
+        "import": (
+            "import /media/cdrom/DICOMDIR",
+            "import export.zip /srv/old-studies",
+            "import --dry-run /srv/old-studies --json",
+        ),
         "status": ("status", "status --json"),
         "top": ("top", "top --every 10", "top --once"),
         "doctor": ("doctor", "doctor --offline", "doctor --json"),
