@@ -25,6 +25,7 @@ from node.cli import (
     doctor,
     evaluate,
     explain,
+    fetch,
     importing,
     packs,
     packs_outside,
@@ -85,6 +86,7 @@ app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("analyze")(analyze.analyze)
 app.command("import")(importing.import_objects)
+app.command("fetch")(fetch.fetch)
 app.command("status")(status.status)
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)

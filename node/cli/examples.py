@@ -23,6 +23,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "simulate --view all --out clips",
         ),
         "analyze": ("analyze clip.dcm", "analyze study-folder --out results --json"),
+        "fetch": (
+            f"fetch --from pacs --study {_STUDY}",
+            "fetch --from pacs --date 2026-01-01..2026-01-31 --between 20:00-06:00",
+            "fetch --from pacs --date 2026-01-01 --dry-run --json",
+        ),
         "import": (
             "import /media/cdrom/DICOMDIR",
             "import export.zip /srv/old-studies",

@@ -224,3 +224,4 @@ class StudyReport:
     refused: int = 0  #: came, and lie in quarantine
     missing: int = 0  #: did not come
     reasons: list[str] = field(default_factory=list)
+    sop_classes: tuple[str, ...] = ()  #: of what was taken
