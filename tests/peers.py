@@ -40,6 +40,7 @@ _PACKAGES = {
     "java": "pixelmed-apps",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
+    "dcmdump": "dcmtk",
     "openssl": "openssl",
     "groff": "groff-base",
 }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -117,9 +121,16 @@ def copy_object(
     OSError
         The disk does not take it.
     """
+    with _quietly():
+        return _copied(source, names, patient, wishes, folder)
+
+
+def _copied(
+    source: Source, names: Pseudonyms, patient: str, wishes: Wishes, folder: Path
+) -> tuple[Path, int]:
     clip = source.clip
     identity = identity_of(clip.header, ACTIONS, dates=wishes.dates is Dates.REMOVE)
-    clean = clean_header(clip, identity, names, patient, wishes.dates)
+    clean = clean_header(clip.header, identity, names, patient, wishes.dates)
     final = folder / f"{names.uid(clip.sop_instance_uid)}.dcm"
     temporary = folder / f".{final.name}.part"
     try:
@@ -139,6 +150,20 @@ def copy_object(
     finally:
         temporary.unlink(missing_ok=True)
     return final, clean.scrubbed
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep pydicom's warnings in: they quote the values that they do not like."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 __all__ = [

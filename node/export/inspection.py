@@ -27,7 +27,7 @@ from node.export.profile import SET_HERE, Dates, may_stand
 _PREAMBLE: Final = 128
 _PIXEL_HEAD: Final = b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff"
 _END: Final = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 18
 _RINGING_PX: Final = 16  # a JPEG's blocks of 8, of halved colour
 _MOST_RINGING: Final = 2
 _MOST_HEADER: Final = 16 << 20
@@ -97,10 +97,12 @@ def _check_bytes(path: Path, dataset: Dataset, identity: Identity) -> None:
     wanted = identity.in_bytes(exempt)
     long = identity.in_pixels()
     with path.open("rb") as file:
-        head = file.read(_MOST_HEADER)
+        head, end = b"", -1
+        while end < 0 and len(head) < _MOST_HEADER and (chunk := file.read(_CHUNK)):
+            head += chunk
+            end = head.find(_PIXEL_HEAD)
         if any(head[:_PREAMBLE]):
             raise NotClean("its preamble is not empty")
-        end = head.find(_PIXEL_HEAD)
         if end < 0:
             raise NotClean("its pixels are not where they should be")
         if wanted is not None and wanted.search(head, 0, end):

@@ -26,10 +26,8 @@ from dicomanonymizer.simpledicomanonymizer import empty_element, initialize_acti
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_dict
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
 from pydicom.uid import UID_dictionary
 
-from models.clip import Clip
 from node.export.identity import Identity
 from node.export.pseudonyms import Pseudonyms, shifted
 
@@ -55,7 +53,6 @@ ACTIONS: Final = {
 }
 """Table E.1-1 without its repeating groups: an attribute's tag to what the library calls it."""
 
-_REPEATING: Final = tuple(tag for tag in _TABLE if len(tag) == 4)
 _TYPE_2: Final = _tags(
     "StudyDate",
     "StudyTime",
@@ -69,6 +66,7 @@ _TYPE_2: Final = _tags(
     "Manufacturer",
 )
 """An ultrasound image must have them, with or without a value (PS3.3 A.6, A.7)."""
+_EMPTIED: Final = _TYPE_2 | _tags("PositionReferenceIndicator")
 _NEVER_SHIFTED: Final = _tags("PatientBirthDate", "PatientBirthTime", "GPSTimeStamp")
 """Times that the option with modified dates does not keep."""
 _CODE: Final = _tags(
@@ -92,6 +90,7 @@ _PIXELS: Final = _tags(
 )
 """Said of pixels as they were; what is true of the new ones is set anew."""
 _REFERENCES: Final = "delete_or_empty_or_replace_UID"
+_GRAPHICS: Final = 0x5000  # curves; the groups of overlays and of pixels follow
 _SIGNATURES: Final = 0x0400  # of what is no longer as it was signed
 SET_HERE: Final = _tags(
     "SOPClassUID",
@@ -120,11 +119,14 @@ class CleanHeader:
 
 
 def clean_header(
-    clip: Clip, identity: Identity, names: Pseudonyms, patient: str, dates: Dates
+    header: Dataset, identity: Identity, names: Pseudonyms, patient: str, dates: Dates
 ) -> CleanHeader:
-    """A clip's header after the profile; its pixels are :mod:`node.export.pixels`'s part."""
+    """A clip's header after the profile; its pixels are :mod:`node.export.pixels`'s part.
+
+    ``header`` is what :func:`models.clip.read_clip` reads, and stays as it is.
+    """
     dataset = Dataset()
-    dataset.update(copy.deepcopy(dict(clip.header.items())))
+    dataset.update(copy.deepcopy(dict(header.items())))
     _clean(dataset, names, names.days(patient) if dates is Dates.SHIFT else None, top=True)
     scrubbed = _scrub(dataset, identity, top=True)
     for tag in _TYPE_2:
@@ -145,7 +147,7 @@ def may_stand(element: DataElement, dates: Dates) -> str:
         return ""
     if element.tag.is_private:
         return "a private attribute"
-    if any(_matches(element.tag, mask) for mask in _REPEATING):
+    if _GRAPHICS <= element.tag.group < 0x7000:
         return "an overlay or a curve"
     if element.VR in _BYTES:
         return "hidden bytes"
@@ -185,14 +187,14 @@ def _treated(
     tag = int(element.tag)
     if (
         element.tag.is_private
-        or not 0x0008 <= element.tag.group < 0x5000
+        or not 0x0008 <= element.tag.group < _GRAPHICS
         or element.tag.group == _SIGNATURES
         or not dictionary_has_tag(tag)
         or (top and tag in _PIXELS)
     ):
         return None
     action = ACTIONS.get(tag)
-    emptied = DataElement(tag, dictionary_VR(tag), "") if top and tag in _TYPE_2 else None
+    emptied = DataElement(tag, dictionary_VR(tag), "") if top and tag in _EMPTIED else None
     if element.VR == "UI":
         return emptied if action == "delete" else _new_uids(element, names)
     if element.VR in _TIMES:
@@ -204,6 +206,8 @@ def _treated(
         if action not in (None, _REFERENCES):
             return None
         return _cleaned_items(element, names, days)
+    if element.VR in _BYTES:
+        return None
     if action is None:
         return _not_in_table(element) or emptied
     return _by_action(element, action) or emptied
@@ -225,11 +229,8 @@ def _by_action(element: DataElement, action: str) -> DataElement | None:
 
 def _not_in_table(element: DataElement) -> DataElement | None:
     tag = int(element.tag)
-    if element.VR in _BYTES or element.VR == "AS":
-        return None
-    if element.VR in _FREE_TEXT and tag not in _TEXT_KEPT:
-        return None
-    return element
+    hides = element.VR == "AS" or (element.VR in _FREE_TEXT and tag not in _TEXT_KEPT)
+    return None if hides else element
 
 
 def _cleaned_items(element: DataElement, names: Pseudonyms, days: int | None) -> DataElement | None:
@@ -271,7 +272,10 @@ def _scrub(dataset: Dataset, identity: Identity, *, top: bool) -> int:
         if top and int(tag) in SET_HERE:
             continue
         if element.VR == "SQ":
+            codes = [len(_CODE & set(item.keys())) for item in element.value]
             count += sum(_scrub(item, identity, top=False) for item in element.value)
+            if codes != [len(_CODE & set(item.keys())) for item in element.value]:
+                del dataset[tag]  # what is left of a code is none
         elif identity.is_in(element):
             count += 1
             del dataset[tag]
@@ -311,11 +315,3 @@ def _is_dummy(element: DataElement) -> bool:
     except NotImplementedError:
         return False
     return bool(dummy.value == element.value)
-
-
-def _matches(tag: BaseTag, mask: tuple[int, ...]) -> bool:
-    group, element, group_mask, element_mask = mask
-    return (
-        tag.group & group_mask == group & group_mask
-        and tag.element & element_mask == element & element_mask
-    )
