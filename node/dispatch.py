@@ -176,8 +176,6 @@ class Dispatcher:
                 ruling = self._ruling(claimed)
             except ClipError as error:
                 future.set_result(ClipView(view=None, refused=str(error)))
-            except OSError as error:
-                future.set_exception(error)
             else:
                 note = ruling.words
                 if ruling.skip is not None:
@@ -288,7 +286,7 @@ class Dispatcher:
         if outcome.refused is None and why_not is None:
             try:
                 why_not = self._ruling(claimed, outcome).skip
-            except (ClipError, OSError) as error:
+            except ClipError as error:
                 if unreadable := self._unreadable(claimed):
                     self._record_unreadable(claimed, unreadable)
                     return

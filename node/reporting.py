@@ -297,15 +297,17 @@ def study_material(session: Session, study: catalog.ReportableStudy) -> StudyMat
         ]
         return max(earlier, key=lambda result: (result.revision, result.id), default=None)
 
+    recordings = catalog.recordings_of(session, study.study_id)
+    read = {recording.id for recording in recordings if recording.state is RecordingState.DONE}
     return StudyMaterial(
         study_instance_uid=study.study_instance_uid,
         revision=study.revision,
-        recordings=catalog.recordings_of(session, study.study_id),
+        recordings=recordings,
         # A clip that was analysed again may have left an older cine: the last one counts.
         captures={
             result.recording_id: result
             for result in results
-            if result.kind is ResultKind.SC and result.recording_id is not None
+            if result.kind is ResultKind.SC and result.recording_id in read
         },
         predecessor=last(ResultKind.SR),
         text_predecessor=last(ResultKind.TEXT),

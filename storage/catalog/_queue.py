@@ -163,10 +163,14 @@ def refuse_recording(
 def skip_recording(
     session: Session, recording_id: int, reason: str, *, now: datetime | None = None
 ) -> None:
-    """Leave a claimed recording at that: it is not to be looked at, and why."""
+    """Leave a claimed recording at that: it is not to be looked at, and why.
+
+    What may have been found in it before does not count any more.
+    """
     now = now or utc_now()
     recording = recording_by_id(session, recording_id)
     move_recording(recording, RecordingState.SKIPPED, at=now, reason=reason)
+    recording.findings, recording.refusals, recording.pack_runs = [], [], []
     _say(session, recording, EventKind.RECORDING_SKIPPED, reason, now)
     session.flush()
 

@@ -172,6 +172,30 @@ def test_the_settings_count_when_a_clip_is_taken(make: Make) -> None:
     )
 
 
+def test_a_clip_that_goes_again_and_is_ruled_out_by_now_leaves_nothing_in_the_report(
+    make: Make,
+) -> None:
+    house = make()
+    uid = generate_uid()
+    house.receive(uid, calling_ae="CART")
+    house.receive(uid, calling_ae="ER")
+    through(house, uid)
+    first, second = house.detail(uid).recordings
+    lost = next(item for item in house.detail(uid).results if item.recording_id == first.id)
+    with house.database.write() as session:
+        catalog.mark_result_lost(session, lost.id, "is gone")
+    house.rules = (Rule(name="new", calling_ae=("CART",), analyse=False),)
+
+    house.run(uid, view=never_viewed, analyse=never)
+    house.lifecycle.report_ready()
+
+    first = house.detail(uid).recordings[0]
+    assert (first.state, first.findings, first.packs) == (RecordingState.SKIPPED, (), ())
+    current = [result for result in house.detail(uid).results if result.current]
+    assert {result.recording_id for result in current} == {second.id, None}
+    assert {result.revision for result in current if result.recording_id is None} == {2}
+
+
 def test_a_clip_whose_file_is_gone_says_so_also_where_rules_ask_the_file(make: Make) -> None:
     house = make({"description": "*stress*", "analyse": False})
     uid = generate_uid()
@@ -189,13 +213,18 @@ def test_a_clip_whose_file_is_gone_says_so_also_where_rules_ask_the_file(make: M
 
 def test_results_go_where_the_first_clip_says_in_every_revision(make: Make) -> None:
     house = make(
-        {"name": "research", "calling_ae": "R*", "destinations": ["archive"]},
+        {
+            "name": "research",
+            "calling_ae": "R*",
+            "description": "trial*",
+            "destinations": ["archive"],
+        },
         {"name": "clinic", "destinations": ["pacs", "words"]},
         destinations=("pacs", "archive"),
         text_for=("words",),
     )
     theirs, ours = generate_uid(), generate_uid()
-    house.receive(theirs, calling_ae="R1")
+    house.receive(theirs, calling_ae="R1", StudyDescription="Trial 7")
     house.receive(theirs, calling_ae="CART")
     house.receive(ours, calling_ae="CART")
     through(house, theirs)
