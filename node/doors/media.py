@@ -56,7 +56,10 @@ _BROKEN = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """A file that may be an object. ``name`` is for the person who named its place."""
+    """A file that may be an object: to be opened before the next one is asked for.
+
+    ``name`` is for the person who named its place.
+    """
 
     name: str
     opened: Callable[[], AbstractContextManager[BinaryIO]]

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -137,8 +138,7 @@ def copy_in(
     OSError
         If the source cannot be read.
     """
-    with open_source(source) as stream:
-        return _copy(files, stream, refusing, DOOR).path
+    return _copied(files, partial(open_source, source), refusing).path
 
 
 @contextmanager
@@ -227,8 +227,7 @@ class Taker:
         """
         for _ in range(_TRIES):
             try:
-                with opened() as stream:
-                    copy = _copy(self._files, stream, self._refusing, DOOR)
+                copy = _copied(self._files, opened, self._refusing)
             except NotDicomError as error:
                 return Taken(fate=Fate.NOT_DICOM, reason=str(error))
             except UncertainError as error:
@@ -300,13 +299,28 @@ class _Copy:
     header: Dataset | None
 
 
-def _copy(
-    files: FileStore, stream: BinaryIO, refusing: Callable[[], str | None], door: str
+def _copied(
+    files: FileStore,
+    opened: Callable[[], AbstractContextManager[BinaryIO]],
+    refusing: Callable[[], str | None],
 ) -> _Copy:
+    copy = None
+    try:
+        with opened() as stream:
+            copy = _copy(files, stream, refusing)
+    except BaseException:
+        if copy is not None:  # the source says at its end that it changed meanwhile
+            with suppress(OSError):
+                copy.path.unlink(missing_ok=True)
+        raise
+    return copy
+
+
+def _copy(files: FileStore, stream: BinaryIO, refusing: Callable[[], str | None]) -> _Copy:
     begins, first = read_beginning(stream)
     if begins.is_directory:
         raise _IsDirectoryError("it lists the files of a medium")
-    path = _write(files, begins.head + first, stream, refusing, door)
+    path = _write(files, begins.head + first, stream, refusing)
     settled = None
     try:
         header = _header(path)
@@ -316,7 +330,7 @@ def _copy(
         else:
             with path.open("rb") as old:
                 old.seek(len(begins.head))
-                settled = _write(files, head, old, refusing, door)
+                settled = _write(files, head, old, refusing)
         return _Copy(path=settled, size_bytes=settled.stat().st_size, header=header)
     except FileNotFoundError as error:
         raise _SweptError from error
@@ -348,10 +362,9 @@ def _write(
     head: bytes,
     rest: BinaryIO,
     refusing: Callable[[], str | None],
-    door: str,
 ) -> Path:
     """A new file in the incoming folder."""
-    file = IncomingFile(files.incoming_folder, refusing, door)
+    file = IncomingFile(files.incoming_folder, refusing, DOOR)
     try:
         data = head
         while data and file.problem is None:
