@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread, examples
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import generate_uid
 
 from node.cli.app import main
@@ -23,6 +25,9 @@ from tests.peers import Archive, accepts_connections, free_port, running, wait_u
 
 #: A real apical four-chamber cine: SonoSite, 30 frames, JPEG. Ships with pydicom.
 REAL_CINE = Path(examples.get_path("ybr_color"))
+
+#: So many frames of it make a clip that is measured, in little time.
+FEW_FRAMES = 10
 
 #: The same examination at full size: 120 frames, which keep a worker busy for a while.
 LONG_CINE = Path(str(get_testdata_file("color3d_jpeg_baseline.dcm", download=False)))
@@ -106,6 +111,15 @@ class RunningNode:
         wait_until(arrived, what=f"study {' or '.join(states)}", timeout_s=timeout_s, pause_s=0.5)
         return self.study(uid)
 
+    def wait_for_clip(self, uid: str, state: str) -> None:
+        """Wait until the first clip of a study is in a state."""
+        wait_until(
+            lambda: self.study(uid)["clips"][0]["state"] == state,
+            what=f"the clip is {state}",
+            timeout_s=180,
+            pause_s=0.05,
+        )
+
     def kill(self) -> None:
         """SIGKILL to the node itself, as a power cut would."""
         assert self.process is not None
@@ -131,10 +145,23 @@ class RunningNode:
 
 
 def variant(
-    folder: Path, *, source: Path = REAL_CINE, study_uid: str | None = None, **attributes: Any
+    folder: Path,
+    *,
+    source: Path = REAL_CINE,
+    study_uid: str | None = None,
+    frames: int | None = None,
+    **attributes: Any,
 ) -> Path:
-    """A real cine under new UIDs, with some attributes changed."""
+    """A real cine under new UIDs, with some attributes changed, or of fewer frames.
+
+    A few frames are read in a fraction of the time: enough where it matters that a clip is read,
+    and not what is found.
+    """
     dataset: Dataset = dcmread(source)
+    if frames is not None:
+        whole = generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames))
+        dataset.PixelData = encapsulate(list(islice(whole, frames)))
+        dataset.NumberOfFrames = frames
     dataset.SOPInstanceUID = generate_uid()
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.StudyInstanceUID = study_uid or generate_uid()

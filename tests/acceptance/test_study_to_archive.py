@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 
 from models.clip import read_header
 from tests.peers import Archive, require, send, storescp, wait_until
-from tests.running_node import REAL_CINE, RunningNode, variant
+from tests.running_node import FEW_FRAMES, REAL_CINE, RunningNode, variant
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -137,13 +137,13 @@ def test_the_same_study_sent_twice_gives_one_report(
 def test_a_late_clip_makes_a_second_revision_that_names_the_first(
     node: RunningNode, archive: Archive, tmp_path: Path
 ) -> None:
-    first = variant(tmp_path)
+    first = variant(tmp_path, frames=FEW_FRAMES)
     uid = str(dcmread(first).StudyInstanceUID)
     send(node.port, first, options=("-xy",))
     node.wait_for(uid, "done")
     (report,) = at_archive(archive, uid, SR_CLASS)
 
-    send(node.port, variant(tmp_path, study_uid=uid), options=("-xy",))
+    send(node.port, variant(tmp_path, study_uid=uid, frames=FEW_FRAMES), options=("-xy",))
     node.wait_for(uid, "done", revision=2)
 
     reports = at_archive(archive, uid, SR_CLASS)
@@ -159,7 +159,7 @@ def test_a_late_clip_makes_a_second_revision_that_names_the_first(
 def test_an_operator_holds_releases_and_resends_while_the_node_runs(
     node: RunningNode, archive: Archive, tmp_path: Path
 ) -> None:
-    clip = variant(tmp_path)
+    clip = variant(tmp_path, frames=FEW_FRAMES)
     uid = str(dcmread(clip).StudyInstanceUID)
     send(node.port, clip, options=("-xy",))
     node.ask("hold", uid)
@@ -202,47 +202,6 @@ def test_other_content_under_a_known_uid_is_shown_in_quarantine(
     assert node.state(real_study) == "done"
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_clip_read_again(
-    node: RunningNode, tmp_path: Path
-) -> None:
-    clip = variant(tmp_path)
-    uid = str(dcmread(clip).StudyInstanceUID)
-    (worker,) = node.ask("status")["workers"]
-    send(node.port, clip, options=("-xy",))
-    wait_until(
-        lambda: node.study(uid)["clips"][0]["state"] == "analysing",
-        what="the worker has the clip",
-        pause_s=0.05,
-    )
-    os.kill(worker["pid"], signal.SIGKILL)
-
-    shown = node.wait_for(uid, "done", "failed")
-    kinds = [event["kind"] for event in shown["timeline"]]
-    assert shown["study"]["state"] == "done"
-    assert "recording-again" in kinds
-    wait_until(
-        lambda: node.ask("status")["workers"][0]["restarts"] == 1, what="the restart is told"
-    )
-
-
-def test_a_node_killed_between_receiving_and_reporting_reports_once_after_its_start(
-    archive: Archive, tmp_path: Path
-) -> None:
-    node = RunningNode(folder=tmp_path, archives=[archive])
-    clip = variant(tmp_path)
-    uid = str(dcmread(clip).StudyInstanceUID)
-    with node.serving():
-        send(node.port, clip, options=("-xy",))
-        wait_until(lambda: node.state(uid) == "analysing", what="the analysis begins", pause_s=0.2)
-        node.kill()
-    assert at_archive(archive, uid, SR_CLASS) == []
-
-    with node.serving():
-        node.wait_for(uid, "done")
-        assert len(at_archive(archive, uid, SR_CLASS)) == 1
-        assert len(at_archive(archive, uid, SC_CLASS)) == 1
-
-
 def test_every_real_file_is_kept_and_named_or_plainly_refused(
     node: RunningNode, shared_data: Path
 ) -> None:
@@ -263,6 +222,32 @@ def test_every_real_file_is_kept_and_named_or_plainly_refused(
         assert clip["view"] is not None or clip["reason"], path.name
     assert node.process is not None
     assert node.process.poll() is None
+
+
+# The last, since it ends the node of the tests before.
+def test_a_clip_outlives_the_death_of_its_node_and_of_its_worker_and_is_reported_once(
+    node: RunningNode, archive: Archive, tmp_path: Path
+) -> None:
+    clip = variant(tmp_path)
+    uid = str(dcmread(clip).StudyInstanceUID)
+    send(node.port, clip, options=("-xy",))
+    node.wait_for_clip(uid, "analysing")
+    node.kill()
+    assert at_archive(archive, uid, SR_CLASS) == []
+
+    with node.serving():
+        node.wait_for_clip(uid, "analysing")
+        (worker,) = node.ask("status")["workers"]
+        os.kill(worker["pid"], signal.SIGKILL)
+        shown = node.wait_for(uid, "done", "failed")
+        wait_until(
+            lambda: node.ask("status")["workers"][0]["restarts"] == 1, what="the restart is told"
+        )
+
+    assert shown["study"]["state"] == "done", shown["timeline"]
+    assert "recording-again" in [event["kind"] for event in shown["timeline"]]
+    assert len(at_archive(archive, uid, SR_CLASS)) == 1
+    assert len(at_archive(archive, uid, SC_CLASS)) == 1
 
 
 def _path_of(archive: Archive, dataset: Dataset) -> Path:

@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from models.packs import load_pack, shipped_packs
 from node.results import is_own_object
-from tests.running_node import REAL_CINE, echonode, variant
+from tests.running_node import FEW_FRAMES, REAL_CINE, echonode, variant
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -38,8 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two studies of the real cine, a clip cut short, and a file that is no DICOM."""
     folder = tmp_path_factory.mktemp("files")
     variant(folder, study_uid="2.25.11")
-    variant(folder, study_uid="2.25.22")
-    whole = variant(folder, study_uid="2.25.22").read_bytes()
+    variant(folder, study_uid="2.25.22", frames=FEW_FRAMES)
+    whole = variant(folder, study_uid="2.25.22", frames=FEW_FRAMES).read_bytes()
     (folder / "cut.dcm").write_bytes(whole[:400])
     (folder / "notes.txt").write_text("no DICOM")
     return folder
@@ -147,7 +147,7 @@ def test_its_own_results_are_not_read(out: Path, tmp_path: Path) -> None:
 def test_a_reader_gets_a_table_also_of_two_files_with_one_uid_and_a_report_that_names_the_first(
     tmp_path: Path,
 ) -> None:
-    first, out = variant(tmp_path), tmp_path / "out"
+    first, out = variant(tmp_path, frames=FEW_FRAMES), tmp_path / "out"
     second = tmp_path / "copy.dcm"
     second.write_bytes(first.read_bytes())
 
