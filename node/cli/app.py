@@ -25,6 +25,7 @@ from node.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     fetch,
     importing,
     packs,
@@ -110,6 +111,7 @@ app.add_typer(user.commands, name="user")
 app.add_typer(rules.commands, name="rules")
 app.add_typer(config.commands, name="config")
 app.add_typer(db.commands, name="db")
+app.command("export")(export.export)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 add_examples(app)

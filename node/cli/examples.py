@@ -46,6 +46,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "train": ("train lv --dataset simulated:clips=200 --out my-lv",),
         "evaluate": ("evaluate lv simulated:clips=20", "evaluate views my-clips --out report"),
         "explain": ("explain clip.dcm", "explain clip.dcm --output ef --method gradcam"),
+        "export": (
+            f"export {_STUDY} --to copies --key keys/trial.json",
+            "export --since 2026-01-01 --to copies --key keys/trial.json --findings",
+            "export --all --to copies --dry-run --json",
+        ),
         "backup": ("backup /srv/backup/echonode",),
         "restore": ("restore /srv/backup/echonode",),
         "destinations": ("destinations", "destinations --json"),
