@@ -225,27 +225,28 @@ def test_every_real_file_is_kept_and_named_or_plainly_refused(
 
 
 # The last, since it ends the node of the tests before.
-def test_a_clip_outlives_the_death_of_its_node_and_of_its_worker_and_is_reported_once(
+def test_a_clip_outlives_the_death_of_its_worker_and_of_its_node_and_is_reported_once(
     node: RunningNode, archive: Archive, tmp_path: Path
 ) -> None:
     clip = variant(tmp_path)
     uid = str(dcmread(clip).StudyInstanceUID)
+    (worker,) = node.ask("status")["workers"]
     send(node.port, clip, options=("-xy",))
+    node.wait_for_clip(uid, "analysing")
+    os.kill(worker["pid"], signal.SIGKILL)
+    wait_until(
+        lambda: node.ask("status")["workers"][0]["restarts"] == 1, what="the restart is told"
+    )
     node.wait_for_clip(uid, "analysing")
     node.kill()
     assert at_archive(archive, uid, SR_CLASS) == []
 
     with node.serving():
-        node.wait_for_clip(uid, "analysing")
-        (worker,) = node.ask("status")["workers"]
-        os.kill(worker["pid"], signal.SIGKILL)
         shown = node.wait_for(uid, "done", "failed")
-        wait_until(
-            lambda: node.ask("status")["workers"][0]["restarts"] == 1, what="the restart is told"
-        )
 
     assert shown["study"]["state"] == "done", shown["timeline"]
-    assert "recording-again" in [event["kind"] for event in shown["timeline"]]
+    kinds = [event["kind"] for event in shown["timeline"]]
+    assert kinds.index("recording-again") < kinds.index("interrupted") < kinds.index("reporting")
     assert len(at_archive(archive, uid, SR_CLASS)) == 1
     assert len(at_archive(archive, uid, SC_CLASS)) == 1
 
