@@ -156,7 +156,8 @@ class FolderDoor:
         own = [root / FAILED, root / TAKEN]
         for path in walk(root, follow_links=False, leave_out=own, most=MOST_FILES):
             if isinstance(path, Fault):
-                now.unreadable += 1
+                now.too_many |= path.too_many
+                now.unreadable += not path.too_many
             if not isinstance(path, Path):
                 continue
             if len(now.waiting) + len(now.settled) >= MOST_FILES:

@@ -72,6 +72,7 @@ class Fault:
     name: str
     reason: str
     may_pass: bool = False  #: it may be readable at another time
+    too_many: bool = False  #: a folder holds more than is looked at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +128,7 @@ def walk(
             continue
         if len(listed) > most:
             reason = f"more than {most} entries lie in it; what is beyond is not looked at"
-            yield Fault(name=shown(folder), reason=reason)
+            yield Fault(name=shown(folder), reason=reason, too_many=True)
         below = []
         for entry in listed[:most]:
             try:
@@ -415,7 +416,7 @@ def _check_list(stream: BinaryIO, size: int) -> None:
     tail = stream.read(size - tail_at)
     end = tail.rfind(_ZIP_END)
     if end < 0 or len(tail) < end + 22:
-        raise OSError(errno.EIO, "its list of members is missing: it was not written to its end")
+        raise OSError(errno.EIO, "it was not written to its end")
     count, list_bytes = struct.unpack("<HI", tail[end + 10 : end + 16])
     if end >= 20 and tail[end - 20 : end - 16] == _ZIP64_LOCATOR:
         stream.seek(int.from_bytes(tail[end - 12 : end - 4], "little"))
