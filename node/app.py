@@ -293,7 +293,11 @@ class Node:
         self._alerts = Alerts(
             settings.alerts,
             lambda: sight_of(
-                settings.alerts, self._database, self._disk.shown(), self._executor.workers()
+                settings.alerts,
+                self._database,
+                self._disk.shown(),
+                self._executor.workers(),
+                folders=self._folders.shown(),
             ),
             node=node_name(settings.dimse.ae_title),
             memory=settings.data_dir / "alerts.json",

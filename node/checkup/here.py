@@ -42,6 +42,7 @@ def look_here(settings: Settings) -> Iterator[Finding]:
     yield from _settings(settings)
     yield from _who_may_come(settings)
     yield from _disk(settings)
+    yield from _folders(settings)
     database: Database | None = None
     node: catalog.NodeRecord | None = None
     try:
@@ -163,6 +164,27 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield green("disk", words)
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
+    """The watched folders."""
+    for folder in settings.folders:
+        needed = os.R_OK | os.X_OK | (0 if folder.after == "leave" else os.W_OK)
+        if not folder.path.is_dir():
+            yield red(
+                "folders",
+                f"{folder.path} is not there",
+                "see that its volume or share is mounted, or take it out of [[folders]]",
+            )
+        elif not os.access(folder.path, needed):
+            does = "read" if folder.after == "leave" else "read and written"
+            yield red(
+                "folders",
+                f"{folder.path} cannot be {does} by this user",
+                "give it to the service user, or run this command as that user",
+            )
+        else:
+            yield green("folders", f"{folder.path} can be watched; after: {folder.after}")
 
 
 def _database(settings: Settings) -> tuple[list[Finding], Database | None]:

@@ -281,6 +281,7 @@ def sight_of(
     disk: Mapping[str, Any],
     workers: Iterable[Any] = (),
     *,
+    folders: Iterable[Mapping[str, Any]] = (),
     now: datetime | None = None,
 ) -> Sight:
     """What is wrong now.
@@ -291,11 +292,23 @@ def sight_of(
         As :func:`node.watch.disk.shown` gives it.
     workers
         The slots of the executor.
+    folders
+        As :meth:`node.doors.folder.FolderDoor.shown` gives each.
     """
     now = now or datetime.now(UTC)
     alarms = [
         Alarm(kind=trouble["kind"], words=trouble["what"], next_step=trouble["next_step"])
         for trouble in disk.get("troubles", ())
+    ]
+    alarms += [
+        Alarm(
+            kind="folder",
+            subject=folder["path"],
+            words=folder["trouble"],
+            next_step=folder["next_step"],
+        )
+        for folder in folders
+        if folder["trouble"] is not None
     ]
     states = [str(getattr(worker.state, "value", worker.state)) for worker in workers]
     if states and all(state == "failed" for state in states):

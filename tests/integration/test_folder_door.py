@@ -12,12 +12,14 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from node.checkup import here
 from node.cli import main
 from node.doors import folder as folder_module
 from node.doors.folder import FolderDoor
 from node.intake import Intake, Receipt
-from node.sections import WatchedFolder
+from node.sections import AlertsSettings, WatchedFolder
 from node.settings import Settings, SettingsError, load_settings
+from node.watch.alerts import sight_of
 from node.watch.transfers import Transfer
 from storage import catalog
 from storage.database import Database
@@ -401,6 +403,25 @@ def test_folders_in_one_another_are_refused_also_by_a_link(tmp_path: Path) -> No
             data_dir=tmp_path / "data",
             folders=[{"path": tmp_path / "a"}, {"path": tmp_path / "link"}],  # type: ignore[arg-type]
         )
+
+
+# Who is told.
+
+
+def test_a_folder_in_trouble_is_told_by_alerts_and_by_the_doctor(
+    watch: Watch, tmp_path: Path
+) -> None:
+    put(watch.path / NAME)
+    well = watch.rest()
+    watch.path.rename(watch.path.with_name("away"))
+    gone = watch.look()
+    sight = sight_of(AlertsSettings(), watch.database, {}, folders=[well, gone])
+    assert [(one.kind, one.subject) for one in sight.alarms] == [("folder", str(watch.path))]
+
+    (tmp_path / "there").mkdir()
+    folders = [{"path": tmp_path / "there", "after": "move"}, {"path": watch.path}]
+    settings = Settings(data_dir=tmp_path / "data", folders=folders)  # type: ignore[arg-type]
+    assert [finding.light for finding in here._folders(settings)] == ["green", "red"]
 
 
 # A whole node.
