@@ -17,16 +17,16 @@ from pydicom.uid import ComprehensiveSRStorage, JPEGBaseline8Bit, generate_uid
 
 from node.cli import main
 from node.cli.output import ExitCode
-from node.doors.scp import DimseDoor
 from node.fetching.dimse import DimseArchive
 from node.fetching.model import Outcome, Wish
 from node.fetching.web import WebArchive
-from node.intake import LATER, Intake
-from node.sections import DicomwebSource, DimseSettings, DimseSource
+from node.intake import LATER
+from node.sections import DicomwebSource, DimseSource
 from storage import catalog
 from storage.database import Database
 from tests.fetch_steps import NAME, Site, Watch, compressed, fetching_site, study_of, uids
-from tests.peers import Archive, free_port, orthanc
+from tests.light_node import light_node
+from tests.peers import Archive, free_port, orthanc, wait_until
 from tests.ultrasound_files import speckle
 
 pytestmark = [
@@ -52,14 +52,14 @@ def site(database: Database, tmp_path: Path) -> Iterator[Site]:
         yield opened
 
 
-def archive(peer: Archive, way: str, *, title: str = "ECHONODE", **more: Any) -> Any:
+def archive(peer: Archive, way: str) -> Any:
     if way == "wado":
         url = f"{peer.url}/dicom-web"
         return WebArchive(DicomwebSource(name="old", kind="dicomweb", url=url))
     source = DimseSource(
         name="old", kind="dimse", host="127.0.0.1", port=peer.port, ae_title=peer.ae_title
     )
-    return DimseArchive(source, title, by=way, **more)
+    return DimseArchive(source, "ECHONODE", by="get")
 
 
 def put(peer: Archive, *objects: FileDataset) -> str:
@@ -69,6 +69,16 @@ def put(peer: Archive, *objects: FileDataset) -> str:
         one.save_as(buffer, enforce_file_format=True)
         httpx.post(f"{peer.url}/instances", content=buffer.getvalue()).raise_for_status()
     return str(objects[0].StudyInstanceUID)
+
+
+def write_settings(peer: Archive, folder: Path, more: str = "") -> Path:
+    """Settings with Orthanc as an archive that is only read."""
+    config = folder / "echonode.toml"
+    config.write_text(
+        f'data_dir = "{folder}"\n[disk]\nkeep_free_bytes = 0\n{more}[[archives]]\nname = "old"\n'
+        f'kind = "dimse"\nhost = "127.0.0.1"\nport = {peer.port}\nae_title = "ORTHANC"\n'
+    )
+    return config
 
 
 def report_of_ours(clip: FileDataset) -> FileDataset:
@@ -158,29 +168,35 @@ def test_a_day_is_asked_for_by_modality(peer: Archive, site: Site, way: str) -> 
 
 
 def test_a_study_is_moved_to_the_node_that_runs(
-    peer: Archive, site: Site, database: Database
+    peer: Archive,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    clips = study_of(3)
+    clips = study_of(2)
     uid = put(peer, *clips)
-    door = DimseDoor(
-        DimseSettings(host="127.0.0.1", port=DOOR),
-        Intake(database, site.opened.files),
-        str(site.opened.files.incoming_folder),
-    )
-    door.start()
-    try:
-        (report,) = site.fetch(
-            archive(peer, "move", door=f"127.0.0.1:{DOOR}"), Wish(studies=(uid,))
-        ).studies
-    finally:
-        door.stop()
+    config = write_settings(peer, tmp_path, f"[dimse]\nport = {DOOR}\n")
+    command = ["--config", str(config), "fetch", "--from", "old", "--study", uid, "--by", "move"]
 
-    assert (report.outcome, report.taken) == (Outcome.TAKEN, 3)
-    with site.database.read() as session:
-        kept = catalog.find_instance(session, str(clips[0].SOPInstanceUID))
+    with light_node(monkeypatch, tmp_path, dimse={"port": DOOR}) as (node, _settings):
+        assert main([*command, "--json"]) == ExitCode.OK
+        said = capfd.readouterr().out  # in this process the node has said something before
+        shown = json.loads(said[said.index('{\n  "archive"') :])
+        database = node._database
+
+        def record() -> catalog.StudyRecord:
+            with database.read() as session:
+                return catalog.find_study(session, uid)
+
+        wait_until(lambda: record().state == "ignored", what="the node has looked at the stills")
+        with database.read() as session:
+            kept = catalog.find_instance(session, str(clips[0].SOPInstanceUID))
+        last = record()
+
+    assert (shown["way"], shown["counts"]["instances_taken"]) == ("move", 2)
     assert kept is not None
     assert kept.door == "dimse"
-    assert site.study(uid).urgency == LATER
+    assert (last.urgency, last.revision) == (LATER, 1)
 
 
 def test_the_command_fetches_and_names_nobody(
@@ -188,11 +204,7 @@ def test_the_command_fetches_and_names_nobody(
 ) -> None:
     uid = put(peer, *study_of(2))
     absent = generate_uid()
-    config = tmp_path / "echonode.toml"
-    config.write_text(
-        f'data_dir = "{tmp_path}"\n[disk]\nkeep_free_bytes = 0\n[[archives]]\nname = "old"\n'
-        f'kind = "dimse"\nhost = "127.0.0.1"\nport = {peer.port}\nae_title = "ORTHANC"\n'
-    )
+    config = write_settings(peer, tmp_path)
     database.close()
     command = ["--config", str(config), "fetch", "--from", "old", "--study", uid, "--rate", "none"]
 
