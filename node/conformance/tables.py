@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydicom.datadict import dictionary_description
 from pydicom.uid import (
     UID,
     BasicTextSRStorage,
@@ -34,6 +35,8 @@ from node.doors.contexts import (
     ULTRASOUND_CLASSES,
     VERIFICATION_CLASS,
 )
+from node.fetching import answers, run
+from node.fetching import dimse as fetch
 from node.intake import Status
 from node.results import alternatives, codes
 from node.results.iods import IODS
@@ -81,6 +84,18 @@ def _network_services() -> str:
         (
             "Study Root Query/Retrieve Information Model - FIND",
             UID(commitment._FIND),
+            "yes",
+            "no",
+        ),
+        (
+            "Study Root Query/Retrieve Information Model - GET",
+            UID(fetch.GET),
+            "yes",
+            "no",
+        ),
+        (
+            "Study Root Query/Retrieve Information Model - MOVE",
+            UID(fetch.MOVE),
             "yes",
             "no",
         ),
@@ -226,7 +241,10 @@ def _initiator() -> str:
                 f"{dimse_archive._LINGER_S:g} s",
             ),
             ("asynchronous operations window", "not negotiated: one operation at a time"),
-            ("SCP/SCU role selection", "default roles only"),
+            (
+                "SCP/SCU role selection",
+                "SCP role for what a C-GET brings (4.5); else default roles",
+            ),
             ("user identity, extended negotiation", "not supported"),
         ),
     )
@@ -331,6 +349,69 @@ def _commitment_answers() -> str:
     ]
     rows.append(("any other", "not known here", treatment(0)))
     return _table(("failure reason", "meaning", "what the node does"), rows)
+
+
+# Fetching.
+
+
+def _query_keys() -> str:
+    levels = (
+        ("STUDY", answers.STUDY_KEYS, _MATCHED),
+        ("SERIES", answers.SERIES_KEYS, ("StudyInstanceUID",)),
+        ("IMAGE", answers.OBJECT_KEYS, ("StudyInstanceUID", "SeriesInstanceUID")),
+    )
+    return _table(
+        ("level", "matched by", "asked for"),
+        ((level, _listed(matched), _listed(keys)) for level, keys, matched in levels),
+    )
+
+
+_MATCHED = ("StudyInstanceUID", "StudyDate", "AccessionNumber", "ModalitiesInStudy")
+
+
+def _listed(keywords: Sequence[str]) -> str:
+    return ", ".join(dictionary_description(keyword) for keyword in keywords)
+
+
+def _fetched_contexts() -> str:
+    rows = []
+    for what, classes in (
+        ("ultrasound classes alone", list(ULTRASOUND_CLASSES)),
+        ("one class is not known: all classes of 4.1.1", []),
+    ):
+        contexts = fetch.storage_contexts(classes)
+        alone = [one for one in contexts if len(one.transfer_syntax or ()) == 1]
+        rows.append((what, len(contexts) - len(alone), len(alone)))
+    return _table(
+        (
+            "what is wanted",
+            "contexts with Explicit and Implicit VR Little Endian",
+            "contexts with one other transfer syntax",
+        ),
+        rows,
+    )
+
+
+def _fetch_answers() -> str:
+    again = "what did not come is asked for once more, instance by instance"
+    rows = [
+        ("0000", "Success", "what was asked for and did not come counts as missing"),
+        *((f"{code:04X}", words, again) for code, words in fetch._WORDS.items()),
+        (", ".join(f"{code:04X}" for code in fetch._NO_SERVICE), "no such service", "ends"),
+        ("any other", "refused or failed", again),
+        (
+            "none",
+            "no answer, or the association is lost",
+            f"after a pause that doubles, {again}; {run._TRIES} tries in vain to reach it end all",
+        ),
+    ]
+    rows = [
+        (code, words, "ends: it must know our AE title, address and port")
+        if code == f"{fetch._UNKNOWN_DESTINATION:04X}"
+        else (code, words, treatment)
+        for code, words, treatment in rows
+    ]
+    return _table(("status", "meaning", "what the node does"), rows)
 
 
 # Configuration.
@@ -493,6 +574,9 @@ TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "storage-statuses": _storage_statuses,
         "storage-answers": _storage_answers,
         "commitment-answers": _commitment_answers,
+        "query-keys": _query_keys,
+        "fetched-contexts": _fetched_contexts,
+        "fetch-answers": _fetch_answers,
         "parameters": _parameters,
         "made-objects": _made_objects,
         "attributes-comprehensive-3d-sr": lambda: _attributes(Comprehensive3DSRStorage),
