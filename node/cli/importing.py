@@ -140,11 +140,10 @@ class _Done:
 
     def words(self) -> str:
         """The counts in a line."""
-        counts = self.counts
-        return (
-            f"{counts['taken']} taken, {counts['already-kept']} already kept, "
-            f"{counts['quarantined']} in quarantine, {counts['refused']} refused, "
-            f"{counts['unreadable']} not readable, {counts['not-dicom']} not DICOM"
+        return ", ".join(
+            f"{count} {_COUNTED[what]}"
+            for what, count in self.counts.items()
+            if count or what == "taken"
         )
 
     def json(self, *, dry_run: bool) -> dict[str, Any]:
@@ -163,6 +162,14 @@ class _Done:
         }
 
 
+_COUNTED = {
+    "taken": "taken",
+    "already-kept": "already kept",
+    "quarantined": "in quarantine",
+    "refused": "refused",
+    "unreadable": "not readable",
+    "not-dicom": "not DICOM",
+}
 _WORDS = {
     "quarantined": "in quarantine",
     "refused": "refused",
@@ -236,6 +243,9 @@ def _import(
                     break
                 except OSError as error:
                     tell(done.unreadable(found.name, error.strerror or type(error).__name__))
+                except Exception as error:  # noqa: BLE001 - the edge of a file: the next one comes
+                    reason = f"an error of echonode's own ({type(error).__name__})"
+                    tell(done.unreadable(found.name, reason))
             turn()
         if interrupted() and done.stopped is None:
             done.stopped, done.code = "it was interrupted", ExitCode.INTERRUPTED
@@ -361,10 +371,8 @@ def _print(done: _Done, *, dry_run: bool) -> None:
         if done.counts["not-dicom"] > most:
             say(f"… and {done.counts['not-dicom'] - most} more were skipped")
     new = [study for study in done.studies.values() if study.new]
-    print_text(
-        f"{'would be: ' if dry_run else ''}{done.words()}; "
-        f"{done.size_bytes / 1e6:.1f} MB in {len(new)} studies"
-    )
+    size = f"; {done.size_bytes / 1e6:.1f} MB in {len(new)} studies" if new else ""
+    print_text(f"{'would be: ' if dry_run else ''}{done.words()}{size}")
 
 
 def _conclude(done: _Done, *, dry_run: bool) -> None:

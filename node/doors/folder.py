@@ -373,7 +373,8 @@ class FolderDoors:
 
 
 def _key(path: Path, about: os.stat_result) -> bytes:
-    words = f"{about.st_ino} {about.st_size} {about.st_mtime_ns} ".encode()
+    # Not the inode: on some network shares it is another one with every look.
+    words = f"{about.st_size} {about.st_mtime_ns} ".encode()
     return blake2b(words + os.fsencode(path), digest_size=16).digest()
 
 
@@ -389,8 +390,4 @@ def _renamed(seen: _Seen, target: Path) -> bool:
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_ino, one.st_size, one.st_mtime_ns) == (
-        other.st_ino,
-        other.st_size,
-        other.st_mtime_ns,
-    )
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
