@@ -216,20 +216,9 @@ def _try(
         file=str(path),
         facts=facts,
         verdicts=tuple(judge(rule, facts) for rule in settings.rules),
-        decisions={
-            action.value: decide(settings.rules, _known_at(action, facts), action)
-            for action in Action
-        },
+        decisions={action.value: decide(settings.rules, facts, action) for action in Action},
         clip=unread or ("hangs on its view" if view is None else f"read by {by_which}"),
     )
-
-
-def _known_at(action: str, facts: Facts) -> Facts:
-    """What is known when an action is decided: of a study's, no view."""
-    from dataclasses import replace
-
-    of_study = action in ("destinations", "urgency")
-    return replace(facts, view=None, score=None) if of_study else facts
 
 
 def _no_model(header: Dataset, view: str | None, seen: ClipView | None) -> str | None:
