@@ -242,7 +242,7 @@ def test_a_clip_outlives_the_death_of_its_worker_and_of_its_node_and_is_reported
     assert at_archive(archive, uid, SR_CLASS) == []
 
     with node.serving():
-        shown = node.wait_for(uid, "done", "failed")
+        shown = node.wait_for(uid, "done", "failed", timeout_s=400)
 
     assert shown["study"]["state"] == "done", shown["timeline"]
     kinds = [event["kind"] for event in shown["timeline"]]
