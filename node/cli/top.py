@@ -147,6 +147,11 @@ def _view(seen: Mapping[str, Any]) -> RenderableType:
         Text(f"{trouble['what']} -> {trouble['next_step']}", style="yellow")
         for trouble in seen["disk"].get("troubles", ())
     ]
+    parts += [
+        Text(f"{one['path']}: {one['trouble']} -> {one['next_step']}", style="yellow")
+        for one in seen.get("folders", ())
+        if one["trouble"] is not None
+    ]
     parts += [_queue(seen), _throughput(seen)]
     if seen["workers"]:
         parts.append(_workers(seen))

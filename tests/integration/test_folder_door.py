@@ -248,6 +248,23 @@ def test_a_file_that_cannot_be_kept_now_stays(
     assert watch.look()["taken"] == 1
 
 
+def test_what_a_starting_node_sweeps_away_is_copied_again(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(watch.path / NAME)
+    real, calls = Intake._receive, []
+
+    def swept(self: Intake, arrival: Any) -> Receipt:
+        calls.append(arrival)
+        if len(calls) == 1:
+            watch.files.clear_incoming()
+        return real(self, arrival)
+
+    monkeypatch.setattr(Intake, "_receive", swept)
+    assert watch.rest()["taken"] == 1
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("after", ["delete", "move"])
 def test_what_is_not_in_lies_apart_with_the_reason(
     watch: Watch, after: Literal["delete", "move"]
