@@ -63,12 +63,13 @@ class BlankedFrames:
         ClipError
             A frame cannot be decoded, or is of another kind than the first.
         """
-        fill = np.array(self.blank, self._kind)
+        fill = np.array(self.blank if self.samples == 3 else self.blank[0], self._kind)
+        seen = self.mask[..., np.newaxis] if self.samples == 3 else self.mask
         for place, (samples, planes) in enumerate(self._reader.stored(range(self.frame_count))):
             whole = self._alike(samples, planes, place)
             frame = np.empty(whole.shape, self._kind)
-            frame[...] = fill if self.samples == 3 else fill[0]
-            frame[self.mask] = whole[self.mask]
+            frame[...] = fill
+            np.copyto(frame, whole, where=seen)
             yield frame
 
     def as_rgb(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -120,6 +121,7 @@ def blanked_frames(clip: Clip) -> BlankedFrames:
     mask[sector.top : sector.bottom, sector.left : sector.right] = sector.mask
     mask.setflags(write=False)
     first, planes = next(reader.stored((0,)))
+    blank: tuple[int, ...]
     coloured = planes in (Planes.RGB, Planes.YBR) and first.ndim == 3
     if coloured and (first.dtype != np.uint8 or layout.bits_stored != 8):
         raise ClipError("colour of other than 8 bits is not passed on")

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import iter_pixels
+from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import JPEGBaseline8Bit
 from scipy import ndimage
 
@@ -123,19 +123,21 @@ def _check_pixels(path: Path, dataset: Dataset, frames: BlankedFrames) -> None:
     outside, most = ~frames.mask, 0
     if dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit:
         outside, most = _beyond_ringing(frames.mask), _MOST_RINGING
-    blank = np.array(frames.blank, np.int32)
+    blank = np.array(frames.blank if frames.samples == 3 else frames.blank[0])
+    if frames.samples == 3:
+        outside = outside[..., np.newaxis]
     count = 0
-    for frame in iter_pixels(path, raw=True):
-        _check_frame(frame[outside], blank, most, count)
+    low = -(1 << (frames.bits_stored - 1)) if frames.signed else 0
+    # As the bits stand: pydicom would hide those above the stored ones.
+    for frame in iter_pixels(path, raw=True, correct_unused_bits=False):
+        if frame.min() < low or frame.max() >= low + (1 << frames.bits_stored):
+            raise NotClean(f"frame {count} has bits above the stored ones")
+        wrong = frame != blank if not most else np.abs(frame.astype(np.int32) - blank) > most
+        if (wrong & outside).any():
+            raise NotClean(f"frame {count} is not blank outside the sector")
         count += 1
     if count != frames.frame_count:
         raise NotClean(f"it has {count} frames instead of {frames.frame_count}")
-
-
-def _check_frame(outside: Any, blank: Any, most: int, number: int) -> None:
-    values = outside.astype(np.int32).reshape(len(outside), -1)
-    if values.size and int(np.abs(values - blank).max()) > most:
-        raise NotClean(f"frame {number} is not blank outside the sector")
 
 
 def _beyond_ringing(mask: Any) -> Any:

@@ -23,10 +23,10 @@ from importlib.metadata import version
 from typing import Final
 
 from dicomanonymizer.simpledicomanonymizer import empty_element, initialize_actions, replace_element
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_dict
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import UID_dictionary
 
 from node.export.identity import Identity
 from node.export.pseudonyms import Pseudonyms, shifted

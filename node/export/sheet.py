@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydicom import dcmread
-from pydicom.pixels import iter_pixels
+from pydicom.pixels.utils import iter_pixels
 
 _COLUMNS: Final = 4
 _TILES: Final = 8
