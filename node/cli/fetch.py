@@ -536,12 +536,13 @@ def _print(summary: Summary, *, dry_run: bool) -> None:
             long=("study", "description"),
         )
         print_text(
-            f"{counts['would_take']} studies with {counts['series']} series and {counts['wanted']} "
-            f"instances would be fetched, {counts['complete']} are here; their size is not known"
+            f"{_studies(counts['would_take'])} with {counts['series']} series and "
+            f"{counts['wanted']} instances would be fetched, {counts['complete']} are here; "
+            "their size is not known"
         )
     else:
         print_text(
-            f"{counts['studies']} studies: {counts['taken']} fetched, {counts['complete']} were "
+            f"{_studies(counts['studies'])}: {counts['taken']} fetched, {counts['complete']} were "
             f"here, {counts['partly']} not whole; {counts['instances_taken']} objects, "
             f"{counts['bytes'] / 1e6:.1f} MB"
         )
@@ -552,9 +553,13 @@ def _print(summary: Summary, *, dry_run: bool) -> None:
     for uid in summary.not_there:
         print_text(f"the archive has no study {uid}")
     for reason, count in summary.reasons.most_common():
-        print_text(f"{count} x {reason}")
+        print_text(f"{_studies(count)}: {reason}")
     for trouble in summary.troubles:
         print_text(f"not answered: {trouble}")
+
+
+def _studies(count: int) -> str:
+    return "1 study" if count == 1 else f"{count} studies"
 
 
 def _conclude(summary: Summary, source: str, *, dry_run: bool) -> None:

@@ -40,6 +40,7 @@ from storage.database import DatabaseError
 log = structlog.get_logger(__name__)
 
 _TRIES = 4  # at an archive that cannot be reached
+_PASSING_S = 0.1  # after a study of which nothing was fetched
 _LOOK_EVERY_S = 5.0  # at what holds the fetch back; far below the quiet time of a study
 _LONGEST_REFUSAL_S = 3600.0  # of our own disk
 _IN_VAIN = 3  # single instances, one after another, after which the rest of a study is left
@@ -171,16 +172,19 @@ class Fetch:
         DatabaseError, FileStoreError
             If the node's own rows or files cannot be used.
         """
-        first = True
         for study in self._studies(wish):
             if self._terms.limit is not None and self._fetched() >= self._terms.limit:
                 self.summary.cut_short = True
                 break
-            if not first and not self._terms.dry_run:
-                self._sleep(self._terms.pause_s)
-            first = False
+            if self.summary.studies:
+                self._sleep(self._pause_s(self.summary.studies[-1]))
             self._study(study, wish)
         return self.summary
+
+    def _pause_s(self, last: StudyReport) -> float:
+        """A fetch that goes on passes over what is here without the whole pause."""
+        moved = last.outcome in (Outcome.TAKEN, Outcome.PARTLY)
+        return self._terms.pause_s if moved else min(self._terms.pause_s, _PASSING_S)
 
     def _fetched(self) -> int:
         return sum(one.outcome is not Outcome.COMPLETE for one in self.summary.studies)
@@ -357,6 +361,8 @@ class Fetch:
         report.size_bytes = receiver.size_bytes
         report.sop_classes = tuple(receiver.classes)
         report.reasons += [f"in quarantine: {why}" for why in set(receiver.refused.values())]
+        if not to_its_end:
+            report.reasons.append("it was stopped in the middle")
         if receiver.unasked:
             report.reasons.append("it sent what was not asked for")
         if report.wanted is not None:

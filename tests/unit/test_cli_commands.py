@@ -26,6 +26,7 @@ COMMANDS = (
     "demo",
     "simulate",
     "analyze",
+    "fetch",
     "explain",
     "status",
     "studies",

@@ -28,7 +28,7 @@ from node.fetching.model import (
     Wish,
     is_uid,
 )
-from node.fetching.plan import make_plan
+from node.fetching.plan import Plan, make_plan
 from node.fetching.run import Broken, Fetch, Terms
 from node.watch.transfers import Peer
 from storage.catalog import FileState, ObjectHere, StudyHere
@@ -452,6 +452,24 @@ def test_a_disk_that_refuses_is_waited_for_and_not_for_ever(
     with pytest.raises(Broken, match="the disk is nearly full"):
         site.fetch(archive, Wish(studies=(STUDY,)))
     assert archive.got == 0
+
+
+def test_between_two_studies_there_is_a_pause_and_a_short_one_where_nothing_came(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.fetch(Empty("1.2.3", "1.2.4"), Wish(), dry_run=True, pause_s=7)
+    assert site.slept == [0.1]
+
+    watch = Watch()
+    work = site.prepare(Empty("1.2.3", "1.2.4"), watch, Rate(), pause_s=7)
+    monkeypatch.setattr(work, "_take", lambda plan: take_nothing(work, plan))
+    work.run(Wish())
+    assert site.slept == [0.1, 7]
+    assert [one.missing for one in watch.reports] == [1, 1]
+
+
+def take_nothing(work: Fetch, plan: Plan) -> None:
+    work._receiver.begin(plan.study.study_instance_uid, [])
 
 
 def test_a_slow_pace_keeps_the_study_open(site: Site) -> None:
