@@ -29,6 +29,7 @@ CLASSES: Final = frozenset(
 )
 """Objects of these classes are copied; no others."""
 
+_MOST_SHARE: Final = 0.95
 _SPECTRA: Final = (Mode.PW, Mode.CW, Mode.M_MODE)
 
 
@@ -76,7 +77,14 @@ def fit_source(path: Path, wishes: Wishes) -> Source:
             raise LeftOut("Doppler or M-mode without a region that fits the picture")
     elif not clip.sector.mask.any():
         raise LeftOut("no ultrasound sector is found in its pixels")
+    if _share(clip) > _MOST_SHARE:
+        raise LeftOut("nearly all of its pixels would stay: nothing tells the sector from a screen")
     return Source(clip=clip, path=path)
+
+
+def _share(clip: Clip) -> float:
+    """How much of a frame the sector takes."""
+    return float(clip.sector.mask.sum()) / (clip.rows * clip.columns)
 
 
 def class_reason(sop_class_uid: str) -> str:

@@ -91,6 +91,7 @@ _PIXELS: Final = _tags(
 """Said of pixels as they were; what is true of the new ones is set anew."""
 _REFERENCES: Final = "delete_or_empty_or_replace_UID"
 _GRAPHICS: Final = 0x5000  # curves; the groups of overlays and of pixels follow
+_IMAGE_TYPE: Final = _tags("ImageType")
 _SIGNATURES: Final = 0x0400  # of what is no longer as it was signed
 SET_HERE: Final = _tags(
     "SOPClassUID",
@@ -278,7 +279,11 @@ def _scrub(dataset: Dataset, identity: Identity, *, top: bool) -> int:
                 del dataset[tag]  # what is left of a code is none
         elif identity.is_in(element):
             count += 1
-            del dataset[tag]
+            if int(tag) in _IMAGE_TYPE and element.VM > 1:
+                # Its first values are needed, and its fourth tells how was scanned.
+                element.value = ["" if identity.is_in_text(v) else v for v in element.value]
+            else:
+                del dataset[tag]
     return count
 
 

@@ -47,7 +47,9 @@ def draw_sheet(copy: Path, out: Path) -> None:
         top = _GAP_PX + place // _COLUMNS * (height + 16 + _GAP_PX)
         pen.text((left, top), words, fill="white")
         sheet.paste(tile, (left, top + 16))
-    sheet.save(out, "PNG")
+    part = out.with_name(f".{out.name}.part")
+    sheet.save(part, "PNG")
+    part.replace(out)
 
 
 def _rgb(frame: NDArray[Any], header: Any) -> NDArray[np.uint8]:

@@ -230,9 +230,9 @@ def test_a_long_cine_takes_the_memory_of_a_few_frames(tmp_path: Path) -> None:
     assert peak < 0.7 * whole
 
 
-def _still(mode_format: int) -> bytes:
+def _still(mode_format: int, top: int = 40) -> bytes:
     made = planted(speckle((1, ROWS, COLUMNS)))
-    box = region(RegionSpatialFormat=mode_format, RegionLocationMinY0=40)
+    box = region(RegionSpatialFormat=mode_format, RegionLocationMinY0=top)
     return as_file(with_regions(made, box))
 
 
@@ -251,6 +251,7 @@ def _no_region() -> bytes:
         (_no_region, "picture of a screen"),
         (lambda: _still(3), "--spectra"),
         (lambda: _still(2), "--spectra"),
+        (lambda: as_file(planted(speckle((6, ROWS, COLUMNS)))), "nearly all of its pixels"),
         (lambda: as_file(planted(Manufacturer="echonode")), "echonode made it"),
         (lambda: as_file(planted(HighBit=6)), "bit 6"),
         (lambda: b"no object", "cannot be read"),
@@ -270,6 +271,8 @@ def test_spectra_come_on_request_with_their_region_alone(tmp_path: Path) -> None
     pixels = pixel_array(path)
     assert not pixels[:40].any()
     assert pixels[40:].all()
+    with pytest.raises(LeftOut, match="nearly all of its pixels"):
+        copied(tmp_path, _still(3, top=0), Wishes(spectra=True))
 
 
 def _rewritten(path: Path, change: Callable[[Dataset], None]) -> None:
