@@ -368,10 +368,14 @@ def _rules(settings: Settings, packs: Sequence[Pack]) -> Iterator[Finding]:
     """Rules that never decide are told with the settings; here, those that name packs."""
     wrong = unknown_packs(settings.rules, packs)
     for line in wrong:
-        yield red("rules", line, "mend it in [[rules]]: the node does not start with it")
+        yield red(
+            "rules",
+            line.removeprefix("rules: "),
+            "mend it in [[rules]]: the node does not start with it",
+        )
     idle = idle_packs(settings.rules, packs, running_packs(settings.analysis, packs))
     for line in idle:
-        yield yellow("rules", line, "mend it in [[rules]] or in [analysis]")
+        yield yellow("rules", line.removeprefix("rules: "), "mend it in [[rules]] or in [analysis]")
     if settings.rules and not (wrong or idle):
         yield green("rules", f"{len(settings.rules)}; `echonode rules test FILE` tries them")
 

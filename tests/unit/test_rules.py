@@ -16,6 +16,8 @@ from pydicom import Dataset
 
 from models.packs import PackKind
 from models.views import View
+from node.checkup import look_here
+from node.checkup.findings import Light
 from node.cli import main
 from node.cli.output import ExitCode
 from node.rules import (
@@ -459,6 +461,16 @@ def test_config_check_tells_of_rules_and_refuses_unknown_packs(echonode: Shell) 
     told = json.loads(echonode.out)
     assert not told["ok"]
     assert "'sure' names the pack 'lvv', which is not there" in told["problems"][0]
+
+
+def test_a_doctor_says_which_packs_of_rules_are_wrong(tmp_path: Path) -> None:
+    packs = ("lv", "lvv", "echonet-simulated")
+    told = Settings(data_dir=tmp_path, rules=(rule("mine", packs=packs),))
+
+    lines = {one.light: one.words for one in look_here(told) if one.area == "rules"}
+
+    assert lines[Light.RED].startswith("'mine' names the pack 'lvv', which is not there")
+    assert lines[Light.YELLOW].startswith("'mine' names the pack 'echonet-simulated', of which")
 
 
 def test_settings_without_rules_have_none() -> None:
