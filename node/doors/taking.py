@@ -250,8 +250,9 @@ class Taker:
         header, size = copy.header, copy.size_bytes
         if header is not None:
             syntax = header.file_meta.TransferSyntaxUID
-            if header.get("SOPClassUID") and header.SOPClassUID not in STORAGE_CLASSES:
-                reason = f"{_shown(header.SOPClassUID)} is not accepted here"
+            sop_class = _uid_in(header, "SOPClassUID")
+            if sop_class and sop_class not in STORAGE_CLASSES:
+                reason = f"{_shown(sop_class)} is not accepted here"
                 return Taken(fate=Fate.REFUSED, reason=reason, size_bytes=size)
             if syntax not in TRANSFER_SYNTAXES:
                 reason = f"transfer syntax {_shown(syntax)} is not accepted here"
@@ -350,7 +351,8 @@ def _other_head(begins: Beginning, header: Dataset | None, path: Path) -> bytes 
         if not begins.has_mark:
             raise NotDicomError("it is no DICOM file")
         return None
-    if not begins.is_whole or begins.speaks_of(header):
+    states_syntax = _UID.fullmatch(str(header.file_meta.TransferSyntaxUID))
+    if not begins.is_whole or begins.speaks_of(header) or not states_syntax:
         return None
     if not begins.transfer_syntax_uid:
         _check_plain(path, header)
