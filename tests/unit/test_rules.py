@@ -196,7 +196,7 @@ def test_packs_that_do_not_run_leave_nothing_to_do_and_no_destination_is_a_choic
     assert rule_on_results([rule("trial", destinations=[])], SEEN) == ((), "rule 'trial'")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rules=rule_lists(), odd=rule_lists(), facts=_FACTS, place=st.integers(0, 5))
 def test_a_rule_that_does_not_fit_changes_nothing(
     rules: list[Rule], odd: list[Rule], facts: Facts, place: int
@@ -208,7 +208,7 @@ def test_a_rule_that_does_not_fit_changes_nothing(
         assert said(decide(more, facts, action)) == said(decide(rules, facts, action))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rules=rule_lists(), facts=_FACTS, data=st.data())
 def test_order_matters_among_those_that_fit_alone(
     rules: list[Rule], facts: Facts, data: st.DataObject
@@ -223,7 +223,7 @@ def test_order_matters_among_those_that_fit_alone(
         assert said(decide(fitting, facts, action)) == said(decide(rules, facts, action))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rules=rule_lists(), facts=_FACTS)
 def test_a_rule_that_is_told_never_to_decide_never_does(rules: list[Rule], facts: Facts) -> None:
     lines = never_decide(rules)
@@ -238,7 +238,7 @@ def test_a_rule_that_is_told_never_to_decide_never_does(rules: list[Rule], facts
         assert said(decide(rules, facts, action))[0] not in idle
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rules=rule_lists(), facts=_FACTS)
 def test_a_clip_that_is_ruled_out_before_its_view_is_ruled_out_with_any_view(
     rules: list[Rule], facts: Facts
