@@ -162,6 +162,7 @@ class _Done:
         }
 
 
+_OUR_ERROR = "an error of echonode's own ({})"
 _COUNTED = {
     "taken": "taken",
     "already-kept": "already kept",
@@ -244,7 +245,7 @@ def _import(
                 except OSError as error:
                     tell(done.unreadable(found.name, error.strerror or type(error).__name__))
                 except Exception as error:  # noqa: BLE001 - the edge of a file: the next one comes
-                    reason = f"an error of echonode's own ({type(error).__name__})"
+                    reason = _OUR_ERROR.format(type(error).__name__)
                     tell(done.unreadable(found.name, reason))
             turn()
         if interrupted() and done.stopped is None:
@@ -272,12 +273,12 @@ def _why(intake: OpenIntake, error: Exception) -> str:
 
 def _everything(paths: Sequence[Path], data_dir: Path) -> Iterator[Find]:
     """Everything that the user has named, each in its turn."""
-    from node.doors.media import Fault, Skipped, objects_in, shown, walk
+    from node.doors.media import Fault, Skipped, shown, walk
 
     for path in paths:
         if not path.is_dir():
             if path.is_file():
-                yield from objects_in(path, named=True)
+                yield from _held(path, named=True)
             else:
                 yield Fault(name=shown(path), reason="it is no regular file")
             continue
@@ -285,7 +286,16 @@ def _everything(paths: Sequence[Path], data_dir: Path) -> Iterator[Find]:
             if isinstance(inside, Fault | Skipped):
                 yield inside
             else:
-                yield from objects_in(inside)
+                yield from _held(inside)
+
+
+def _held(path: Path, *, named: bool = False) -> Iterator[Find]:
+    from node.doors.media import Fault, objects_in, shown
+
+    try:
+        yield from objects_in(path, named=named)
+    except Exception as error:  # noqa: BLE001 - the edge of a file: the next one comes
+        yield Fault(name=shown(path), reason=_OUR_ERROR.format(type(error).__name__))
 
 
 @contextmanager

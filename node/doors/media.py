@@ -50,6 +50,7 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
     ValueError,
+    LookupError,
     struct.error,
 )
 
@@ -332,8 +333,11 @@ class _Member(io.RawIOBase):
 def _as_os_error() -> Iterator[None]:
     try:
         yield
-    except OSError:
-        raise
+    except OSError as error:
+        # An offset or a packed stream that is none; what is wrong with the disk has other numbers.
+        if error.strerror and error.errno != errno.EINVAL:
+            raise
+        raise OSError(errno.EIO, "it is broken there") from error
     except _BROKEN as error:
         # The library's words name the member again, or are for programmers.
         unknown = isinstance(error, NotImplementedError)
@@ -364,7 +368,7 @@ def _of_archive(archive: zipfile.ZipFile, name: str, budget: _Budget) -> Iterato
         if budget.is_spent:
             reason = f"it unpacks to more than {MOST_GROWTH} times its size: the rest is not read"
             raise OSError(errno.EFBIG, reason)
-        if info.is_dir():
+        if info.filename.endswith("/"):
             continue
         if info.flag_bits & 0x1:
             yield Fault(name=member, reason="it is encrypted; unpack the archive first")

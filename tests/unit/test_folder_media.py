@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import struct
 import threading
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -174,7 +176,9 @@ def test_a_list_of_members_that_is_absurd_is_not_read(
 ) -> None:
     monkeypatch.setattr(media, "MOST_MEMBERS", 2)
     path = archive(tmp_path / "a.zip", a=b"1", b=b"2", c=b"3")
-    (fault,) = objects_in(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(media.zipfile, "ZipFile", None)  # it would hold the whole list
+        (fault,) = objects_in(path)
     assert isinstance(fault, Fault)
     assert "more than 2 members" in fault.reason
     # One that says less than it holds.
@@ -207,6 +211,22 @@ def test_a_member_that_is_damaged_is_told_and_the_others_are_read(tmp_path: Path
     with pytest.raises(OSError, match="it is broken there"):
         read(next(members))
     assert read(next(members)) == part10(clip(number=2))
+
+
+def test_an_archive_of_any_bytes_is_told_and_breaks_nothing(tmp_path: Path) -> None:
+    whole = archive(tmp_path / "a.zip", a=b"hello" * 50, b=b"", c=b"x").read_bytes()
+    chance = random.Random(3)  # noqa: S311 - bytes to break, the same ones each time
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            content[chance.randrange(4, len(content))] = chance.choice([0, 1, 255, 0x2F])
+        (tmp_path / "a.zip").write_bytes(content)
+        for one in objects_in(tmp_path / "a.zip"):
+            if isinstance(one, Found):
+                with suppress(OSError):
+                    read(one)
+            else:
+                assert one.reason
 
 
 def test_an_encrypted_member_is_told(tmp_path: Path) -> None:
