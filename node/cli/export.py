@@ -137,7 +137,9 @@ def _run(
     outcomes: list[StudyOutcome] = []
     with (
         audit_of(settings) as told,
-        open_export(database, files, to, key, wishes, dry_run=dry_run) as exporter,
+        open_export(
+            database, files, to, key, wishes, dry_run=dry_run, quiet_s=settings.study.quiet_s
+        ) as exporter,
     ):
         if key is None and not dry_run:
             say("note: no --key: nobody can go back, and a later export gives other names")

@@ -110,7 +110,8 @@ def patient_identity(header: Dataset) -> tuple[str, ...]:
     )
     if number:
         return ("number", number, issuer)
-    return ("name", name, born) if name else ("study", study)
+    # A name alone is nobody: many are called "Anonymized".
+    return ("name", name, born) if name and born else ("study", study)
 
 
 def copy_object(

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,6 +69,7 @@ class Exporter:
         wishes: Wishes,
         *,
         dry_run: bool,
+        quiet_s: float,
     ) -> None:
         self._database: Final = database
         self._files: Final = files
@@ -76,6 +78,7 @@ class Exporter:
         self._names: Final = key.pseudonyms
         self._wishes: Final = wishes
         self._dry_run: Final = dry_run
+        self._quiet_s: Final = quiet_s
 
     def take(self, study_instance_uid: str) -> StudyOutcome:
         """Copy what is kept of a study.
@@ -89,7 +92,8 @@ class Exporter:
         with self._database.read() as session:
             detail = catalog.study_detail(session, study_instance_uid)
             held = catalog.held_objects(session, studies=[study_instance_uid])
-        if detail.study.state is StudyState.RECEIVING:
+        age_s = (datetime.now(UTC) - detail.study.last_image_at).total_seconds()
+        if detail.study.state is StudyState.RECEIVING and abs(age_s) < self._quiet_s:
             outcome.left_out["its study is still being received"] += max(1, detail.study.images)
             return outcome
         made = {result.sop_instance_uid for result in detail.results}
@@ -221,8 +225,11 @@ def open_export(
     wishes: Wishes,
     *,
     dry_run: bool = False,
+    quiet_s: float = 0.0,
 ) -> Iterator[Exporter]:
     """An export into a folder, new or begun before with the same key and the same wishes.
+
+    ``quiet_s``: a study that got an image so lately may be still on its way.
 
     Raises
     ------
@@ -234,11 +241,11 @@ def open_export(
     if dry_run:
         key = read_key(key_path) if key_path is not None and key_path.exists() else forgotten_key()
         _check_manifest(folder, _manifest(key, wishes), kept=key_path is not None)
-        yield Exporter(database, files, folder, key, wishes, dry_run=True)
+        yield Exporter(database, files, folder, key, wishes, dry_run=True, quiet_s=quiet_s)
         return
     with _key_of(key_path) as key:
         _begin(folder, _manifest(key, wishes), kept=key_path is not None)
-        yield Exporter(database, files, folder, key, wishes, dry_run=False)
+        yield Exporter(database, files, folder, key, wishes, dry_run=False, quiet_s=quiet_s)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import json
 import stat
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from node.export.pseudonyms import Pseudonyms
 from storage.catalog import FileState
 from storage.database import Database
 from storage.files import Area, FileStore
-from storage.tables import Instance
+from storage.tables import Instance, Study
 from tests.export_sources import NUMBER, ROOT, leaks, planted_file
 from tests.unit.storage_steps import EF, NOW, analyse, clip, complete, name_views, receive
 
@@ -80,7 +80,7 @@ def site(
         receive(database, clip(number, **changes))
     ecg = {"sop_class_uid": TwelveLeadECGWaveformStorage, "recording_kind": None}
     receive(database, clip(99, study_instance_uid=STUDIES[0], **ecg))
-    for study in STUDIES:
+    for study in STUDIES[:2]:
         complete(database, study)
     (tmp_path / "keys").mkdir()
     return Site(tmp_path, ["--config", str(file)], capsys)
@@ -129,7 +129,9 @@ def test_studies_are_copied_under_new_names_and_again_only_what_is_new(
     assert gone["left_out"]["its file is no longer kept"] == 1
 
 
-def test_a_dry_run_says_what_would_be_copied_and_writes_nothing(site: Site) -> None:
+def test_a_dry_run_says_what_would_be_copied_and_writes_nothing(
+    site: Site, database: Database
+) -> None:
     for words, studies in (
         ([STUDIES[1]], 1),
         (["--since", "2024-02-11"], 2),
@@ -139,6 +141,10 @@ def test_a_dry_run_says_what_would_be_copied_and_writes_nothing(site: Site) -> N
         told = site.export(*words, "--dry-run", "--key", str(site.key))
         assert len(told["studies"]) == studies
         assert told["written"] >= studies
+    with database.write() as session:
+        session.query(Study).filter_by(id=3).one().last_image_at = datetime.now(UTC)
+    told = site.export("--all", "--dry-run")
+    assert told["left_out"]["its study is still being received"] == 1
     assert not site.out.exists()
     assert not site.key.exists()
     site.export("1.2.3", code=ExitCode.NOT_FOUND)
@@ -148,6 +154,7 @@ def test_a_dry_run_says_what_would_be_copied_and_writes_nothing(site: Site) -> N
 def test_findings_sheets_and_dates_go_by_the_new_names_and_the_trail_tells_of_it(
     site: Site, database: Database
 ) -> None:
+    complete(database, STUDIES[2])
     name_views(database)
     analyse(database, [EF])
     words = ("--findings", "--contact-sheet", "--keep-dates", "shift")

@@ -18,7 +18,7 @@ from pydicom.uid import JPEGBaseline8Bit, RLELossless, SecondaryCaptureImageStor
 from models.blanked import BlankedFrames, blanked_frames
 from models.clip import Clip, ClipError, read_clip
 from node.export import copying
-from node.export.copying import Wishes, copy_object, fit_source
+from node.export.copying import Wishes, copy_object, fit_source, patient_identity
 from node.export.errors import LeftOut, NotClean
 from node.export.identity import identity_of
 from node.export.inspection import inspect
@@ -404,6 +404,15 @@ def test_judges_read_the_copy_and_find_no_new_fault(
     )
     assert leaks(dump.stdout.encode()) == []
     assert not dump.stderr
+
+
+def test_a_patient_is_told_by_number_or_by_name_and_birth_date() -> None:
+    number = item(PatientID=" 7 ", PatientName="A^B", StudyInstanceUID="1.2")
+    assert patient_identity(number) == ("number", "7", "")
+    named = item(PatientName="A^B", PatientBirthDate="19310728", StudyInstanceUID="1.2")
+    assert patient_identity(named) == ("name", "A^B", "19310728")
+    nobody = item(PatientName="Anonymized", PatientID="", StudyInstanceUID="1.2")
+    assert patient_identity(nobody) == ("study", "1.2")
 
 
 def test_copies_of_real_machines_objects_are_clean(shared_data: Path, tmp_path: Path) -> None:
