@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a 
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from node.fetching.dimse import DimseArchive
+from node.fetching.dimse import By, DimseArchive
 from node.fetching.model import FetchError, Outcome, Wish
 from node.fetching.run import Broken
 from node.sections import DimseSource
@@ -146,13 +146,14 @@ class Liar:
                 (evt.EVT_C_MOVE, self.move),
             ],
         )
+        assert server is not None
         try:
             yield self
         finally:
             self.over.set()
             server.shutdown()
 
-    def archive(self, by: str = "auto", **more: Any) -> DimseArchive:
+    def archive(self, by: By = "auto", **more: Any) -> DimseArchive:
         """As the fetch sees it."""
         source = DimseSource(
             name="liar",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydicom import Dataset
@@ -16,7 +16,7 @@ from node.cli import main
 from node.cli.output import ExitCode
 from node.doors.contexts import STORAGE_CLASSES, ULTRASOUND_CLASSES
 from node.fetching.answers import series_of, studies_of
-from node.fetching.dimse import MOST_CONTEXTS, storage_contexts
+from node.fetching.dimse import MOST_CONTEXTS, _wait_while_it_comes, storage_contexts
 from node.fetching.limits import Pace, Rate, read_hours, read_rate
 from node.fetching.model import (
     Answers,
@@ -339,6 +339,37 @@ def test_contexts_fit_into_an_association(classes: tuple[str, ...]) -> None:
         # Each compressed syntax by itself: an archive chooses one of a context.
         of_class = [one.transfer_syntax for one in contexts if one.abstract_syntax == uid]
         assert sum(len(syntaxes) == 1 for syntaxes in of_class) >= (11 if classes == (US,) else 8)
+
+
+class SlowLine:
+    """An association on which an object comes in pieces; a wait brings the next one."""
+
+    is_established = True
+
+    class Dimse:
+        """Gives a message when all its pieces have come."""
+
+        def __init__(self, pieces: int) -> None:
+            self.come, self.pieces = 0, pieces
+
+        def get_msg(self, block: bool = False) -> tuple[int | None, str | None]:
+            """One wait."""
+            self.come += block
+            return (1, "object") if self.come >= self.pieces else (None, None)
+
+    def __init__(self, pieces: int) -> None:
+        self.dimse = self.Dimse(pieces)
+
+
+def test_an_object_on_a_slow_line_is_waited_for_while_it_comes() -> None:
+    slow, dead, reactor = SlowLine(4), SlowLine(4), SlowLine(4)
+    for line, progress in ((slow, lambda: slow.dimse.come), (dead, lambda: 7), (reactor, int)):
+        _wait_while_it_comes(cast(Any, line), progress)
+
+    assert slow.dimse.get_msg(block=True) == (1, "object")
+    assert dead.dimse.get_msg(block=True) == (None, None)
+    assert dead.dimse.come == 1
+    assert reactor.dimse.get_msg(block=False) == (None, None)
 
 
 # What holds it back.
