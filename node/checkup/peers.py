@@ -34,6 +34,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made from a 
     Verification,
 )
 
+from node.checkup.archives import look_at_archive
 from node.checkup.findings import Finding, green, red, yellow
 from node.delivery.association import Caller, Line
 from node.delivery.web import WebCaller
@@ -88,11 +89,12 @@ _KEY = _Form(
 
 
 def look_at_peers(settings: Settings) -> Iterator[Finding]:
-    """Every destination and every machine of the settings, all at the same time."""
+    """Every destination, machine and archive of the settings, all at the same time."""
     ours = settings.dimse.ae_title
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = [pool.submit(_destination, one, ours) for one in settings.destinations]
         found += [pool.submit(_machine, one, ours) for one in settings.machines]
+        found += [pool.submit(look_at_archive, one, ours) for one in settings.archives]
         yield from chain.from_iterable(one.result() for one in found)
     if not settings.destinations:
         yield yellow(

@@ -15,6 +15,7 @@ import simplejpeg
 from pydicom.dataset import FileDataset
 from pydicom.uid import ComprehensiveSRStorage, JPEGBaseline8Bit, generate_uid
 
+from node.checkup import look_at_peers
 from node.cli import main
 from node.cli.output import ExitCode
 from node.fetching.dimse import DimseArchive
@@ -22,6 +23,7 @@ from node.fetching.model import Outcome, Wish
 from node.fetching.web import WebArchive
 from node.intake import LATER
 from node.sections import DicomwebSource, DimseSource
+from node.settings import load_settings
 from storage import catalog
 from storage.database import Database
 from tests.fetch_steps import NAME, Site, Watch, compressed, fetching_site, study_of, uids
@@ -197,6 +199,22 @@ def test_a_study_is_moved_to_the_node_that_runs(
     assert kept is not None
     assert kept.door == "dimse"
     assert (last.urgency, last.revision) == (LATER, 1)
+
+
+def test_the_doctor_says_what_an_archive_lets_us_do(peer: Archive, tmp_path: Path) -> None:
+    config = write_settings(peer, tmp_path)
+    with config.open("a") as more:
+        more.write(f'[[archives]]\nname = "web"\nkind = "dicomweb"\nurl = "{peer.url}/dicom-web"\n')
+        more.write(f'[[archives]]\nname = "none"\nkind = "dicomweb"\nurl = "{peer.url}/nothing"\n')
+    found = [one for one in look_at_peers(load_settings(config)) if "archive" in one.area]
+
+    assert [(one.area, one.light.value) for one in found] == [
+        ("archive old", "green"),
+        ("archive old", "green"),
+        ("archive web", "green"),
+        ("archive none", "red"),
+    ]
+    assert "by C-GET, in" in found[1].words
 
 
 def test_the_command_fetches_and_names_nobody(
