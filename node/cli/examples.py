@@ -29,7 +29,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "fetch --from pacs --date 2026-01-01 --dry-run --json",
         ),
         "import": (
-            "import /media/cdrom/DICOMDIR",
+            "import --now /media/cdrom/DICOMDIR",
             "import export.zip /srv/old-studies",
             "import --dry-run /srv/old-studies --json",
         ),

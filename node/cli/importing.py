@@ -50,6 +50,9 @@ def import_objects(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would become of each.")
     ] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not let it wait behind what machines send.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take objects in from files, as if a machine had sent them; the files stay as they are.
@@ -63,7 +66,7 @@ def import_objects(
     _check(paths, settings)
     set_up_logging(LogSettings(level="error", format="console"))
     with _opened(settings) as intake:
-        done = _import(intake, paths, settings, dry_run=dry_run, as_json=as_json)
+        done = _import(intake, paths, settings, now=now, dry_run=dry_run, as_json=as_json)
         if not (dry_run or done.stopped):
             intake.released(uid for uid, study in done.studies.items() if study.new)
     if not dry_run:
@@ -215,10 +218,17 @@ def _opened(settings: Settings) -> Iterator[OpenIntake]:
 
 
 def _import(
-    intake: OpenIntake, paths: Sequence[Path], settings: Settings, *, dry_run: bool, as_json: bool
+    intake: OpenIntake,
+    paths: Sequence[Path],
+    settings: Settings,
+    *,
+    now: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> _Done:
     from node.doors.media import Fault, Skipped
     from node.doors.taking import RefusedError, Taker
+    from node.intake import LATER
 
     done = _Done()
     with _until_interrupted() as interrupted, _shown(done, quiet=as_json) as (tell, turn):
@@ -226,7 +236,8 @@ def _import(
         def refusing() -> str | None:
             return "it was interrupted" if interrupted() else intake.refusing()
 
-        taker = Taker(intake.files, intake.intake, refusing, dry_run=dry_run)
+        urgency = 0 if now else LATER
+        taker = Taker(intake.files, intake.intake, refusing, urgency=urgency, dry_run=dry_run)
         for found in _everything(paths, settings.data_dir):
             if interrupted():
                 break

@@ -198,6 +198,8 @@ class Taker:
         Where they go.
     refusing
         Gives a reason while nothing may be taken.
+    urgency
+        Of their studies, where no rule says another.
     dry_run
         Only say what would become of them.
     """
@@ -208,11 +210,13 @@ class Taker:
         intake: Intake,
         refusing: Callable[[], str | None],
         *,
+        urgency: int = 0,
         dry_run: bool = False,
     ) -> None:
         self._files = files
         self._intake = intake
         self._refusing = refusing
+        self._urgency = urgency
         self._dry_run = dry_run
 
     def take(self, opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Taken:
@@ -257,7 +261,13 @@ class Taker:
             if syntax not in TRANSFER_SYNTAXES:
                 reason = f"transfer syntax {_shown(syntax)} is not accepted here"
                 return Taken(fate=Fate.REFUSED, reason=reason, size_bytes=size)
-        arrival = Arrival(path=copy.path, door=DOOR, peer_host=_HERE, comes_again=True)
+        arrival = Arrival(
+            path=copy.path,
+            door=DOOR,
+            peer_host=_HERE,
+            urgency=self._urgency,
+            comes_again=True,
+        )
         receipt = self._intake.foresee(arrival) if self._dry_run else self._intake.receive(arrival)
         if receipt.status == Status.OUT_OF_RESOURCES:
             if not copy.path.exists():

@@ -16,6 +16,7 @@ from node.checkup import here
 from node.cli import main
 from node.doors import folder as folder_module
 from node.doors.folder import FolderDoor
+from node.doors.media import objects_in
 from node.intake import Intake, Receipt
 from node.sections import AlertsSettings, WatchedFolder
 from node.settings import Settings, SettingsError, load_settings
@@ -139,7 +140,7 @@ def test_files_that_are_left_are_read_once_and_after_a_start_are_known(
 
 
 def count_openings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    real, opened = folder_module.objects_in, []
+    real, opened = objects_in, []
 
     def counting(path: Path, **options: Any) -> Any:
         opened.append(path)
@@ -418,7 +419,7 @@ def test_folders_in_one_another_are_refused_also_by_a_link(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="must lie apart"):
         Settings(
             data_dir=tmp_path / "data",
-            folders=[{"path": tmp_path / "a"}, {"path": tmp_path / "link"}],  # type: ignore[arg-type]
+            folders=[{"path": tmp_path / "a"}, {"path": tmp_path / "link"}],
         )
 
 
@@ -437,7 +438,7 @@ def test_a_folder_in_trouble_is_told_by_alerts_and_by_the_doctor(
 
     (tmp_path / "there").mkdir()
     folders = [{"path": tmp_path / "there", "after": "move"}, {"path": watch.path}]
-    settings = Settings(data_dir=tmp_path / "data", folders=folders)  # type: ignore[arg-type]
+    settings = Settings(data_dir=tmp_path / "data", folders=folders)
     assert [finding.light for finding in here._folders(settings)] == ["green", "red"]
 
 

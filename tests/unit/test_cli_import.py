@@ -18,7 +18,7 @@ from node.cli import app as app_module
 from node.cli import main
 from node.cli.output import ExitCode
 from node.doors.contexts import STORAGE_CLASSES
-from node.intake import Intake, Receipt, Status
+from node.intake import LATER, Intake, Receipt, Status
 from node.watch.audit_file import audit_files
 from storage import catalog
 from storage.database import Database
@@ -123,6 +123,16 @@ def test_a_whole_study_need_not_wait_for_the_long_quiet_time(
             max_age_s=1e9,
         )
     assert {study.study_instance_uid for study in due} == {"1.2.3", "1.2.4"}
+
+
+def test_todays_patients_go_first_unless_it_is_meant_otherwise(
+    site: Site, source: Path, tmp_path: Path, rows: Database
+) -> None:
+    site(source)
+    site("--now", put(tmp_path / "other.dcm", "1.2.5"))
+    with rows.read() as session:
+        urgent = {one.study_instance_uid: one.urgency for one in catalog.list_studies(session)}
+    assert urgent == {"1.2.3": LATER, "1.2.4": LATER, "1.2.5": 0}
 
 
 def test_once_more_is_known_and_counts_nothing_twice(

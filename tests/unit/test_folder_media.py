@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from node.doors.media import Fault, Find, Found, Skipped, objects_in, shown, wal
 from tests.folder_files import MEDIUM, archive, clip, medium, part10, put, tree
 
 
-def names(found: list[Find], kind: type = Found) -> list[str]:
+def names(found: Sequence[Find], kind: type = Found) -> list[str]:
     return [Path(one.name).name for one in found if isinstance(one, kind)]
 
 
@@ -177,7 +178,7 @@ def test_a_list_of_members_that_is_absurd_is_not_read(
     monkeypatch.setattr(media, "MOST_MEMBERS", 2)
     path = archive(tmp_path / "a.zip", a=b"1", b=b"2", c=b"3")
     with monkeypatch.context() as patch:
-        patch.setattr(media.zipfile, "ZipFile", None)  # it would hold the whole list
+        patch.setattr("node.doors.media.zipfile.ZipFile", None)  # it would hold the whole list
         (fault,) = objects_in(path)
     assert isinstance(fault, Fault)
     assert "more than 2 members" in fault.reason

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
-from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom import dcmread, examples
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from node.doors.taking import NotDicomError, RefusedError, UncertainError, copy_in
 from node.intake import Arrival, Intake, content_digest
@@ -63,7 +62,7 @@ def test_a_length_that_is_missing_or_lies_is_set_right(files: FileStore, tmp_pat
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize("start", [b"", bytes(128) + b"DICM"], ids=["bare", "marked"])
 def test_a_bare_data_set_gets_the_meta_information_that_its_bytes_prove(
-    files: FileStore, tmp_path: Path, syntax: str, start: bytes
+    files: FileStore, tmp_path: Path, syntax: UID, start: bytes
 ) -> None:
     given = clip()
     given.file_meta.TransferSyntaxUID = syntax
@@ -82,7 +81,7 @@ def test_a_bare_data_set_gets_the_meta_information_that_its_bytes_prove(
 def test_pixels_that_are_compressed_nobody_knows_how_are_not_guessed_at(
     files: FileStore, tmp_path: Path
 ) -> None:
-    cine = get_testdata_file("examples_ybr_color.dcm", read=True)
+    cine = dcmread(examples.get_path("ybr_color"))
     cine.remove_private_tags()
     assert cine.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
     with pytest.raises(UncertainError, match="compressed"):
