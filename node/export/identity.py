@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 
 _SHORTEST: Final = 3  # letters of a name that can be looked for
 _SHORTEST_VALUE: Final = 4
+_LONG: Final = 6  # letters: such a word is looked for within others, too
 _SHORTEST_IN_HEADER: Final = 4  # bytes: less turns up in numbers by chance
 _SHORTEST_IN_PIXELS: Final = 8
 _PARTS: Final = re.compile(r"[\^=\\\s,;.()/\"'-]+")
@@ -52,7 +53,7 @@ class Identity:
         return any(self.is_in_text(str(one)) for one in values if isinstance(one, str))
 
     def is_in_text(self, text: str) -> bool:
-        """Whether a text holds a word of it, as a word of its own."""
+        """Whether a text holds a word of it."""
         if self._find is not None and self._find.search(_plain(text)):
             return True
         return any(uid in self.uids for uid in re.findall(r"[0-9]+(?:\.[0-9]+)+", text))
@@ -61,13 +62,11 @@ class Identity:
         """What to look for in a header's bytes; words of ``exempt`` may be there."""
         allowed = _plain(exempt)
         found = [
-            re.escape(data)
-            for data in sorted(self._encoded())
+            _bounded(data.decode("latin-1")).encode("latin-1")
+            for data in sorted(self._encoded(), key=lambda data: (-len(data), data))
             if len(data) >= _SHORTEST_IN_HEADER and not _is_word_of(data, allowed)
         ]
-        parts = []
-        if found:
-            parts.append(rb"(?<![0-9A-Za-z])(?:" + b"|".join(found) + rb")(?![0-9A-Za-z])")
+        parts = [b"|".join(found)] if found else []
         if self.uids:
             uids = b"|".join(re.escape(uid.encode()) for uid in sorted(self.uids))
             parts.append(rb"(?<![0-9.])(?:" + uids + rb")(?![0-9.])")
@@ -118,8 +117,8 @@ def identity_of(header: Dataset, tags: Iterable[int], *, dates: bool) -> Identit
                 words.add(_plain(text))
     find = None
     if words:
-        alternatives = "|".join(re.escape(word) for word in sorted(words, key=lambda w: -len(w)))
-        find = re.compile(rf"(?<![^\W_])(?:{alternatives})(?![^\W_])")
+        longest_first = sorted(words, key=lambda word: (-len(word), word))
+        find = re.compile("|".join(_bounded(word) for word in longest_first))
     return Identity(
         words=frozenset(words),
         uids=frozenset(uids),
@@ -161,6 +160,18 @@ def _codecs_of(header: Dataset) -> tuple[str, ...]:
         return ()
     names = [stated] if isinstance(stated, str) else list(stated)
     return tuple(python_encoding[name] for name in names if name in python_encoding)
+
+
+def _bounded(word: str) -> str:
+    """A pattern for a word: a long one anywhere, a short one not within a longer word or number."""
+    pattern = re.escape(word)
+    if len(word) >= _LONG:
+        return pattern
+    before, after = (
+        "[0-9]" if one.isdecimal() else "[A-Za-z]" if one.isascii() else ""
+        for one in (word[0], word[-1])
+    )
+    return f"{f'(?<!{before})' if before else ''}{pattern}{f'(?!{after})' if after else ''}"
 
 
 def _is_word_of(data: bytes, allowed: str) -> bool:

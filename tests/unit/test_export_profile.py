@@ -162,8 +162,17 @@ def test_words_of_the_identity_go_wherever_they_stand() -> None:
     assert not clean.dataset.SeriesNumber
     assert clean.dataset.Manufacturer == ""
     assert list(clean.dataset.ImageType) == ["ORIGINAL", ""]
-    assert not identity.is_in_text("Zwetschgenmus of the EPIQ 7C")
-    assert identity.is_in_text("mus (zwetschge) 1")
+    for text in (
+        "mus (zwetschge) 1",
+        "ZWETSCHGE0",
+        "xZwetschgenmus",
+        "of anna",
+        "ANNA7",
+        "X7730042",
+    ):
+        assert identity.is_in_text(text), text
+    for text in ("EPIQ 7C", "Susannah", "Annals", "zwetsch", "773004"):
+        assert not identity.is_in_text(text), text
 
 
 @pytest.mark.parametrize(
