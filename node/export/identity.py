@@ -163,9 +163,12 @@ def _codecs_of(header: Dataset) -> tuple[str, ...]:
 
 
 def _bounded(word: str) -> str:
-    """A pattern for a word: a long one anywhere, a short one not within a longer word or number."""
+    """A pattern for a word: a long one anywhere, a short one not within a longer word.
+
+    A number is never looked for within another: new UIDs hold all numbers by chance.
+    """
     pattern = re.escape(word)
-    if len(word) >= _LONG:
+    if len(word) >= _LONG and not word.isdecimal():
         return pattern
     before, after = (
         "[0-9]" if one.isdecimal() else "[A-Za-z]" if one.isascii() else ""

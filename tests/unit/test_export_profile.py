@@ -171,7 +171,7 @@ def test_words_of_the_identity_go_wherever_they_stand() -> None:
         "X7730042",
     ):
         assert identity.is_in_text(text), text
-    for text in ("EPIQ 7C", "Susannah", "Annals", "zwetsch", "773004"):
+    for text in ("EPIQ 7C", "Susannah", "Annals", "zwetsch", "773004", "277300429"):
         assert not identity.is_in_text(text), text
 
 
