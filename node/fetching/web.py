@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from email.message import Message
@@ -55,12 +56,14 @@ _MOST_QUERY_BYTES = 64 << 20
 _TAGS = frozenset(
     f"{tag_for_keyword(keyword) or 0:08X}" for keyword in (*STUDY_KEYS, *SERIES_KEYS, *OBJECT_KEYS)
 )
-_JSON = {"Accept": "application/dicom+json"}
 # As the archive keeps it; without the parameter it would have to unpack every clip (PS3.18 8.7.3).
 _OBJECTS = (
     'multipart/related; type="application/dicom"; transfer-syntax=*',
     'multipart/related; type="application/dicom"',
 )
+# A piece of a packed answer may unpack to more than memory holds.
+_UNPACKED = {"Accept-Encoding": "identity"}
+_JSON = {"Accept": "application/dicom+json", **_UNPACKED}
 _NOT_NOW = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -164,23 +167,28 @@ class _Asker:
         params: list[tuple[str, str | int | float | bool | None]] = list(named.items())
         params += [("limit", str(_PAGE))]
         params += [("includefield", key) for key in keys]
+        url = self._archive.url + path
+        body = bytearray()
         try:
-            response = self._client.get(self._archive.url + path, params=params, headers=_JSON)
-        except httpx.HTTPError as error:
+            with self._client.stream("GET", url, params=params, headers=_JSON) as response:
+                status = response.status_code
+                if status in (httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND):
+                    if status == httpx.codes.NOT_FOUND and path == "/studies":
+                        raise FetchError(
+                            f"{name} has no QIDO-RS there (HTTP 404); see its url in the settings"
+                        )
+                    return []
+                if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+                    _raise_for(name, response, "a query")
+                for piece in response.iter_bytes(_PIECE_BYTES):
+                    body += piece
+                    if len(body) > _MOST_QUERY_BYTES:
+                        raise UnreachableError(f"{name} answered a query without end")
+        except (httpx.HTTPError, httpx.StreamError) as error:
             raise _unreachable(name, error) from error
-        if response.status_code in (httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND):
-            if response.status_code == httpx.codes.NOT_FOUND and path == "/studies":
-                raise FetchError(
-                    f"{name} has no QIDO-RS there (HTTP 404); see its url in the settings"
-                )
-            return []
-        if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
-            _raise_for(name, response, "a query")
-        if len(response.content) > _MOST_QUERY_BYTES:
-            raise UnreachableError(f"{name} answered a query without end")
         try:
-            return _data_sets(response.json())
-        except ValueError as error:
+            return _data_sets(json.loads(body))
+        except (ValueError, RecursionError) as error:
             raise RefusedError("the query was answered by something that is no list") from error
 
 
@@ -207,7 +215,8 @@ class _Getter:
         name = self._archive.name
         url = self._archive.url + path
         try:
-            with self._client.stream("GET", url, headers={"Accept": self._accepts[0]}) as response:
+            headers = {"Accept": self._accepts[0], **_UNPACKED}
+            with self._client.stream("GET", url, headers=headers) as response:
                 if response.status_code == httpx.codes.OK:
                     return self._stream(response, uid)
                 if response.status_code != httpx.codes.NOT_ACCEPTABLE or len(self._accepts) == 1:
@@ -223,6 +232,8 @@ class _Getter:
     def _stream(self, response: httpx.Response, uid: str | None) -> str:
         kind = Message()
         kind["content-type"] = response.headers.get("content-type", "")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            return "it sent it packed, and was asked not to"
         pieces = response.iter_bytes(_PIECE_BYTES)
         if kind.get_content_type() == "application/dicom":
             return self._single(pieces, uid)

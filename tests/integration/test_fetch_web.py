@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import threading
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydicom.dataset import FileDataset
 
+from node.fetching import web as fetching_web
 from node.fetching.model import FetchError, Outcome, Wish
 from node.fetching.run import Broken
 from node.fetching.web import WebArchive
@@ -32,6 +34,7 @@ class Web:
 
     clips: list[FileDataset]
     knows_wildcard: bool = True
+    packed: bool = False  #: packs objects, asked or not
     single: bool = False  #: sends the object alone, without parts
     breaks_off: int = 0  #: so many times in the middle of an object
     busy: int = 0  #: answers so many requests with 503
@@ -92,9 +95,14 @@ class Web:
             def do_GET(self) -> None:
                 path = urlsplit(self.path).path
                 status, kind, body = web.answer(path, self.headers.get("Accept", ""))
+                packed = web.packed and not kind.endswith("json")
+                if packed:
+                    body = gzip.compress(body)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
+                if packed:
+                    self.send_header("Content-Encoding", "gzip")
                 if status == 503:
                     self.send_header("Retry-After", "77")
                 self.end_headers()
@@ -163,6 +171,19 @@ def test_an_object_that_always_breaks_off_is_told_and_the_rest_comes_next_time(s
         assert site.fetch(web.archive(), WISH).is_whole
     assert set(site.here(WISH.studies[0]).received) == uids(CLIPS)
     assert site.left_over() == []
+
+
+def test_what_would_unpack_to_more_than_memory_holds_is_not_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Web(clips=CLIPS, packed=True).serving() as web:
+        (report,) = site.fetch(web.archive(), WISH).studies
+        assert (report.taken, report.missing) == (0, 3)
+        assert report.reasons == ["it sent it packed, and was asked not to"]
+
+        monkeypatch.setattr(fetching_web, "_MOST_QUERY_BYTES", 100)
+        with pytest.raises(Broken, match="without end"):
+            site.fetch(web.archive(), WISH)
 
 
 def test_one_that_has_too_much_to_do_is_left_alone_as_long_as_it_says(site: Site) -> None:
