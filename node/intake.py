@@ -229,7 +229,12 @@ class Intake:
             size_bytes=size,
             calling_ae=arrival.calling_ae,
         )
-        return Receipt(status=Status.SUCCESS, study_instance_uid=study_uid, new=known is None)
+        return Receipt(
+            status=Status.SUCCESS,
+            study_instance_uid=study_uid,
+            new=known is None,
+            repeated=known is not None and not came_again,
+        )
 
     def _add(
         self, session: Session, arrival: Arrival, header: Dataset, digest: str, key: str, size: int

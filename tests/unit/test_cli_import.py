@@ -18,11 +18,11 @@ from node.cli import app as app_module
 from node.cli import main
 from node.cli.output import ExitCode
 from node.doors.contexts import STORAGE_CLASSES
-from node.intake import LATER, Intake, Receipt, Status
+from node.intake import LATER, Arrival, Intake, Receipt, Status
 from node.watch.audit_file import audit_files
 from storage import catalog
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import Area, FileStore
 from tests.folder_files import MEDIUM, archive, clip, medium, part10, put
 
 
@@ -302,6 +302,23 @@ def test_what_a_starting_node_sweeps_away_is_copied_again(
     monkeypatch.setattr(Intake, "_receive", swept)
     assert site.json(source)["taken"] == 3
     assert len(calls) == 4
+
+
+def test_what_another_brings_at_the_same_moment_is_known(
+    site: Site, tmp_path: Path, rows: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = FileStore.adopt
+
+    def adopt(self: FileStore, temporary: Path, area: Area, digest: str) -> str:
+        monkeypatch.setattr(FileStore, "adopt", real)
+        other = self.incoming_folder / "other"
+        shutil.copyfile(temporary, other)
+        assert Intake(rows, self).receive(Arrival(path=other, door="dimse")).new
+        return real(self, temporary, area, digest)
+
+    monkeypatch.setattr(FileStore, "adopt", adopt)
+    told = site.json(put(tmp_path / "one.dcm"))
+    assert (told["taken"], told["already_kept"], site.kept()) == (0, 1, 1)
 
 
 def test_ctrl_c_ends_it_after_the_object_at_hand_and_later_it_goes_on(
