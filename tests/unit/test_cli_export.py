@@ -18,8 +18,11 @@ from pydicom.uid import TwelveLeadECGWaveformStorage
 from node.cli import main
 from node.cli.output import ExitCode
 from node.export import exporter
-from node.export.copying import copy_object
-from node.export.errors import NotClean
+from node.export.copying import Wishes, copy_object
+from node.export.errors import ExportError, NotClean
+from node.export.exporter import open_export
+from node.export.pixels import Coding
+from node.export.profile import Dates
 from node.export.pseudonyms import Pseudonyms
 from storage.catalog import FileState
 from storage.database import Database
@@ -134,9 +137,8 @@ def test_a_dry_run_says_what_would_be_copied_and_writes_nothing(
 ) -> None:
     for words, studies in (
         ([STUDIES[1]], 1),
-        (["--since", "2024-02-11"], 2),
         (["--since", "2024-02-10", "--until", "2024-02-11"], 2),
-        (["--all", "--limit", "1"], 1),
+        (["--since", "2024-02-11", "--limit", "1"], 1),
     ):
         told = site.export(*words, "--dry-run", "--key", str(site.key))
         assert len(told["studies"]) == studies
@@ -189,42 +191,47 @@ def _check_dates(site: Site) -> None:
     assert (datetime(2024, 2, 10) - first).days == names.days(patient)  # noqa: DTZ001
 
 
-def test_what_does_not_go_together_is_refused(site: Site) -> None:
-    key, out = str(site.key), str(site.out)
+def test_what_does_not_go_together_is_refused(site: Site, database: Database) -> None:
     for words, said in (
-        (["--all", "--key", f"{out}/key.json"], "would lie in the export folder"),
-        (["--all", "--key", "/nowhere/key.json"], "there is no folder"),
-        (["--all", "--to", f"{site.folder}/data/copies"], "lies in the node's own data"),
-        (["--all", "--to", str(site.folder)], "holds no export"),
+        (["--all", "--key", f"{site.out}/key.json"], "would lie in the export folder"),
         (["--all", STUDIES[0]], "one of them"),
-        ([], "one of them"),
         (["--all", "--keep-dates", "some"], "--keep-dates some"),
-        (["--all", "--pixels", "gif"], "--pixels gif"),
     ):
         site.export(*words, code=ExitCode.USAGE)
         assert said in site.err
         assert not site.out.exists()
-    site.export(STUDIES[2], "--key", key)
+
+    files = FileStore(site.folder / "data")
+
+    def opened(
+        key: Path | None = site.key, to: Path = site.out, *, dry_run: bool = False, **wishes: Any
+    ) -> None:
+        with open_export(database, files, to, key, Wishes(**wishes), dry_run=dry_run):
+            pass
+
+    def refused(said: str, *places: Any, **wishes: Any) -> None:
+        with pytest.raises(ExportError, match=said):
+            opened(*places, **wishes)
+
+    refused("there is no folder", Path("/nowhere/key.json"))
+    refused("lies in the node's own data", None, files.root / "copies")
+    refused("holds no export", None, site.folder)
+    opened()
     before = site.key.read_bytes()
-    for words, said in (
-        (["--all"], "another key"),
-        (["--all", "--key", key, "--keep-dates", "shift"], "other dates"),
-        (["--all", "--key", key, "--pixels", "jpeg", "--dry-run"], "other pixels"),
-    ):
-        site.export(*words, code=ExitCode.USAGE)
-        assert said in site.err
+    opened()
+    assert site.key.read_bytes() == before
+    refused("another key", None)
+    refused("other dates", dates=Dates.SHIFT)
+    refused("other pixels", coding=Coding.JPEG, dry_run=True)
     with (site.key.parent / ".key.json.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        site.export("--all", "--key", key, code=ExitCode.USAGE)
-        assert "used by another export" in site.err
+        refused("used by another export")
     site.key.chmod(0o644)
-    site.export("--all", "--key", key, code=ExitCode.USAGE)
-    assert "chmod 600" in site.err
+    refused("chmod 600")
     site.key.chmod(0o600)
     for damaged in (b"{}", before[:60], before.replace(b'"secret": "', b'"secret": "x')):
         site.key.write_bytes(damaged)
-        site.export("--all", "--key", key, code=ExitCode.USAGE)
-        assert "damaged" in site.err
+        refused("damaged")
         assert site.key.read_bytes() == damaged
 
 
