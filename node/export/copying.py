@@ -29,6 +29,7 @@ CLASSES: Final = frozenset(
 )
 """Objects of these classes are copied; no others."""
 
+_CINE: Final = 4  # frames: in fewer nothing moves that would tell a heart from letters
 _MOST_SHARE: Final = 0.95
 _SPECTRA: Final = (Mode.PW, Mode.CW, Mode.M_MODE)
 
@@ -77,6 +78,8 @@ def fit_source(path: Path, wishes: Wishes) -> Source:
             raise LeftOut("Doppler or M-mode without a region that fits the picture")
     elif not clip.sector.mask.any():
         raise LeftOut("no ultrasound sector is found in its pixels")
+    elif clip.sector.source != "region" and clip.frame_count < _CINE:
+        raise LeftOut("a still without a region that fits the picture: it may be one of a screen")
     if _share(clip) > _MOST_SHARE:
         raise LeftOut("nearly all of its pixels would stay: nothing tells the sector from a screen")
     return Source(clip=clip, path=path)

@@ -245,10 +245,10 @@ def _still(mode_format: int, top: int = 40) -> bytes:
     return as_file(with_regions(made, box))
 
 
-def _no_region() -> bytes:
+def _no_region(*mode: str) -> bytes:
     made = planted(cine(1))
     del made.SequenceOfUltrasoundRegions
-    made.ImageType = ["ORIGINAL", "PRIMARY"]
+    made.ImageType = ["ORIGINAL", "PRIMARY", *mode]
     return as_file(made)
 
 
@@ -258,6 +258,7 @@ def _no_region() -> bytes:
         (lambda: as_file(planted(SOPClassUID=SecondaryCaptureImageStorage)), "Secondary Capture"),
         (lambda: as_file(planted(np.zeros((4, ROWS, COLUMNS), np.uint8))), "no ultrasound sector"),
         (_no_region, "picture of a screen"),
+        (lambda: _no_region("", "0001"), "a still without a region"),
         (lambda: _still(3), "--spectra"),
         (lambda: _still(2), "--spectra"),
         (lambda: as_file(planted(speckle((6, ROWS, COLUMNS)))), "nearly all of its pixels"),
@@ -426,7 +427,9 @@ def test_a_patient_is_told_by_number_or_by_name_and_birth_date() -> None:
 
 
 def test_copies_of_real_machines_objects_are_clean(shared_data: Path, tmp_path: Path) -> None:
-    for name in ("esaote_6100_msk_1f_native_ybr422.dcm", "tee_colour_1f_rgb_planar.dcm"):
-        clip, path = copied(tmp_path, (shared_data / "ultrasound" / name).read_bytes())
-        inspected(clip, path)
-        assert read_clip(path).spacing == clip.spacing
+    folder = shared_data / "ultrasound"
+    clip, path = copied(tmp_path, (folder / "esaote_6100_msk_1f_native_ybr422.dcm").read_bytes())
+    inspected(clip, path)
+    assert read_clip(path).spacing == clip.spacing
+    with pytest.raises(LeftOut, match="a still without a region"):
+        fit_source(folder / "tee_colour_1f_rgb_planar.dcm", Wishes())
