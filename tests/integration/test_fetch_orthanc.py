@@ -1,4 +1,4 @@
-"""Studies out of a real Orthanc: by C-GET, by C-MOVE and by DICOMweb; stopped and gone on."""
+"""Studies out of real archives, by C-GET, by C-MOVE and by DICOMweb; stopped and gone on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from storage import catalog
 from storage.database import Database
 from tests.fetch_steps import NAME, Site, Watch, compressed, fetching_site, study_of, uids
 from tests.light_node import light_node
-from tests.peers import Archive, free_port, orthanc, wait_until
+from tests.peers import Archive, dcmqrscp, free_port, orthanc, send, wait_until
 from tests.ultrasound_files import speckle
 
 pytestmark = [
@@ -199,6 +199,23 @@ def test_a_study_is_moved_to_the_node_that_runs(
     assert kept is not None
     assert kept.door == "dimse"
     assert (last.urgency, last.revision) == (LATER, 1)
+
+
+def test_another_archive_sends_lists_of_instances_of_several_series(
+    site: Site, tmp_path: Path
+) -> None:
+    clips = study_of(4, series=2)
+    paths = []
+    for clip in clips:
+        paths.append(tmp_path / f"{clip.SOPInstanceUID}.dcm")
+        clip.save_as(paths[-1], enforce_file_format=True)
+    with dcmqrscp(tmp_path) as other:
+        assert send(other.port, *paths, ae_title=other.ae_title).returncode == 0
+        (report,) = site.fetch(
+            archive(other, "get"), Wish(studies=(str(clips[0].StudyInstanceUID),))
+        ).studies
+
+    assert (report.outcome, report.taken, report.series) == (Outcome.TAKEN, 4, 2)
 
 
 def test_the_doctor_says_what_an_archive_lets_us_do(peer: Archive, tmp_path: Path) -> None:
