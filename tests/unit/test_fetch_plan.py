@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -578,6 +579,21 @@ def test_an_archive_that_cannot_be_used_is_one_line(
     said = capsys.readouterr()
     assert words in said.err
     assert len(said.err.splitlines()) == 1
+
+
+def test_two_fetches_at_once_are_no_gentle_one(
+    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "echonode.toml"
+    config.write_text(f'data_dir = "{tmp_path}"\n')
+    database.close()
+    command = ["--config", str(config), "fetch", "--from", "pacs", "--study", "1.2"]
+    with (tmp_path / "fetch.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(command) == ExitCode.FAILED
+        assert "another fetch runs here" in capsys.readouterr().err
+        assert main([*command, "--dry-run"]) == ExitCode.NOT_FOUND  # of the archive
+    assert main(command) == ExitCode.NOT_FOUND
 
 
 def test_terms_are_gentle_by_themselves() -> None:
