@@ -114,6 +114,7 @@ install_peers() {
     have Orthanc || missing+=(orthanc)
     [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
     have DicomSRValidator || missing+=(pixelmed-apps)
+    ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)
     have chromium || missing+=(chromium)
     have chromedriver || missing+=(chromium-driver)
     have openssl || missing+=(openssl)

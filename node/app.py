@@ -11,6 +11,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -91,6 +92,7 @@ class Node:
         self._settings = settings
         self._started_at = datetime.now(UTC)
         self._lock: IO[str] | None = None
+        self._alone = ExitStack()
         self._left_word = ""
 
     def start(self) -> None:
@@ -123,6 +125,7 @@ class Node:
         try:
             migrate(settings.database_url)
             self._database = Database(settings.database_url)
+            self._alone.enter_context(self._database.as_the_only_node())
         except DatabaseError as error:
             raise NodeError(str(error)) from error
         try:
@@ -356,6 +359,7 @@ class Node:
                     catalog.forget_node(session, socket.gethostname())
             except DatabaseError as error:
                 log.warning("stop-not-noted", reason=str(error))  # its heartbeat ends all the same
+            self._alone.close()
             self._database.close()
         if hasattr(self, "_audit"):
             self._audit.stop()

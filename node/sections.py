@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -91,11 +91,22 @@ def _mail_address(value: str) -> str:
 
 
 def _database_url(value: str) -> str:
-    if not re.fullmatch(r"sqlite(\+pysqlite)?:////[^?]+(\?.*)?", value):
+    if re.fullmatch(r"sqlite(\+pysqlite)?:////[^?]+(\?.*)?", value):
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in {"postgresql", "postgresql+psycopg"}:
         raise ValueError(
-            "this version keeps its rows in an SQLite file: sqlite:////absolute/path.db"
+            "the rows are kept in an SQLite file, sqlite:////absolute/path.db, or in PostgreSQL, "
+            "postgresql://user@host/database"
         )
-    return value
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        raise ValueError(
+            "no password stands in the settings: write ?passfile=/path, a file as libpq knows it "
+            "(host:port:database:user:password), which only the service user can read"
+        )
+    if not parts.hostname or len(parts.path) < 2:
+        raise ValueError("name host and database: postgresql://user@host/database")
+    return value.replace("postgresql:", "postgresql+psycopg:", 1)
 
 
 def _origin(value: str) -> str:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,9 +43,17 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSIONS = _MIGRATIONS / "versions"  # each file is named by its revision
 _BUSY_TIMEOUT_MS = 10_000
 _MIGRATION_LOCK_TIMEOUT_S = 60.0
-#: PostgreSQL advisory locks are numbers shared by a whole database: "echonode" in ASCII, and +1.
+#: PostgreSQL's advisory locks are numbers, shared by a whole database: "echonode" in ASCII ...
 _WRITER_LOCK = 0x6563686F6E6F6465
 _MIGRATION_LOCK = _WRITER_LOCK + 1
+_NODE_LOCK = _WRITER_LOCK + 2
+#: A commit is on disk when it returns, whatever the server's settings; nobody waits for ever.
+_POSTGRESQL = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "options": f"-c synchronous_commit=on -c lock_timeout={_BUSY_TIMEOUT_MS}",
+    "application_name": "echonode",
+}
 _PLACE = "place"  # of a pooled connection's notes: the file it was opened on
 #: What makes a transaction see one state of the database and change nothing.
 _READER: dict[str, dict[str, object]] = {
@@ -109,6 +117,38 @@ class Database:
         """
         with self._turns.turn(self.url), self._transaction(self._writer) as session:
             yield session
+
+    @contextmanager
+    def as_the_only_node(self) -> Iterator[None]:
+        """Keep other nodes off a database on a server; an SQLite file has its folder's lock.
+
+        Raises
+        ------
+        DatabaseError
+            If another node works on it.
+        """
+        if self.url.get_backend_name() == "sqlite":
+            yield
+            return
+        engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        try:
+            connection = engine.connect()
+            # Held by the connection: a node that dies gives it back.
+            free = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _NODE_LOCK})
+        except OperationalError as error:
+            engine.dispose()
+            raise _explained(self.url, error) from error
+        try:
+            if not free:
+                raise DatabaseError(
+                    f"database {_name(self.url)} is in use by another node; stop it, or name "
+                    "another database in database_url"
+                )
+            yield
+        finally:
+            with suppress(DBAPIError):  # the server may be gone
+                connection.close()
+            engine.dispose()
 
     def close(self) -> None:
         """Close every connection."""
@@ -299,7 +339,14 @@ def _name(url: URL) -> str:
 def _engine(url: URL, *, foreign_keys: bool = True) -> Engine:
     if url.get_backend_name() == "postgresql":
         # A writer must see what was committed while it waited for its turn.
-        engine = create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
+        engine = create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=8,
+            max_overflow=32,
+            isolation_level="READ COMMITTED",
+            connect_args=_POSTGRESQL,
+        )
         event.listen(engine, "begin", _begin_postgresql)
         return engine
     if foreign_keys:
@@ -372,6 +419,7 @@ def _explained(url: URL, error: DBAPIError) -> DatabaseError:
         "read-only transaction": "this command may only read",
         "readonly": "see that this user may write the file and its folder",
         "read-only": "see that this user may write the file and its folder",
+        "lock timeout": "another process keeps it; `echonode status` names the node",
         "locked": "another process keeps it; `echonode status` names the node",
         "full": "free space on its volume",
         "not a database": "the file is something else or is damaged; restore it from a backup",

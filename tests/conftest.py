@@ -12,6 +12,7 @@ import pytest
 
 from storage.database import Database, migrate
 from tests.certificates import Certificates, make_certificates
+from tests.postgres import Postgres, postgres
 
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -34,9 +35,27 @@ def shared_data() -> Path:
     return folder
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of what the database does run on both: their module says ``both_databases``."""
+    asks = {"database", "database_url"} & set(metafunc.fixturenames)
+    if asks and metafunc.definition.get_closest_marker("both_databases"):
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests of a process."""
+    with postgres() as server:
+        yield server
+
+
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """The URL of a database that is not there yet."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that has no tables yet; an SQLite file is not there yet."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres_server")
+        wanted = "database" in request.fixturenames
+        return server.without_rows() if wanted else server.without_tables()
     return f"sqlite:///{tmp_path / 'echonode.db'}"
 
 
@@ -49,8 +68,9 @@ def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(database_url: str, tmp_path: Path, _empty_database: Path) -> Iterator[Database]:
-    """An open SQLite database with all tables and no rows."""
-    shutil.copyfile(_empty_database, tmp_path / "echonode.db")
+    """An open database with all tables and no rows: SQLite, where the test asks for no other."""
+    if database_url.startswith("sqlite"):
+        shutil.copyfile(_empty_database, tmp_path / "echonode.db")
     opened = Database(database_url)
     yield opened
     opened.close()

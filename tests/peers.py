@@ -62,6 +62,14 @@ def require_ohif() -> Path:
     return folder
 
 
+def require_postgres() -> Path:
+    """The folder of PostgreSQL's programs, which Debian keeps off the PATH; as :func:`require`."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        _missing("postgres is not installed (Debian package postgresql)")
+    return found[-1].parent
+
+
 def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)

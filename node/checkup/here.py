@@ -187,25 +187,32 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield green("folders", f"{folder.path} can be watched; after: {folder.after}")
 
 
+_BACKUP = "`echonode backup DIR`"
+
+
 def _database(settings: Settings) -> tuple[list[Finding], Database | None]:
     """What is found of the database, and the database where it can be asked."""
     url = settings.database_url
     database = None
     try:
-        file = Path(url.partition(":///")[2].partition("?")[0])
-        if not file.exists():
+        file = (
+            Path(url.partition(":///")[2].partition("?")[0]) if url.startswith("sqlite") else None
+        )
+        if file is not None and not file.exists():
             return [green("database", "it is not there yet; the first start makes it")], None
         state = migration_state(url)
+        if state.current is None:
+            return [green("database", "it has no tables yet; the first start makes them")], None
         if state.current != state.head:
             return [
                 yellow(
                     "database",
                     f"its tables are at revision {state.current}, this version needs {state.head}",
-                    "`echonode backup DIR`, then start the node: it brings them up to date",
+                    f"{_BACKUP if file else '`pg_dump`'}, then start the node: it mends that",
                 )
             ], None
         database = Database(url)
-        if file.stat().st_size > _MOST_LOOKED_THROUGH_BYTES:
+        if file is not None and file.stat().st_size > _MOST_LOOKED_THROUGH_BYTES:
             words = (
                 f"its tables are at revision {state.current}; it is large, so not looked through"
             )

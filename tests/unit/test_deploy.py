@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from node.settings import Settings, load_settings
 from node.web.users import UserFile
@@ -232,7 +233,7 @@ def test_compose_is_by_its_schema() -> None:
 def test_compose_starts_what_is_used_and_mounts_what_is_there() -> None:
     folder = DEPLOY / "container"
     services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
-    assert set(services) == {"node", "orthanc", "prometheus", "grafana"}
+    assert set(services) == {"node", "postgres", "orthanc", "prometheus", "grafana"}
     made_by_the_reader = {"./prometheus.token"}
     for service in services.values():
         for volume in service["volumes"]:
@@ -242,6 +243,13 @@ def test_compose_starts_what_is_used_and_mounts_what_is_there() -> None:
     node = services["node"]
     assert node["read_only"] is True
     settings = load_settings(folder / "echonode.toml")
+    rows, made = make_url(settings.database_url), services["postgres"]["environment"]
+    assert (rows.host, rows.username, rows.database) == (
+        "postgres",
+        made["POSTGRES_USER"],
+        made["POSTGRES_DB"],
+    )
+    assert node["environment"]["PGPASSWORD"] == made["POSTGRES_PASSWORD"]
     (destination,) = settings.destinations
     assert destination.host == services["orthanc"]["networks"]["inside"]["ipv4_address"]  # type: ignore[union-attr]
     orthanc = json.loads((folder / "orthanc.json").read_text())

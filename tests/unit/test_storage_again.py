@@ -62,6 +62,7 @@ def say(database: Database, state: FileState) -> None:
         session.query(Instance).one().file_state = state
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("state", [FileState.REMOVED, FileState.LOST, FileState.REMOVING])
 def test_an_object_whose_file_is_gone_is_kept_again_when_it_comes_again(
     door: Door, database: Database, state: FileState
@@ -97,6 +98,7 @@ def test_an_object_whose_file_is_missing_or_cut_short_is_kept_again_too(
     assert door.files.path(only_instance(database).file_key).is_file()
 
 
+@pytest.mark.both_databases
 def test_another_encoding_is_taken_where_the_first_copy_is_gone(
     door: Door, database: Database, tmp_path: Path
 ) -> None:
@@ -173,6 +175,7 @@ def test_a_database_that_was_restored_from_a_copy_is_the_one_that_is_used(
     assert numbers == {"1", "3"}
 
 
+@pytest.mark.both_databases
 def test_after_the_clock_was_set_back_nothing_waits_until_it_has_caught_up(
     database: Database,
 ) -> None:

@@ -25,6 +25,8 @@ from tests.unit.storage_steps import (
     until_delivering,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 def due(database: Database, at: float) -> list[str]:
     with database.read() as session:

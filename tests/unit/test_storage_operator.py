@@ -32,6 +32,8 @@ from tests.unit.storage_steps import (
     until_delivering,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 def hold(database: Database, reason: str = "") -> None:
     with database.write() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import NullPool
 
@@ -36,6 +37,7 @@ def due(database: Database, after_s: float) -> list[int]:
     return [request.id for request in found]
 
 
+@pytest.mark.both_databases
 def test_a_request_is_due_at_its_time_and_until_it_is_reported(database: Database) -> None:
     request = asked(database)
 
@@ -50,6 +52,7 @@ def test_a_request_is_due_at_its_time_and_until_it_is_reported(database: Databas
     assert (kept.items, kept.attempts, kept.last_answer) == ((ITEM,), 1, "taken")
 
 
+@pytest.mark.both_databases
 def test_a_report_that_was_not_taken_comes_again_until_it_is_given_up(database: Database) -> None:
     request = asked(database)
     with database.write() as session:
@@ -65,6 +68,7 @@ def test_a_report_that_was_not_taken_comes_again_until_it_is_given_up(database: 
     assert due(database, 1000) == []
 
 
+@pytest.mark.both_databases
 def test_the_same_transaction_asked_again_is_one_request_and_another_machine_s_is_its_own(
     database: Database,
 ) -> None:
@@ -78,6 +82,7 @@ def test_the_same_transaction_asked_again_is_one_request_and_another_machine_s_i
         assert len(catalog.list_promise_requests(session)) == 2
 
 
+@pytest.mark.both_databases
 def test_requests_that_ended_long_ago_are_forgotten(database: Database) -> None:
     old = asked(database, "1.1")
     with database.write() as session:
@@ -89,6 +94,7 @@ def test_requests_that_ended_long_ago_are_forgotten(database: Database) -> None:
     assert [request.transaction_uid for request in known] == ["1.2"]
 
 
+@pytest.mark.both_databases
 def test_a_promise_given_is_told_in_the_timeline_of_its_study(database: Database) -> None:
     (kept,) = receive(database, clip(1))
     request = asked(database)

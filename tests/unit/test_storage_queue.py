@@ -31,6 +31,8 @@ from tests.unit.storage_steps import (
     receive,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 def waiting(database: Database, count: int) -> None:
     receive(database, *(clip(number) for number in range(1, count + 1)))

@@ -33,6 +33,8 @@ from tests.unit.storage_steps import (
     until_delivering,
 )
 
+pytestmark = pytest.mark.both_databases
+
 SR = result("report 1")
 SC = result("capture", ResultKind.SC)
 
