@@ -26,9 +26,9 @@ def manual() -> str:
     """The whole page, in the language of man(7)."""
     from typer.main import get_command
 
-    from node.cli.app import app
+    from node.cli.app import all_commands
 
-    return "\n".join(_page(get_command(app))) + "\n"
+    return "\n".join(_page(get_command(all_commands()))) + "\n"
 
 
 def _page(root: Any) -> Iterator[str]:

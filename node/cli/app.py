@@ -1,57 +1,88 @@
 """All commands, and what happens when one of them cannot do its work.
 
-Exit codes are the same for every command; see :class:`node.cli.output.ExitCode`. Modules that
-need TensorFlow, the network or the database are imported inside the commands that use them, so
-that ``echonode status`` answers at once.
+Exit codes are the same for every command; see :class:`node.cli.output.ExitCode`. A command's module
+is imported when it is called, and what needs TensorFlow, the network or the database inside the
+command that uses it, so that ``echonode status`` answers at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
-from node.cli import (
-    alerts,
-    analyze,
-    backup,
-    config,
-    dataset,
-    db,
-    demo,
-    destinations,
-    doctor,
-    evaluate,
-    explain,
-    export,
-    fetch,
-    importing,
-    packs,
-    packs_outside,
-    quarantine,
-    retention,
-    rules,
-    serve,
-    simulate,
-    status,
-    studies,
-    top,
-    train,
-    user,
-)
 from node.cli.examples import add_examples
 from node.cli.output import ExitCode, Problem, print_text, say
 from node.settings import SettingsError
 
-app = typer.Typer(
-    name="echonode",
-    help="A DICOM node that reads echocardiograms and reports to the PACS. "
-    "Research use only, not for diagnosis.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+#: Where each command is: module and function, or group of commands, in the order of ``--help``.
+COMMANDS = MappingProxyType(
+    {
+        "serve": "serve.serve",
+        "demo": "demo.demo",
+        "simulate": "simulate.simulate",
+        "analyze": "analyze.analyze",
+        "import": "importing.import_objects",
+        "fetch": "fetch.fetch",
+        "status": "status.status",
+        "top": "top.top",
+        "doctor": "doctor.doctor",
+        "retention": "retention.retention",
+        "studies": "studies.studies",
+        "study": "studies.study",
+        "retry": "studies.retry",
+        "hold": "studies.hold",
+        "release": "studies.release",
+        "resend": "studies.resend",
+        "destinations": "destinations.commands",
+        "alerts": "alerts.commands",
+        "quarantine": "quarantine.commands",
+        "packs": "packs_outside.commands",
+        "train": "train.train",
+        "evaluate": "evaluate.evaluate",
+        "explain": "explain.explain",
+        "dataset": "dataset.commands",
+        "user": "user.commands",
+        "rules": "rules.commands",
+        "config": "config.commands",
+        "db": "db.commands",
+        "export": "export.export",
+        "backup": "backup.backup",
+        "restore": "backup.restore",
+    }
 )
+
+
+@cache
+def all_commands() -> typer.Typer:
+    """Every command, for whoever describes them."""
+    return _commands(COMMANDS)
+
+
+def _commands(names: Iterable[str]) -> typer.Typer:
+    app = typer.Typer(
+        name="echonode",
+        help="A DICOM node that reads echocardiograms and reports to the PACS. "
+        "Research use only, not for diagnosis.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(".")
+        found: Any = getattr(import_module(f"node.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    add_examples(app)
+    return app
 
 
 def _print_version(asked: bool) -> None:
@@ -62,7 +93,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     context: typer.Context,
     config_file: Annotated[
@@ -82,46 +112,12 @@ def _options(
     context.obj = config_file
 
 
-app.command("serve")(serve.serve)
-app.command("demo")(demo.demo)
-app.command("simulate")(simulate.simulate)
-app.command("analyze")(analyze.analyze)
-app.command("import")(importing.import_objects)
-app.command("fetch")(fetch.fetch)
-app.command("status")(status.status)
-app.command("top")(top.top)
-app.command("doctor")(doctor.doctor)
-app.command("retention")(retention.retention)
-app.command("studies")(studies.studies)
-app.command("study")(studies.study)
-app.command("retry")(studies.retry)
-app.command("hold")(studies.hold)
-app.command("release")(studies.release)
-app.command("resend")(studies.resend)
-app.add_typer(destinations.commands, name="destinations")
-app.add_typer(alerts.commands, name="alerts")
-app.add_typer(quarantine.commands, name="quarantine")
-packs_outside.register(packs.commands)
-app.add_typer(packs.commands, name="packs")
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("explain")(explain.explain)
-app.add_typer(dataset.commands, name="dataset")
-app.add_typer(user.commands, name="user")
-app.add_typer(rules.commands, name="rules")
-app.add_typer(config.commands, name="config")
-app.add_typer(db.commands, name="db")
-app.command("export")(export.export)
-app.command("backup")(backup.backup)
-app.command("restore")(backup.restore)
-add_examples(app)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what goes wrong is said in a line on stderr."""
     try:
-        code = app(
-            args=None if arguments is None else list(arguments),
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        code = _needed(given)(
+            args=given,
             prog_name="echonode",
             standalone_mode=False,
         )
@@ -142,3 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"echonode: {error.filename or 'output'}: {error.strerror}")
         return int(ExitCode.FAILED)
     return code if isinstance(code, int) else int(ExitCode.OK)
+
+
+def _needed(arguments: Sequence[str]) -> typer.Typer:
+    """The command that is called, by itself; all of them where that is not plain."""
+    left = iter(arguments)
+    for word in left:
+        if word == "--config":
+            next(left, None)
+        elif not word.startswith("-"):
+            return _commands([word]) if word in COMMANDS else all_commands()
+    return all_commands()

@@ -18,17 +18,13 @@ from node.cli.output import (
     say,
     settings_of,
 )
+from node.cli.packs import commands
 
 if TYPE_CHECKING:
     from models.packs.inspection import Inspection
 
 
-def register(commands: typer.Typer) -> None:
-    """Add the commands of this module to ``echonode packs``."""
-    commands.command("import")(import_)
-    commands.command("check")(check)
-
-
+@commands.command("import")
 def import_(
     network: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A .keras file, or a SavedModel folder.")
@@ -54,6 +50,7 @@ def import_(
     say(f"{out}: written; to use it, add it to analysis.packs in the settings")
 
 
+@commands.command("check")
 def check(
     context: typer.Context,
     pack: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="A pack.")],

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from node.cli.app import app, main
+from node.cli.app import all_commands, main
 from node.cli.examples import EXAMPLES
 from node.manual import PAGE, manual
 from storage.database import Database, migrate
@@ -198,7 +198,7 @@ def commands(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Any
 
 
 def test_every_command_has_examples_that_can_be_read() -> None:
-    known = dict(commands(get_command(app)))
+    known = dict(commands(get_command(all_commands())))
     assert set(EXAMPLES) == set(known)
 
     for name, examples in EXAMPLES.items():

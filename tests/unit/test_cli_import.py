@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from node.cli import app as app_module
 from node.cli import main
 from node.cli.output import ExitCode
 from node.doors.contexts import STORAGE_CLASSES
@@ -49,15 +47,6 @@ class Site:
 
     def incoming(self) -> list[Path]:
         return list((self.data / "incoming").iterdir())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _command_built_once() -> Iterator[None]:
-    """All commands are built anew with every call, which would take most of the time here."""
-    command = get_command(app_module.app)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app_module, "app", command.main)
-        yield
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from node.cli.app import app
+from node.cli.app import all_commands
 from node.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def commands() -> set[str]:
             found.add(f"{prefix}{name}")
             collect(command, f"{prefix}{name} ")
 
-    collect(typer.main.get_command(app), "")
+    collect(typer.main.get_command(all_commands()), "")
     return found
 
 
