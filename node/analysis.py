@@ -316,8 +316,8 @@ def _share_cores(workers: int) -> None:
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    # Rewriting the graph of a gradient, some ten thousand steps, took a fifth of a worker's start and
-    # made no clip quicker: convolutions take the time, and they are as they were.
+    # Rewriting the graph of a gradient, some ten thousand steps, took a fifth of a worker's start
+    # and made no clip quicker: convolutions take the time, and they are as they were.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
