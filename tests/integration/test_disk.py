@@ -132,7 +132,7 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_space(small: SmallNode) -
     told = small.wait_for_trouble("disk-full")["disk"]
     assert told["refusing"] == "the disk is nearly full"
     assert (told["mark_bytes"], told["go_on_bytes"]) == (_MARK_BYTES, _GO_ON_BYTES)
-    # The object that met the mark half-way is gone again: more may be free now than when it was met.
+    # The object that met the mark half-way is gone again: more may be free now than then.
     assert told["free_bytes"] < _GO_ON_BYTES
     took, words = small.send(*images)
     assert took == 0
