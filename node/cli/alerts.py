@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,9 +15,6 @@ from node.cli.output import (
     print_text,
     settings_of,
 )
-
-if TYPE_CHECKING:
-    from node.settings import Settings
 
 commands = typer.Typer(help="Who is told of trouble, and whether it arrives.", no_args_is_help=True)
 
@@ -34,23 +31,16 @@ def send_trial(
 
     Ends with 1 where one could not be sent. Works while the node runs, and without it.
     """
-    from node.watch.alerts import AlertError, node_name, trial_alert, ways_of
+    from node.watch.alerts import node_name, try_ways
 
     settings = settings_of(context)
-    ways = [one for one in ways_of(settings.alerts) if way in (None, one.name)]
-    if not ways:
+    tried = try_ways(settings.alerts, node_name(settings.dimse.ae_title), way)
+    if not tried:
         missing = f"[alerts.{way}]" if way else "[alerts.webhook] or [alerts.mail]"
         raise Problem(f"there is no way to tell anyone: write {missing} into the settings")
-    alert = trial_alert(node_name(settings.dimse.ae_title))
-    told = []
-    for one in ways:
-        error = ""
-        try:
-            one.send(alert)
-        except AlertError as failed:
-            error = str(failed)
-        to = _to(settings, one.name)
-        told.append({"way": one.name, "to": to, "sent": not error, "error": error})
+    told = [
+        {"way": one.way, "to": one.to, "sent": not one.error, "error": one.error} for one in tried
+    ]
     if as_json:
         print_json(told)
     else:
@@ -65,18 +55,13 @@ def send_trial(
 @commands.command("list")
 def list_alerts(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the troubles of which people were told and not yet that they are over."""
-    import json
+    from node.watch.alerts import AlertError, told_of
 
     settings = settings_of(context)
     try:
-        known = json.loads((settings.data_dir / "alerts.json").read_text())
-    except FileNotFoundError:
-        known = []
-    except ValueError as error:
-        raise Problem(
-            "alerts.json in data_dir cannot be read; delete it, and the node tells anew",
-            ExitCode.FAILED,
-        ) from error
+        known = told_of(settings.data_dir / "alerts.json")
+    except AlertError as error:
+        raise Problem(str(error), ExitCode.FAILED) from error
     if as_json:
         print_json(known)
         return
@@ -95,15 +80,3 @@ def list_alerts(context: typer.Context, as_json: JsonOption = False) -> None:
         ],
         long=("what", "to do"),
     )
-
-
-def _to(settings: Settings, way: str) -> str:
-    """Whom a way reaches; an address that may be a secret is not shown whole."""
-    from urllib.parse import urlsplit
-
-    if way == "mail" and settings.alerts.mail is not None:
-        return ", ".join(settings.alerts.mail.to)
-    webhook = settings.alerts.webhook
-    if webhook is not None and webhook.url is not None:
-        return urlsplit(webhook.url).hostname or "?"
-    return "the address in url_file"

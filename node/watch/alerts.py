@@ -20,6 +20,7 @@ from email.message import EmailMessage
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -268,6 +269,59 @@ def trial_alert(node: str) -> Alert:
         next_step="nothing",
     )
     return Alert(node=node, state=State.TEST, alarm=alarm, since=now, at=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """A way that was tried: whom it reaches, and what went wrong; "" for nothing."""
+
+    way: str
+    to: str
+    error: str
+
+
+def try_ways(settings: AlertsSettings, node: str, only: str | None = None) -> tuple[Tried, ...]:
+    """Send a test by every way in the settings, or by one of them; may take a minute."""
+    alert = trial_alert(node)
+    tried = []
+    for way in ways_of(settings):
+        if only not in (None, way.name):
+            continue
+        error = ""
+        try:
+            way.send(alert)
+        except AlertError as failed:
+            error = str(failed)
+        tried.append(Tried(way=way.name, to=reaches(settings, way.name), error=error))
+    return tuple(tried)
+
+
+def reaches(settings: AlertsSettings, way: str) -> str:
+    """Whom a way reaches; an address that may be a secret is not shown whole."""
+    if way == "mail" and settings.mail is not None:
+        return ", ".join(settings.mail.to)
+    if settings.webhook is not None and settings.webhook.url is not None:
+        return urlsplit(settings.webhook.url).hostname or "?"
+    return "the address in url_file"
+
+
+def told_of(memory: Path) -> list[dict[str, Any]]:
+    """The troubles of which people were told and not yet that they are over.
+
+    Raises
+    ------
+    AlertError
+        If the file cannot be read.
+    """
+    try:
+        known = json.loads(memory.read_text())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise AlertError(
+            "alerts.json in data_dir cannot be read; delete it, and the node tells anew"
+        ) from error
+    return list(known)
 
 
 def node_name(ae_title: str) -> str:

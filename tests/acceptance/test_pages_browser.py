@@ -19,6 +19,7 @@ from storage.database import Database, migrate
 from tests.page_examples import DONE, FAILED, HELD, RECEIVING, Example, heartbeat, many, prepare
 from tests.viewer.browser import Browser, chromium
 from tests.web_site import PASSWORD, Site, serving
+from tests.webhook import Hook, webhook
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -47,7 +48,13 @@ def example(database: Database, folder: Path) -> Example:
 
 
 @pytest.fixture(scope="module")
-def site(database: Database, folder: Path, example: Example) -> Iterator[Site]:
+def hook() -> Iterator[Hook]:
+    with webhook() as hook:
+        yield hook
+
+
+@pytest.fixture(scope="module")
+def site(database: Database, folder: Path, example: Example, hook: Hook) -> Iterator[Site]:
     assert example
     archives = tuple(
         DimseDestination(name=name, kind="dimse", host="127.0.0.1", port=104, ae_title="PACS")
@@ -59,6 +66,7 @@ def site(database: Database, folder: Path, example: Example) -> Iterator[Site]:
         HttpSettings(port=0),
         destinations=archives,
         analysis={"allow_simulated_evidence": True},
+        alerts={"webhook": {"url": hook.url}},
     ) as site:
         site.users.add("both", [Role.READ, Role.OPERATE], PASSWORD)
         site.users.add("send", [Role.SEND], PASSWORD)
@@ -120,6 +128,7 @@ PAGES = {
     "pack": "/packs/lv",
     "packs": "/packs",
     "quarantine": "/quarantine",
+    "alerts": "/alerts",
     "error": "/studies/1.2.3",
 }
 
@@ -295,6 +304,19 @@ def test_every_button_works_by_the_keyboard(
     assert browser.script("return document.activeElement.classList.contains('done')")
     pressed(FAILED, "retry", StudyState.DELIVERING)
     pressed(DONE, "resend", StudyState.DELIVERING)
+
+
+def test_a_test_alert_is_sent_by_the_keyboard(browser: Browser, site: Site, hook: Hook) -> None:
+    _open(browser, site, "/alerts")
+    browser.script("document.getElementById('test').focus()")
+    browser.press("Enter")
+    browser.wait(
+        lambda: "sent." in _text(browser, "main .done"),
+        what="say that it is sent",
+        timeout_s=_SOON_S,
+    )
+    assert len(hook.heard) == 1
+    assert browser.script("return document.activeElement.classList.contains('done')")
 
 
 def test_the_first_key_leads_past_the_head_of_the_page(browser: Browser, site: Site) -> None:

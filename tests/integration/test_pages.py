@@ -45,7 +45,7 @@ from tests.web_site import PASSWORD, Site, basic, serving
 
 _BROWSER = "text/html,application/xhtml+xml"
 HTML = {"accept": _BROWSER}
-PAGES = ("/", "/studies", f"/studies/{DONE}", "/packs", "/packs/lv", "/quarantine")
+PAGES = ("/", "/studies", f"/studies/{DONE}", "/packs", "/packs/lv", "/quarantine", "/alerts")
 
 
 @pytest.fixture(scope="module")

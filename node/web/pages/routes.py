@@ -23,6 +23,7 @@ from node.cli.output import Problem
 from node.cli.status import status_json
 from node.results.rendering import render_report
 from node.watch import study_key
+from node.watch.alerts import AlertError, Tried, node_name, reaches, told_of, try_ways, ways_of
 from node.web.callers import Caller
 from node.web.pages import charts, study
 from node.web.pages.pictures import NoPictureError, Pictures, pictures_of
@@ -554,6 +555,43 @@ def quarantine(
     if name is not None:
         return renewed(_maker({"quarantine": lambda: listed}, name)(), seen)
     return site.page("quarantine.html", listed=listed)
+
+
+# Alerts.
+
+
+@router.get("/alerts")
+def alerts(request: Request, caller: Reader) -> Response:
+    """Who is told of trouble, and of what they were told."""
+    return _alerts_page(_Site(request=request, caller=caller))
+
+
+@router.post("/alerts/test")
+def test_alerts(request: Request, caller: Operator) -> Response:
+    """Send a test by every way in the settings, and say what came of it."""
+    settings = parts_of(request).settings
+    tried = try_ways(settings.alerts, node_name(settings.dimse.ae_title))
+    if not tried:
+        raise HTTPException(409, "there is no way to tell anyone: see [alerts] in the settings")
+    return _alerts_page(_Site(request=request, caller=caller), tried)
+
+
+def _alerts_page(site: _Site, tried: tuple[Tried, ...] = ()) -> Response:
+    settings = parts_of(site.request).settings
+    fault, known = "", []
+    try:
+        known = told_of(settings.data_dir / "alerts.json")
+    except AlertError as error:
+        fault = str(error)
+    return site.page(
+        "alerts.html",
+        status=502 if any(one.error for one in tried) else 200,
+        tried=tried,
+        ways=[(way.name, reaches(settings.alerts, way.name)) for way in ways_of(settings.alerts)],
+        may=Role.OPERATE in site.caller.roles or not site.caller.name,
+        known=known,
+        fault=fault,
+    )
 
 
 # Files of ours: they hold nothing of anyone, and the page that asks who you are needs them.
