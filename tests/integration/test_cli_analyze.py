@@ -11,7 +11,9 @@ import pytest
 from pydicom import dcmread
 
 from models.packs import load_pack, shipped_packs
+from node.cli import main, reading
 from node.results import is_own_object
+from tests.faults import light
 from tests.running_node import FEW_FRAMES, REAL_CINE, echonode, variant
 
 pytestmark = pytest.mark.timeout(600)
@@ -145,18 +147,27 @@ def test_its_own_results_are_not_read(out: Path, tmp_path: Path) -> None:
 
 
 def test_a_reader_gets_a_table_also_of_two_files_with_one_uid_and_a_report_that_names_the_first(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, out = variant(tmp_path, frames=FEW_FRAMES), tmp_path / "out"
+    """With stand-ins for the models: it is about what is printed and kept of what they say."""
+    for name, stands_in in (
+        ("WorkerProcesses", light.ThreadedWorkers),
+        ("prepare_worker", light.prepare),
+        ("name_view", light.name_view),
+        ("analyse", light.analyse),
+    ):
+        monkeypatch.setattr(reading, name, stands_in)
+    first, out = variant(tmp_path), tmp_path / "out"
     second = tmp_path / "copy.dcm"
     second.write_bytes(first.read_bytes())
 
-    done = analyze(first, second, "--out", out)
+    code = main(["analyze", str(first), str(second), "--out", str(out)])
 
-    assert done.returncode == 0, done.stderr
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
     for words in ("Left ventricular ejection fraction (ef)", "patients", "not for diagnosis"):
-        assert words in done.stdout
-    assert f"{second} has the SOP Instance UID of {first}" in done.stderr
+        assert words in printed.out
+    assert f"{second} has the SOP Instance UID of {first}" in " ".join(printed.err.split("\n"))
     made = [dcmread(path, stop_before_pixels=True) for path in out.glob("*.dcm")]
     assert [item.Modality for item in made].count("SR") == 1
     cines = [item for item in made if "NumberOfFrames" in item and int(item.NumberOfFrames) > 1]
