@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from storage.database import Database, migrate
 from tests.certificates import Certificates, make_certificates
@@ -23,6 +25,32 @@ def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "unclosed" in str(getattr(request.module, "pytestmark", "")):
         gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that ran in this process has set up its log; the next module has none of it."""
+    root, configured = logging.getLogger(), structlog.is_configured()
+    handlers, config = root.handlers[:], structlog.get_config()
+    known = {name: one.level for name, one in _loggers().items()}
+    level = root.level
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers and type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)  # pytest's own are of other kinds
+    root.setLevel(level)
+    for name, one in _loggers().items():
+        one.setLevel(known.get(name, logging.NOTSET))
+    logging.captureWarnings(False)
+    if configured:
+        structlog.configure(**config)
+    else:
+        structlog.reset_defaults()
+
+
+def _loggers() -> dict[str, logging.Logger]:
+    found = logging.root.manager.loggerDict.items()
+    return {name: one for name, one in found if isinstance(one, logging.Logger)}
 
 
 @pytest.fixture(scope="session")
