@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """A command that ran in this process has set up its log; the next module has none of it."""
+def _process_as_it_was() -> Iterator[None]:
+    """What a command or a worker's work set up in this process, the next module has none of it."""
     root, configured = logging.getLogger(), structlog.is_configured()
     handlers, config = root.handlers[:], structlog.get_config()
     known = {name: one.level for name, one in _loggers().items()}
@@ -46,6 +47,9 @@ def _logging_as_it_was() -> Iterator[None]:
         structlog.configure(**config)
     else:
         structlog.reset_defaults()
+    if "tensorflow" in sys.modules:
+        optimizer = sys.modules["tensorflow"].config.optimizer
+        optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def _loggers() -> dict[str, logging.Logger]:
