@@ -55,12 +55,12 @@ def send_trial(
 @commands.command("list")
 def list_alerts(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the troubles of which people were told and not yet that they are over."""
-    from node.watch.alerts import AlertError, told_of
+    from node.watch.told import ToldError, told_of
 
     settings = settings_of(context)
     try:
         known = told_of(settings.data_dir / "alerts.json")
-    except AlertError as error:
+    except ToldError as error:
         raise Problem(str(error), ExitCode.FAILED) from error
     if as_json:
         print_json(known)

@@ -305,25 +305,6 @@ def reaches(settings: AlertsSettings, way: str) -> str:
     return "the address in url_file"
 
 
-def told_of(memory: Path) -> list[dict[str, Any]]:
-    """The troubles of which people were told and not yet that they are over.
-
-    Raises
-    ------
-    AlertError
-        If the file cannot be read.
-    """
-    try:
-        known = json.loads(memory.read_text())
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise AlertError(
-            "alerts.json in data_dir cannot be read; delete it, and the node tells anew"
-        ) from error
-    return list(known)
-
-
 def node_name(ae_title: str) -> str:
     """How alerts name the node."""
     return f"{ae_title} on {socket.gethostname()}"

@@ -23,7 +23,8 @@ from node.cli.output import Problem
 from node.cli.status import status_json
 from node.results.rendering import render_report
 from node.watch import study_key
-from node.watch.alerts import AlertError, Tried, node_name, reaches, told_of, try_ways, ways_of
+from node.watch.alerts import Tried, node_name, reaches, try_ways, ways_of
+from node.watch.told import ToldError, told_of
 from node.web.callers import Caller
 from node.web.pages import charts, study
 from node.web.pages.pictures import NoPictureError, Pictures, pictures_of
@@ -581,7 +582,7 @@ def _alerts_page(site: _Site, tried: tuple[Tried, ...] = ()) -> Response:
     fault, known = "", []
     try:
         known = told_of(settings.data_dir / "alerts.json")
-    except AlertError as error:
+    except ToldError as error:
         fault = str(error)
     return site.page(
         "alerts.html",
