@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import structlog
 
 from models.packs import Pack, PackError, load_pack, shipped_packs
 from node.analysis import analyse, picture_settings
+from node.cli.status import status_json
 from node.delivery.commitment import Promises
 from node.delivery.outbox import Outbox
 from node.delivery.ways import WayError, ways_to
@@ -58,6 +59,7 @@ from node.web.pages import routes as pages
 from node.web.server import HttpError, HttpServer
 from node.web.site import Parts, make_site
 from node.web.users import UserFile
+from node.window import Window
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
@@ -308,6 +310,14 @@ class Node:
         )
         self._alerts.start()
         self._heartbeat()
+        try:
+            self._window = Window(settings.data_dir, self._status)
+            self._window.start()
+        except OSError as error:
+            raise NodeError(
+                f"data_dir {settings.data_dir}: no socket can be made there: {error.strerror}; "
+                "set another data_dir"
+            ) from error
 
     def _serve_http(self, intake: Intake) -> None:
         settings = self._settings
@@ -347,7 +357,7 @@ class Node:
 
     def stop(self) -> None:
         """Close the door, finish what is being written, end the workers."""
-        parts = ("_alerts", "_http", "_pixels", "_door", "_folders", "_outbox", "_jobs")
+        parts = ("_window", "_alerts", "_http", "_pixels", "_door", "_folders", "_outbox", "_jobs")
         for part in (*parts, "_dispatcher"):
             if hasattr(self, part):
                 getattr(self, part).stop()
@@ -425,6 +435,15 @@ class Node:
             self._left_word = shown
         except OSError as error:
             log.warning("no-word-left", reason=error.strerror)
+
+    def _status(self) -> dict[str, Any] | None:
+        """What ``echonode status`` is told; None while the database cannot be read."""
+        try:
+            with self._database.read() as session:
+                return {**status_json(self._settings, session), "running": True}
+        except DatabaseError as error:
+            log.warning("status-not-told", reason=str(error))
+            return None
 
     def _heartbeat(self) -> None:
         with self._database.write() as session:

@@ -11,7 +11,6 @@ import difflib
 import ipaddress
 import os
 import re
-import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,21 +44,19 @@ from node.sections import (
     StudySettings,
     WatchedFolder,
 )
+from node.settings_file import (
+    DEFAULT_DATA_DIR,
+    ENV_PREFIX,
+    SettingsError,
+    beside,
+    read_settings_file,
+    settings_file,
+)
 
-DEFAULT_FILE = Path("echonode.toml")
-ENV_PREFIX = "ECHONODE_"
 _DELIMITER = "__"
 _NAMES_THE_FILE = "CONFIG"  #: ECHONODE_CONFIG, which the command line reads
 _DEFAULT = "default"
 _NEVER_SHOWN = frozenset({"database_url", "url"})  #: may carry a password
-
-
-class SettingsError(Exception):
-    """Settings cannot be used. ``problems`` has one line for each wrong key or value."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class Settings(BaseSettings):
@@ -73,7 +70,7 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    data_dir: AbsolutePath = Field(Path("var/echonode"), description="the node's own folder")
+    data_dir: AbsolutePath = Field(DEFAULT_DATA_DIR, description="the node's own folder")
     database_url: DatabaseUrl = Field(
         default_factory=lambda known: f"sqlite:///{known['data_dir']}/echonode.db",
         description="an SQLAlchemy URL; by default a file in data_dir",
@@ -167,7 +164,7 @@ def load_settings(path: Path | None = None) -> Settings:
         With one line for each wrong key or value.
     """
     file = settings_file(path)
-    written = _read_file(file) if file is not None else {}
+    written = read_settings_file(file) if file is not None else {}
     base = file.parent.resolve() if file is not None else Path.cwd()
     try:
         return Settings(**_with_absolute_paths(written, base))
@@ -177,17 +174,10 @@ def load_settings(path: Path | None = None) -> Settings:
         raise SettingsError((_unreadable_variable(error),)) from error
 
 
-def settings_file(path: Path | None = None) -> Path | None:
-    """The file that :func:`load_settings` would read, or None where there is none to read."""
-    if path is not None:
-        return path
-    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
-
-
 def sources(settings: Settings, path: Path | None = None) -> dict[str, str]:
     """Where each value came from: key path to the file, the variable, or ``default``."""
     file = settings_file(path)
-    written = _read_file(file) if file is not None else {}
+    written = read_settings_file(file) if file is not None else {}
     return {
         _dotted(key): _source(key, file, written)
         for key in _leaves(settings.model_dump(mode="json"))
@@ -251,19 +241,6 @@ def unknown_variables() -> tuple[str, ...]:
     )
 
 
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            (f"{file}: cannot be read: {error.strerror}; name another with --config FILE",)
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError((f"{file}: is not UTF-8 text, as TOML must be",)) from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError((f"{file}: is not TOML: {error}",)) from error
-
-
 def _with_absolute_paths(written: dict[str, Any], base: Path) -> dict[str, Any]:
     """Paths in the file are meant from the file's folder, those of variables from where we are."""
     return {
@@ -288,15 +265,11 @@ def _beside_file(value: Any, annotation: Any, base: Path) -> Any:
             name: _beside_file(item, fields[name].annotation, base) if name in fields else item
             for name, item in value.items()
         }
-    return _beside(value, base) if isinstance(value, str) and _names_path(annotation) else value
+    return beside(value, base) if isinstance(value, str) and _names_path(annotation) else value
 
 
 def _names_path(annotation: Any) -> bool:
     return annotation is Path or any(_names_path(part) for part in get_args(annotation))
-
-
-def _beside(path: str, base: Path) -> Path:
-    return base / Path(path).expanduser()
 
 
 def _lines(error: ValidationError, file: Path | None, written: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ import typer
 
 from node.cli.examples import add_examples
 from node.cli.output import ExitCode, Problem, print_text, say
-from node.settings import SettingsError
+from node.settings_file import SettingsError
 
 #: Where each command is: module and function, or group of commands, in the order of ``--help``.
 COMMANDS = MappingProxyType(

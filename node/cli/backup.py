@@ -21,14 +21,16 @@ from node.cli.output import (
     print_text,
     settings_of,
 )
-from node.settings import Settings, settings_file
+from node.settings import Settings
+from node.settings_file import settings_file
+from node.window import SOCKET_NAME
 
 if TYPE_CHECKING:
     from storage.backup import BackupRecord
 
 #: What in the node's own folder is no part of a backup, or is one by its rows.
 _NOT_BESIDE = frozenset(
-    {"incoming", "objects", "results", "quarantine", "node.lock", "restore-begun"}
+    {"incoming", "objects", "results", "quarantine", "node.lock", SOCKET_NAME, "restore-begun"}
 )
 _FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the backup.")]
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from node.cli.output import ExitCode, Problem
-from node.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from node.settings import Settings
     from storage.catalog import NodeRecord
     from storage.database import Database
 

@@ -18,14 +18,13 @@ from node.cli.output import (
 )
 from node.settings import (
     Settings,
-    SettingsError,
     cautions,
     load_settings,
-    settings_file,
     shown,
     sources,
 )
 from node.settings import unknown_variables as unknown
+from node.settings_file import SettingsError, settings_file
 
 commands = typer.Typer(help="The settings.", no_args_is_help=True)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node.cli.output import ExitCode, JsonOption, Problem, config_file, print_json, print_text
-from node.settings import SettingsError, load_settings
+from node.settings import load_settings
+from node.settings_file import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from node.settings import Settings, load_settings
+if TYPE_CHECKING:
+    from node.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -50,6 +48,8 @@ def settings_of(context: typer.Context) -> Settings:
     SettingsError
         If they are wrong.
     """
+    from node.settings import load_settings
+
     return load_settings(config_file(context))
 
 
@@ -85,6 +85,10 @@ def print_table(
 
     ``long`` names the columns that may be folded on a narrow terminal.
     """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column not in long)

@@ -6,16 +6,17 @@ import fcntl
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from node.cli.catalog import open_catalog, running_nodes
 from node.cli.output import (
     ExitCode,
     JsonOption,
     Problem,
     cell,
+    config_file,
     plain,
     print_json,
     print_table,
@@ -23,29 +24,60 @@ from node.cli.output import (
     say,
     settings_of,
 )
+from node.settings_file import SettingsError, data_folder
+from node.window import look_in
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from node.settings import Settings
-    from storage.catalog import NodeRecord, QueueStatus, Waiting
+    from storage.catalog import NodeRecord
 
 
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show queues by state, what waits longest, the last errors, disk and workers.
 
-    Ends with exit code 4 where no node runs on the database, and where that cannot be read; the
-    rest is shown all the same.
+    A running node is asked; where none answers, the database is read. Ends with exit code 4 where
+    no node runs on the database, and where that cannot be read; the rest is shown all the same.
     """
-    from storage import catalog
+    shown = _asked(config_file(context))
+    if shown is None:
+        shown = _looked_up(settings_of(context), as_json=as_json)
+    if as_json:
+        print_json(shown)
+    else:
+        _print(shown)
+    where = shown["disk"]["data_dir"]
+    if not shown["running"]:
+        raise Problem(
+            f"no node is running on the database in {where}; start one with `echonode serve`",
+            ExitCode.NOT_REACHABLE,
+        )
+    if not shown["nodes"]:
+        say(
+            f"a node runs in {where} and has given no sign for a while: "
+            "it cannot write to its database, or has just begun"
+        )
 
-    settings = settings_of(context)
+
+def _asked(file: Path | None) -> dict[str, Any] | None:
+    """What the running node says; None where none answers, or the settings name no folder."""
+    try:
+        return look_in(data_folder(file))
+    except SettingsError:
+        return None  # said by whoever reads them all
+
+
+def _looked_up(settings: Settings, *, as_json: bool) -> dict[str, Any]:
+    """What the database says."""
+    from node.cli.catalog import open_catalog
+
+    holds = _holds_folder(settings)
     try:
         with open_catalog(settings) as database, database.read() as session:
-            queues = catalog.queue_status(session)
-            nodes = running_nodes(session)
+            shown = status_json(settings, session)
     except Problem:
-        if not _holds_folder(settings):
+        if not holds:
             raise
         # Why nothing more can be said is what an operator looks for now.
         disk = _disk(settings, ())
@@ -54,50 +86,23 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
         else:
             _print_disk(disk)
         raise
-    running = bool(nodes) or _holds_folder(settings)
-    disk = _disk(settings, nodes)
-    if as_json:
-        print_json(_json(queues, nodes, disk, running=running))
-    else:
-        _print(queues, nodes, disk)
-    if running and not nodes:
-        say(
-            f"a node runs in {settings.data_dir} and has given no sign for a while: "
-            "it cannot write to its database, or has just begun"
-        )
-    if not running:
-        raise Problem(
-            f"no node is running on the database in {settings.data_dir}; "
-            "start one with `echonode serve`",
-            ExitCode.NOT_REACHABLE,
-        )
+    return {**shown, "running": shown["running"] or holds}
 
 
 def status_json(settings: Settings, session: Session) -> dict[str, Any]:
-    """What ``status --json`` prints, for the HTTP door."""
+    """What ``status --json`` prints, as plain values."""
+    from node.cli.catalog import running_nodes
     from storage import catalog
 
-    queues = catalog.queue_status(session)
     nodes = running_nodes(session)
-    return _json(queues, nodes, _disk(settings, nodes), running=bool(nodes))
-
-
-def _json(
-    queues: QueueStatus,
-    nodes: tuple[NodeRecord, ...],
-    disk: Mapping[str, Any],
-    *,
-    running: bool,
-) -> dict[str, Any]:
-    shown: dict[str, Any] = plain(queues)
-    workers = [worker for node in nodes for worker in node.details.get("workers", ())]
+    queues: dict[str, Any] = plain(catalog.queue_status(session))
     return {
-        "running": running,
+        "running": bool(nodes),
         "nodes": plain(nodes),
-        "workers": workers,
+        "workers": [worker for node in nodes for worker in node.details.get("workers", ())],
         "folders": [folder for node in nodes for folder in node.details.get("folders", ())],
-        **shown,
-        "disk": disk,
+        **queues,
+        "disk": _disk(settings, nodes),
     }
 
 
@@ -149,34 +154,34 @@ def _disk(settings: Settings, nodes: tuple[NodeRecord, ...]) -> dict[str, Any]:
     }
 
 
-def _print(queues: QueueStatus, nodes: tuple[NodeRecord, ...], disk: Mapping[str, Any]) -> None:
-    for node in nodes:
-        address = node.details.get("addresses", {})
+def _print(shown: Mapping[str, Any]) -> None:
+    for node in shown["nodes"]:
+        details = node["details"]
+        address = details.get("addresses", {})
         print_text(
-            f"node {node.node_id} (process {node.pid}) since {cell(node.started_at)}: "
+            f"node {node['node_id']} (process {node['pid']}) since {_at(node['started_at'])}: "
             f"{address.get('ae_title', '?')} on "
             f"{address.get('dimse_host', '?')}:{address.get('dimse_port', '?')}, "
-            f"{node.details.get('associations', 0)} associations open"
+            f"{details.get('associations', 0)} associations open"
             + (f", HTTP at {address['http_url']}" if address.get("http_url") else "")
         )
-        if node.details.get("turned_away"):
+        if details.get("turned_away"):
             print_text(
-                f"            {node.details['turned_away']} callers turned away since then; "
+                f"            {details['turned_away']} callers turned away since then; "
                 "the log says who and why (caller-turned-away)"
             )
-    print_text(f"studies     {_counts(queues.studies)}")
-    print_text(f"clips       {_counts(queues.recordings)}")
-    print_text(f"deliveries  {_counts(queues.deliveries)}")
-    print_text(f"quarantine  {queues.quarantined}")
+    print_text(f"studies     {_counts(shown['studies'])}")
+    print_text(f"clips       {_counts(shown['recordings'])}")
+    print_text(f"deliveries  {_counts(shown['deliveries'])}")
+    print_text(f"quarantine  {shown['quarantined']}")
     print_text(
-        f"waiting     clip {_age(queues.oldest_recording)}; result {_age(queues.oldest_delivery)}"
+        f"waiting     clip {_age(shown['oldest_recording'])}; "
+        f"result {_age(shown['oldest_delivery'])}"
     )
-    _print_disk(disk)
-    for node in nodes:
-        for folder in node.details.get("folders", ()):
-            _print_folder(folder)
-    workers = [worker for node in nodes for worker in node.details.get("workers", ())]
-    if workers:
+    _print_disk(shown["disk"])
+    for folder in shown["folders"]:
+        _print_folder(folder)
+    if shown["workers"]:
         print_table(
             "Workers",
             ("process", "state", "clips done", "restarts", "last error"),
@@ -188,7 +193,7 @@ def _print(queues: QueueStatus, nodes: tuple[NodeRecord, ...], disk: Mapping[str
                     worker.get("restarts"),
                     worker.get("error"),
                 )
-                for worker in workers
+                for worker in shown["workers"]
             ],
             long=("last error",),
         )
@@ -196,8 +201,13 @@ def _print(queues: QueueStatus, nodes: tuple[NodeRecord, ...], disk: Mapping[str
         "Last errors",
         ("at", "event", "study", "what"),
         [
-            (trouble.at, trouble.kind, trouble.study_instance_uid, trouble.message)
-            for trouble in queues.last_errors
+            (
+                _at(trouble["at"]),
+                trouble["kind"],
+                trouble["study_instance_uid"],
+                trouble["message"],
+            )
+            for trouble in shown["last_errors"]
         ],
         long=("study", "what"),
     )
@@ -211,17 +221,16 @@ def _print_disk(disk: Mapping[str, Any]) -> None:
             f"goes on from {_size(volume['go_on_bytes'])}"
         )
     if disk["refusing"] is not None:
-        since = cell(datetime.fromisoformat(disk["refusing_since"]))
+        since = _at(disk["refusing_since"])
         print_text(f"REFUSES     everything since {since}: {disk['refusing']}")
     for trouble in disk["troubles"]:
         print_text(f"trouble     {trouble['what']}; {trouble['next_step']}")
 
 
 def _print_folder(folder: Mapping[str, Any]) -> None:
-    looked_at = folder["looked_at"]
     looked = "not looked at yet"
-    if looked_at is not None:
-        looked = f"looked at {cell(datetime.fromisoformat(looked_at))}"
+    if folder["looked_at"] is not None:
+        looked = f"looked at {_at(folder['looked_at'])}"
     print_text(
         f"folder      {folder['path']}: {looked}; {folder['taken']} objects taken, "
         f"{folder['waiting']} files waiting, {folder['failed']} failed, "
@@ -239,5 +248,9 @@ def _counts(states: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in states.items() if count) or "none"
 
 
-def _age(waiting: Waiting | None) -> str:
-    return "none" if waiting is None else f"{waiting.age_s:.0f} s"
+def _age(waiting: Mapping[str, Any] | None) -> str:
+    return "none" if waiting is None else f"{waiting['age_s']:.0f} s"
+
+
+def _at(time: str) -> str:
+    return cell(datetime.fromisoformat(time))

@@ -32,7 +32,8 @@ from node.cli.studies import study_json
 from node.demo.archive import Archive
 from node.demo.study import DemoStudy, SendError, make_study, send_study
 from node.results.rendering import render_report
-from node.settings import ENV_PREFIX, Settings, load_settings
+from node.settings import Settings, load_settings
+from node.settings_file import ENV_PREFIX
 
 _START_LIMIT_S = 60.0
 _STUDY_LIMIT_S = 600.0

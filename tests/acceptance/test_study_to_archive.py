@@ -15,6 +15,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from models.clip import read_header
+from node.window import look_in
 from tests.peers import Archive, require, send, storescp, wait_until
 from tests.running_node import FEW_FRAMES, REAL_CINE, RunningNode, variant
 
@@ -182,6 +183,9 @@ def test_an_operator_holds_releases_and_resends_while_the_node_runs(
     status = node.ask("status")
     assert status["running"]
     assert [worker["state"] for worker in status["workers"]] == ["idle"]
+    told = look_in(node.folder / "data")
+    assert told is not None, "the node itself answers"
+    assert told.keys() == status.keys()
 
 
 def test_other_content_under_a_known_uid_is_shown_in_quarantine(

@@ -19,7 +19,8 @@ from node.doors.folder import FolderDoor
 from node.doors.media import objects_in
 from node.intake import Intake, Receipt
 from node.sections import AlertsSettings, WatchedFolder
-from node.settings import Settings, SettingsError, load_settings
+from node.settings import Settings, load_settings
+from node.settings_file import SettingsError
 from node.watch.alerts import sight_of
 from node.watch.transfers import Transfer
 from storage import catalog

@@ -24,7 +24,10 @@ from typer.main import get_command
 
 from node.cli.app import all_commands, main
 from node.cli.examples import EXAMPLES
+from node.cli.status import status_json
 from node.manual import PAGE, manual
+from node.settings import load_settings
+from node.window import Window
 from storage.database import Database, migrate
 from storage.files import FileStore
 from tests.peers import require
@@ -152,6 +155,42 @@ def test_looking_loads_nothing_heavy(config: Path) -> None:
     }
     assert loaded & heavy == set()
     assert "sqlalchemy" in loaded
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_running_node_is_asked_and_its_database_left_alone(
+    config: Path, rows: Database, form: list[str]
+) -> None:
+    """`status` within a second, also while both cores are at work: rows cost longer than that."""
+    receive(rows, clip(1), clip(2))
+    settings = load_settings(config)
+
+    def status() -> dict[str, Any]:
+        with rows.read() as session:
+            return {**status_json(settings, session), "running": True}
+
+    script = (
+        "import sys\nfrom node.cli.app import main\n"
+        f"code = main(['--config', {str(config)!r}, 'status', *{form!r}])\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    window = Window(config.parent / "data", status)
+    window.start()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+        )
+    finally:
+        window.stop()
+    loaded = set(json.loads(done.stderr.splitlines()[-1].replace("'", '"')))
+
+    assert loaded & {"sqlalchemy", "pydantic_settings", "structlog", "numpy"} == set()
+    assert "given no sign for a while" in done.stderr
+    if form:
+        assert json.loads(done.stdout)["recordings"]["received"] == 2
+    else:
+        assert "clips       2 received" in done.stdout
 
 
 def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ from node.rules import (
     unknown_packs,
 )
 from node.sections import Rule, ViewLabel
-from node.settings import Settings, SettingsError, load_settings
+from node.settings import Settings, load_settings
+from node.settings_file import SettingsError
 from tests.running_node import REAL_CINE
 
 _PATTERNS = st.lists(st.sampled_from(["A*", "*1", "A1", "B?", "*", "a1"]), min_size=1, max_size=2)

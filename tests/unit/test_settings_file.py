@@ -9,13 +9,13 @@ import pytest
 
 from node.sections import DicomwebDestination, DimseDestination
 from node.settings import (
-    SettingsError,
     cautions,
     load_settings,
     shown,
     sources,
     unknown_variables,
 )
+from node.settings_file import SettingsError, data_folder
 
 
 @pytest.fixture(autouse=True)
@@ -285,3 +285,31 @@ def test_an_archive_that_could_not_report_what_it_keeps_is_told(
     told = cautions(settings)
     assert len(told) == len(said)
     assert all(part in line for part, line in zip(said, told, strict=True))
+
+
+@pytest.mark.parametrize("variable", ["", "/srv/here", "beside", "~/mine"])
+@pytest.mark.parametrize("written", ["", 'data_dir = "/srv/there"', 'data_dir = "x"', "~"])
+@pytest.mark.parametrize("place", ["none", "here", "elsewhere"])
+def test_the_data_folder_is_found_as_the_settings_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, written: str, place: str
+) -> None:
+    """`echonode status` looks for it without checking every key."""
+    line = 'data_dir = "~/theirs"' if written == "~" else written
+    (tmp_path / "site").mkdir()
+    path = None
+    if place == "here":
+        write(tmp_path, f"{line}\n[dimse]\nport = 104\n")
+    elif place == "elsewhere":
+        path = write(tmp_path / "site", f"{line}\n").relative_to(tmp_path)
+    if variable:
+        monkeypatch.setenv(
+            "echonode_data_dir" if "~" in variable else "ECHONODE_DATA_DIR", variable
+        )
+
+    assert data_folder(path) == load_settings(path).data_dir
+
+
+@pytest.mark.parametrize("text", ["data_dir = 7", "data_dir", "\x00"])
+def test_a_data_folder_that_cannot_be_told_is_said(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"echonode\.toml"):
+        data_folder(write(tmp_path, text))
