@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
 JOBS ?= 2
-BENCH ?= receive simulate
+BENCH ?= $(filter-out __init__ page rounds,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
 SOAK_MINUTES ?= 30
 SOAK_KILLS ?= 200
 FUZZ_OBJECTS ?= 20000
@@ -19,7 +19,7 @@ help:
 	@echo "make unit          the tests alone (ARGS='tests/unit -k settings', JOBS=0 for one after another)"
 	@echo "make serve         run a node here (ARGS='--json'); settings from echonode.toml"
 	@echo "make lint          ruff and mypy"
-	@echo "make bench         benchmarks (BENCH=receive, BENCH=simulate)"
+	@echo "make bench         all benchmarks, and docs/benchmarks.md of their figures (BENCH=receive)"
 	@echo "make fuzz          broken objects through intake and reading (FUZZ_OBJECTS=, FUZZ_SEEDS=)"
 	@echo "make soak          half an hour of load with faults, then crashes and 200 kills (SOAK_MINUTES=)"
 	@echo "make constraints   lock setup.cfg's packages with hashes (UPGRADE=1 for newer versions)"
@@ -53,6 +53,7 @@ unit: setup-dev
 
 bench: setup-peers
 	@for one in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$one $(ARGS) || exit; done
+	@$(BIN)/python -m tests.benchmarks.page
 
 fuzz: setup-dev
 	$(BIN)/python -m tests.fuzz --objects $(FUZZ_OBJECTS) --seeds $(FUZZ_SEEDS) $(ARGS)

@@ -63,7 +63,7 @@ from node.window import Window
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
-from storage.files import FileStore
+from storage.files import FolderStore
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ class Node:
             (*settings.dimse.allowed_calling_aes, *(item.ae_title for item in settings.machines)),
             started_at_s=self._started_at.timestamp(),
         )
-        self._files = FileStore(settings.data_dir)
+        self._files = FolderStore(settings.data_dir)
         self._disk = DiskWatch(
             settings.disk,
             settings.data_dir,

@@ -35,7 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from storage.database import Database, DatabaseError, migration_state
-from storage.files import Area, FileStore
+from storage.files import Area, FileStore, FolderStore
 from storage.states import FileState
 from storage.tables import Instance, QuarantinedObject, Result
 
@@ -176,7 +176,7 @@ def bring_back(
         if _digest(arriving) != manifest["database"]["sha256"]:
             raise BackupError(f"{rows} is damaged: it is not what was written; take another backup")
         revision = str(migration_state(_url(arriving)).current)  # refuses a later one
-        files = FileStore(root)
+        files = FolderStore(root)
         with _snapshot(arriving) as engine:
             copied, missing = _copy_named(_named(engine), folder.joinpath, files.path)
         _copy_back(_places(folder / _BESIDE, root, places))

@@ -26,7 +26,7 @@ from node.web.server import HttpServer
 from node.web.site import Parts, make_site
 from node.web.users import Role, UserFile
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.ultrasound_files import speckle, ultrasound
 
 DICOM = "application/dicom"
@@ -43,7 +43,7 @@ class Web:
     token: str
     tokens: dict[str, str]
     database: Database
-    files: FileStore
+    files: FolderStore
     folder: Path
     refusing: str | None = None
 
@@ -94,7 +94,7 @@ def serving_dicomweb(
     for role in Role:
         users.add(role.value, [role], None)
         tokens[role.value] = users.add_token(role.value)
-    files = FileStore(folder)
+    files = FolderStore(folder)
     audit = Audit(whole.audit, folder, "ECHONODE")
     server = HttpServer(whole.http, users)
     web: Web

@@ -17,7 +17,7 @@ from node.delivery.sending import Answer, Outgoing, Sender
 from node.sections import DeliverySettings
 from storage import catalog
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from storage.states import DeliveryState, ResultKind
 from tests.unit.storage_steps import clip_of
 
@@ -82,7 +82,7 @@ class Studies:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.files = FileStore(self.folder / "store")
+        self.files = FolderStore(self.folder / "store")
         self.clock = Clock()
         (self.folder / "made").mkdir(exist_ok=True)
 

@@ -37,7 +37,7 @@ from storage.catalog import (
     ViewOutcome,
 )
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from storage.tables import Delivery
 from tests.results_examples import SETTINGS, capture_of
 from tests.ultrasound_files import as_file, screen, ultrasound
@@ -187,7 +187,7 @@ def _made() -> tuple[bytes, EncodedObject, EncodedObject, EncodedObject]:
 def prepare(database: Database, folder: Path, now: datetime | None = None) -> Example:
     """Fill a database and the files beside it with a day's work."""
     now = now or datetime.now(UTC)
-    files = FileStore(folder)
+    files = FolderStore(folder)
     example = _done(database, files, now - timedelta(hours=2))
     _failed(database, now - timedelta(hours=5))
     for uid, ago in ((HELD, 4), (RECEIVING, 0)):
@@ -241,7 +241,7 @@ def many(database: Database, count: int, now: datetime | None = None) -> list[st
     return uids
 
 
-def _done(database: Database, files: FileStore, at: datetime) -> Example:
+def _done(database: Database, files: FolderStore, at: datetime) -> Example:
     data, cine, page, report = _made()
     instances = [
         _instance(files, data, DONE, 1, at, description="Echo, transthoracic"),
@@ -360,7 +360,7 @@ def _report(
 
 
 def _instance(
-    files: FileStore, data: bytes, study: str, number: int, at: datetime, **changes: Any
+    files: FolderStore, data: bytes, study: str, number: int, at: datetime, **changes: Any
 ) -> NewInstance:
     digest = hashlib.sha256(data).hexdigest()
     return replace(

@@ -49,12 +49,12 @@ def backup(context: typer.Context, folder: _FolderArgument, as_json: JsonOption 
     settings = settings_of(context)
     os.umask(0o077)
     with open_catalog(settings) as database:
-        from storage.files import FileStore
+        from storage.files import FolderStore
 
         try:
             made = back_up(
                 database,
-                FileStore(settings.data_dir),
+                FolderStore(settings.data_dir),
                 folder,
                 beside=_beside(settings, config_file(context)),
                 made_by=f"echonode {version('echonode')}",

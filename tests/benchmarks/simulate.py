@@ -1,20 +1,19 @@
 """How many frames a second the simulator draws, in several processes at once.
 
-    python -m tests.benchmarks.simulate [--clips 24] [--frames 30] [--processes 2] [--rounds 3]
+    python -m tests.benchmarks.simulate [--clips 24] [--frames 30] [--processes 2] [--rounds 5]
 
 Draws clips of the twelve two-dimensional views in turn at 299x299, with their masks, as a training
 set needs them: each process its share, with one thread of arithmetic. What a clip costs once (its
 textures, its tables, its screen) is in the figure; starting the processes is not. Prints each
-round, the median and the spread.
+round.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import statistics
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -22,6 +21,8 @@ from rich.console import Console
 
 from models.simulator import simulate
 from models.views import View
+from tests.benchmarks import rounds
+from tests.benchmarks.rounds import Row
 
 SIZE = (299, 299)
 SECTIONS = tuple(view for view in View if view not in (View.PW, View.CW, View.M_MODE, View.OTHER))
@@ -34,15 +35,14 @@ def draw(view: View, seed: int, frames: int, masks: bool) -> tuple[int, float]:
     return len(clip.frames), time.process_time() - start
 
 
-def main() -> None:
-    """Run the rounds and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the rounds and keep their figures."""
+    parser = rounds.parser(__doc__)
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-masks", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     console = Console()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # for the processes: one thread each
@@ -58,14 +58,21 @@ def main() -> None:
             rates.append(frames / seconds)
             own.append(frames / sum(used for _, used in drawn))
             console.print(f"round {number + 1}: {rates[-1]:.0f} frames a second")
-    console.print(
+    what = (
         f"{options.clips} clips of {options.frames} frames, {SIZE[0]}x{SIZE[1]}, "
-        f"{'without' if options.no_masks else 'with'} masks, {options.processes} processes: "
-        f"median {statistics.median(rates):.0f} frames a second "
-        f"({min(rates):.0f} to {max(rates):.0f}); {statistics.median(own):.0f} for each second of "
-        f"one core; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}"
+        f"{'without' if options.no_masks else 'with'} masks, {options.processes} processes"
     )
+    rate = Row(
+        what=what,
+        against="",
+        wanted="",
+        ours=tuple(rates),
+        theirs=(),
+        unit="frames/s",
+        more_is_better=True,
+        note=f"{statistics.median(own):.0f} for each second of one core",
+    )
+    rounds.keep("simulate", "Drawing clips", [rate], conditions={}, folder=options.folder)
 
 
 def _work(

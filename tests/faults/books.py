@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from storage import catalog
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from tests.faults.objects import Sent
 
 
@@ -26,7 +26,7 @@ def opened(data_dir: Path) -> Iterator[Database]:
 
 def not_kept(data_dir: Path, acknowledged: Iterable[Sent]) -> list[str]:
     """What was acknowledged and has no row, no file, or not the bytes that were sent."""
-    files = FileStore(data_dir)
+    files = FolderStore(data_dir)
     complaints = []
     with opened(data_dir) as database, database.read() as session:
         for sent in acknowledged:
@@ -42,7 +42,7 @@ def not_kept(data_dir: Path, acknowledged: Iterable[Sent]) -> list[str]:
 
 def not_whole(data_dir: Path, sent: Mapping[str, Sent]) -> list[str]:
     """Rows without a whole file and files in the store that are not whole, acknowledged or not."""
-    files = FileStore(data_dir)
+    files = FolderStore(data_dir)
     with opened(data_dir) as database, database.read() as session:
         rows = session.execute(text("SELECT sop_instance_uid, file_key FROM instance")).all()
         (damage,) = session.execute(text("PRAGMA integrity_check")).scalars()

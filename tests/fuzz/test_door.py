@@ -17,7 +17,7 @@ from node.intake import Arrival, Intake, Status
 from node.sections import DimseSettings
 from storage import catalog
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.fuzz.corpus import corpus
 from tests.fuzz.draft import Draft, Part, take_apart
 from tests.fuzz.trial import broken_object
@@ -42,8 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def door(database: Database, tmp_path: Path) -> Iterator[tuple[int, FileStore]]:
-    files = FileStore(tmp_path / "store")
+def door(database: Database, tmp_path: Path) -> Iterator[tuple[int, FolderStore]]:
+    files = FolderStore(tmp_path / "store")
     settings = DimseSettings(host="127.0.0.1", port=0)
     opened = DimseDoor(settings, Intake(database, files), str(files.incoming_folder))
     opened.start()
@@ -67,7 +67,7 @@ def _as_sent(data: bytes, number: int) -> tuple[bytes, str]:
 
 
 def test_every_broken_object_gets_an_answer_and_the_door_stays_open(
-    door: tuple[int, FileStore], database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
+    door: tuple[int, FolderStore], database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, files = door
     monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)  # as the bytes stand
@@ -98,7 +98,7 @@ def test_every_broken_object_gets_an_answer_and_the_door_stays_open(
 
 
 def test_storescu_is_answered_whatever_it_manages_to_read(
-    door: tuple[int, FileStore], database: Database, folder: Path
+    door: tuple[int, FolderStore], database: Database, folder: Path
 ) -> None:
     port, files = door
     program, bases, paths = require("storescu"), corpus(folder), []
@@ -138,7 +138,7 @@ def test_no_uid_with_path_characters_reaches_a_path(
     """It is quarantined under its digest, and read back by that name alone."""
     draft = take_apart(as_file(ultrasound(speckle((1, 8, 8)))))
     draft.put(tag, b"UI", uid)
-    files = FileStore(tmp_path / "store")
+    files = FolderStore(tmp_path / "store")
     path = files.incoming_folder / "object"
     path.write_bytes(draft.encode())
     receipt = Intake(database, files).receive(Arrival(path=path, door="test"))
@@ -172,7 +172,7 @@ def _is_open(port: int) -> None:
 def test_a_name_that_a_command_gives_as_a_uid_is_in_no_row(
     database: Database, tmp_path: Path
 ) -> None:
-    files = FileStore(tmp_path / "store")
+    files = FolderStore(tmp_path / "store")
     path = files.incoming_folder / "object"
     path.write_bytes(b"no DICOM")
     Intake(database, files).receive(

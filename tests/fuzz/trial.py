@@ -35,7 +35,7 @@ from node.intake import Arrival, Intake, Receipt, Status
 from node.sections import LogSettings
 from node.watch import set_up_logging
 from storage.database import Database, migrate
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from tests.fuzz.corpus import Base, corpus
 from tests.fuzz.draft import take_apart
 from tests.fuzz.mutations import break_object, kinds
@@ -78,7 +78,7 @@ class _Bench:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.bases = bases
-        self.files = FileStore(folder / "data")
+        self.files = FolderStore(folder / "data")
         url = f"sqlite:///{folder / 'fuzz.db'}"
         migrate(url)
         self.database = Database(url)

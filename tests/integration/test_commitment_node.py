@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.outbox_steps import Studies
 from tests.peers import free_port, orthanc, wait_until
 from tests.running_node import RunningNode
@@ -29,7 +29,7 @@ def test_a_node_delivers_what_waits_and_takes_the_archives_word_by_its_own_door(
     database: Database, tmp_path: Path
 ) -> None:
     studies = Studies(database, tmp_path)
-    studies.files = FileStore(tmp_path / "data")  # the node's own
+    studies.files = FolderStore(tmp_path / "data")  # the node's own
     uid = studies.add("orthanc", results=3)
     port = free_port()
     with orthanc(tmp_path / "orthanc", modalities={"ECHONODE": port}) as archive:

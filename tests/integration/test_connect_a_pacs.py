@@ -17,7 +17,7 @@ import pytest
 from node.app import Node
 from node.settings import Settings
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from storage.states import StudyState
 from tests.faults.light import ThreadedWorkers
 from tests.outbox_steps import Studies
@@ -53,7 +53,7 @@ def database(tmp_path: Path, _empty_database: Path) -> Iterator[Database]:
 @pytest.fixture
 def studies(database: Database, tmp_path: Path) -> Studies:
     made = Studies(database, tmp_path)
-    made.files = FileStore(tmp_path / "data")  # the node's own
+    made.files = FolderStore(tmp_path / "data")  # the node's own
     return made
 
 

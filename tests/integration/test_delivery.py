@@ -23,7 +23,7 @@ from node.intake import content_digest
 from node.sections import DeliverySettings, DicomwebDestination, DimseDestination
 from storage import catalog
 from storage.database import Database, DatabaseError
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from storage.states import DeliveryState, ResultKind
 from tests.peers import (
     Archive,
@@ -247,7 +247,7 @@ class OneResult:
 
     def __init__(self, database: Database, folder: Path, *destinations: str) -> None:
         self.database = database
-        self.files = FileStore(folder / "store")
+        self.files = FolderStore(folder / "store")
         self.clock = Clock()
         self.uid = generate_uid()
         data = b"the bytes of a report"

@@ -31,7 +31,7 @@ from node.results.store import keep_result
 from node.sections import DeliverySettings, DicomwebDestination, DimseDestination
 from storage import catalog
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from storage.states import DeliveryState, ResultKind
 from tests.peers import (
     Archive,
@@ -93,7 +93,7 @@ class Place:
 
     def __init__(self, database: Database, folder: Path, sender: Sender) -> None:
         self.database = database
-        self.files = FileStore(folder / "store")
+        self.files = FolderStore(folder / "store")
         self.now = NOW
         self.outbox = Outbox(
             database, self.files, {"pacs": sender}, DeliverySettings(), clock=lambda: self.now

@@ -27,7 +27,7 @@ from node.sections import DimseSettings
 from node.watch.transfers import Peer, Transfer, TurnedAway
 from storage import catalog
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.peers import require, send, wait_until
 from tests.running_node import REAL_CINE, variant
 
@@ -42,7 +42,7 @@ pytestmark = [
 class OpenDoor:
     port: int
     database: Database
-    files: FileStore
+    files: FolderStore
     released: list[frozenset[str]]
     refusal: list[str] = field(default_factory=list)  #: a reason in it shuts the door
     transfers: list[Transfer] = field(default_factory=list)
@@ -60,7 +60,7 @@ class OpenDoor:
 
 @pytest.fixture
 def door(database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenDoor]:
-    files = FileStore(tmp_path / "store")
+    files = FolderStore(tmp_path / "store")
     released: list[frozenset[str]] = []
     settings = DimseSettings(host="127.0.0.1", port=0, **getattr(request, "param", {}))
     seen = OpenDoor(port=0, database=database, files=files, released=released)

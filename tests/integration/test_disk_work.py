@@ -23,7 +23,7 @@ from node.watch import disk
 from node.watch.disk import DiskWatch, TroubleKind
 from storage import catalog
 from storage.database import Database
-from storage.files import FileStore, FileStoreError
+from storage.files import FileStoreError, FolderStore
 from storage.states import RecordingState, StudyState
 from tests.integration.test_life_of_a_study import House, a4c, found
 from tests.peers import wait_until
@@ -52,7 +52,7 @@ def volume(monkeypatch: pytest.MonkeyPatch) -> Volume:
 
 
 def watch(database: Database, folder: Path, now: datetime | None = None) -> DiskWatch:
-    FileStore(folder)
+    FolderStore(folder)
     settings = DiskSettings(keep_free_bytes=20 * MB, keep_free_percent=1, go_on_percent=150)
     return DiskWatch(settings, folder, database, clock=lambda: now or datetime.now(UTC))
 
@@ -79,7 +79,7 @@ def test_a_share_of_the_volume_counts_where_it_is_more(
     database: Database, tmp_path: Path, volume: Volume
 ) -> None:
     settings = DiskSettings(keep_free_bytes=20 * MB, keep_free_percent=5)
-    FileStore(tmp_path)
+    FolderStore(tmp_path)
     watching = DiskWatch(settings, tmp_path, database)
     volume.free = 49 * MB
     assert watching.look().troubles[0].kind is TroubleKind.DISK_FULL
@@ -129,7 +129,7 @@ def test_since_when_a_trouble_lasts_does_not_change_with_each_look(
 ) -> None:
     volume.free = 0
     times = iter(datetime(2026, 1, 1, 0, second, tzinfo=UTC) for second in range(60))
-    FileStore(tmp_path)
+    FolderStore(tmp_path)
     watching = DiskWatch(DiskSettings(), tmp_path, database, clock=lambda: next(times))
     first = watching.look().refusing
     again = watching.look().refusing
@@ -220,15 +220,15 @@ def test_a_report_waits_for_space_and_is_then_made(
     house.receive(uid)
     house.complete()
     house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
-    write = FileStore.write
+    write = FolderStore.write
 
     def full(*_arguments: object) -> str:
         raise FileStoreError("file store: no space left; free space", disk_full=True)
 
-    monkeypatch.setattr(FileStore, "write", full)
+    monkeypatch.setattr(FolderStore, "write", full)
     house.lifecycle.report_ready()
     assert house.state(uid) is StudyState.REPORTING
-    monkeypatch.setattr(FileStore, "write", write)
+    monkeypatch.setattr(FolderStore, "write", write)
     house.lifecycle.report_ready()
     assert house.state(uid) is StudyState.DELIVERING
 

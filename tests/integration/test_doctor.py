@@ -23,7 +23,7 @@ from node.cli.app import main
 from node.settings import Settings
 from storage import catalog
 from storage.database import Database, migrate
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.peers import Archive, free_port, orthanc, storescp
 from tests.unit.storage_steps import clip, receive
 
@@ -173,7 +173,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def rows(settings: Settings) -> Iterator[Database]:
-    FileStore(settings.data_dir)
+    FolderStore(settings.data_dir)
     migrate(settings.database_url)
     database = Database(settings.database_url)
     yield database

@@ -25,7 +25,7 @@ from node.watch.alerts import sight_of
 from node.watch.transfers import Transfer
 from storage import catalog
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.folder_files import MEDIUM, archive, clip, part10, put
 from tests.light_node import light_node
 from tests.peers import wait_until
@@ -36,7 +36,7 @@ NAME = "Doe^Jane.dcm"
 class Watch:
     """A watched folder with a clock that stands until it is moved."""
 
-    def __init__(self, folder: Path, files: FileStore, database: Database) -> None:
+    def __init__(self, folder: Path, files: FolderStore, database: Database) -> None:
         self.path = folder
         self.files = files
         self.database = database
@@ -80,7 +80,7 @@ class Watch:
 @pytest.fixture
 def watch(tmp_path: Path, database: Database) -> Iterator[Watch]:
     (tmp_path / "drop").mkdir()
-    watch = Watch(tmp_path / "drop", FileStore(tmp_path / "store"), database)
+    watch = Watch(tmp_path / "drop", FolderStore(tmp_path / "store"), database)
     watch.open()
     yield watch
     assert list(watch.files.incoming_folder.iterdir()) == []

@@ -35,7 +35,7 @@ from node.results.store import new_result
 from node.sections import Rule, StudySettings
 from storage import catalog
 from storage.database import Database, DatabaseError
-from storage.files import FileStore
+from storage.files import FolderStore
 from storage.states import RecordingState, ResultKind, StudyState
 from tests.peers import wait_until
 from tests.running_node import variant
@@ -93,7 +93,7 @@ class House:
     ) -> None:
         self.database = database
         self.folder = folder
-        self.files = FileStore(folder / "store")
+        self.files = FolderStore(folder / "store")
         self.now = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
         self.rules = rules
         self.packs = packs

@@ -28,7 +28,7 @@ from node.intake import Intake
 from node.sections import DeliverySettings, DimseSettings, Machine
 from storage import catalog
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.integration.test_dimse_door import small_image
 from tests.peers import free_port, wait_until
 
@@ -104,7 +104,7 @@ class EchoMachine:
 @dataclass
 class PromisingNode:
     database: Database
-    files: FileStore
+    files: FolderStore
     machine: EchoMachine
     now: datetime = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
     refusal: list[str] = field(default_factory=list)
@@ -142,7 +142,7 @@ class PromisingNode:
 
 @pytest.fixture
 def node(database: Database, tmp_path: Path) -> Iterator[PromisingNode]:
-    opened = PromisingNode(database, FileStore(tmp_path / "store"), EchoMachine())
+    opened = PromisingNode(database, FolderStore(tmp_path / "store"), EchoMachine())
     opened.door.start()
     yield opened
     opened.door.stop()
@@ -329,8 +329,8 @@ from node.doors.scp import DimseDoor
 from node.intake import Intake
 from node.sections import DeliverySettings, DimseSettings
 from storage.database import Database
-from storage.files import FileStore
-database, files = Database(sys.argv[1]), FileStore(Path(sys.argv[2]))
+from storage.files import FolderStore
+database, files = Database(sys.argv[1]), FolderStore(Path(sys.argv[2]))
 keeper = PromiseKeeper(database, files, [], "ECHONODE", DeliverySettings())
 door = DimseDoor(DimseSettings(host="127.0.0.1", port=int(sys.argv[3])),
                  Intake(database, files), str(files.incoming_folder), promises=keeper)

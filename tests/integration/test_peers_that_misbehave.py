@@ -28,7 +28,7 @@ from node.intake import Intake
 from node.sections import DimseSettings
 from node.watch.transfers import TurnedAway
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.integration.test_dimse_door import small_image
 from tests.peers import send, wait_until
 from tests.raw_peer import (
@@ -64,7 +64,7 @@ class BesetDoor:
     """A door with short patience."""
 
     door: DimseDoor
-    files: FileStore
+    files: FolderStore
     normal: Path
     turned_away: list[TurnedAway] = field(default_factory=list)
 
@@ -119,7 +119,7 @@ def _of_connection(thread: threading.Thread) -> bool:
 def beset(
     database: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[BesetDoor]:
-    files = FileStore(tmp_path / "store")
+    files = FolderStore(tmp_path / "store")
     turned_away: list[TurnedAway] = []
     patience: dict[str, Any] = {
         "acse_timeout_s": 5.0,

@@ -19,7 +19,7 @@ from node.sections import DimseSettings
 from storage import catalog
 from storage.catalog import StudyState
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.integration.test_dimse_door import small_image
 from tests.peers import orthanc, send
 from tests.results_examples import read, study_capture, study_report
@@ -36,7 +36,7 @@ pytestmark = [
 class Receiving:
     door: DimseDoor
     database: Database
-    files: FileStore
+    files: FolderStore
     folder: Path
     now: list[datetime] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class Receiving:
 
 @pytest.fixture
 def receiving(database: Database, tmp_path: Path) -> Iterator[Receiving]:
-    files = FileStore(tmp_path / "store")
+    files = FolderStore(tmp_path / "store")
     now = [datetime(2026, 1, 5, 12, 0, tzinfo=UTC)]
     door = DimseDoor(
         DimseSettings(host="127.0.0.1", port=0),

@@ -24,7 +24,7 @@ from node.sections import DimseSettings, ServerTls
 from node.tls import TlsError, client_context
 from node.watch.transfers import Peer, Transfer, TurnedAway
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.certificates import Certificates, make_certificates
 from tests.integration.test_dimse_door import small_image
 from tests.peers import send, wait_until
@@ -83,7 +83,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def opened(database: Database, tmp_path: Path) -> Iterator[Callable[..., GuardedDoor]]:
-    files = FileStore(tmp_path / "store")
+    files = FolderStore(tmp_path / "store")
     doors: list[DimseDoor] = []
 
     def open_door(**settings: object) -> GuardedDoor:

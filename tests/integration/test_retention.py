@@ -16,7 +16,7 @@ from node.sections import RetentionSettings
 from storage import catalog
 from storage.catalog import DeliveryState, FileState, Keeping, Stays, StudyState
 from storage.database import Database
-from storage.files import Area, FileStore, FileStoreError
+from storage.files import Area, FileStoreError, FolderStore
 from storage.states import EventKind, ResultKind
 from storage.tables import Delivery, Instance, QuarantinedObject, Result, Study, TimelineEvent
 from tests.running_node import REAL_CINE
@@ -31,7 +31,7 @@ class Store:
     """A store with studies of any age and state, and a retention for it."""
 
     database: Database
-    files: FileStore
+    files: FolderStore
     free: int = 1000 * MB
     number: int = 0
 
@@ -108,7 +108,7 @@ class Store:
 
 @pytest.fixture
 def store(database: Database, tmp_path: Path) -> Store:
-    return Store(database, FileStore(tmp_path / "store"))
+    return Store(database, FolderStore(tmp_path / "store"))
 
 
 KEPT, REMOVED = FileState.KEPT, FileState.REMOVED
@@ -222,11 +222,11 @@ def test_a_crash_between_the_mark_and_the_file_is_gone_on_with(
 ) -> None:
     uid = store.study(40)
 
-    def crash(_files: FileStore, _key: str) -> None:
+    def crash(_files: FolderStore, _key: str) -> None:
         raise FileStoreError("power cut")
 
     with monkeypatch.context() as broken:
-        broken.setattr(FileStore, "delete", crash)
+        broken.setattr(FolderStore, "delete", crash)
         with pytest.raises(FileStoreError):
             store.retention(sources_after_days=30).run()
     assert store.sources() == {uid: FileState.REMOVING}

@@ -29,7 +29,7 @@ from node.manual import PAGE, manual
 from node.settings import load_settings
 from node.window import Window
 from storage.database import Database, migrate
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.peers import require
 from tests.running_node import echonode
 from tests.unit.storage_steps import STUDY, clip, receive
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.timeout(120)
 def config(tmp_path: Path) -> Path:
     """Settings of a node that has rows and does not run."""
     folder = tmp_path / "data"
-    FileStore(folder)
+    FolderStore(folder)
     migrate(f"sqlite:///{folder / 'echonode.db'}")
     file = tmp_path / "echonode.toml"
     file.write_text(f'data_dir = "{folder}"\n[disk]\nkeep_free_bytes = 0\n')

@@ -18,7 +18,7 @@ from node.cli.output import ExitCode
 from node.watch import study_key
 from storage import catalog
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from tests.unit.storage_steps import STUDY, clip, complete, deliver, receive, until_delivering
 
 COMMANDS = (
@@ -345,7 +345,7 @@ def test_results_are_sent_again_to_a_known_destination_only(
 
 
 def quarantined(rows: Database, site: Path, data: bytes) -> int:
-    key = FileStore(site / "data").write(Area.QUARANTINE, "ab" * 32, data)
+    key = FolderStore(site / "data").write(Area.QUARANTINE, "ab" * 32, data)
     with rows.write() as session:
         return catalog.add_quarantined(
             session,
@@ -383,7 +383,7 @@ def test_quarantine_is_listed_exported_and_emptied(
 def test_the_check_of_the_database_finds_a_missing_file(
     echonode: Shell, rows: Database, site: Path
 ) -> None:
-    key = FileStore(site / "data").write(Area.OBJECTS, "cd" * 32, b"clip")
+    key = FolderStore(site / "data").write(Area.OBJECTS, "cd" * 32, b"clip")
     receive(rows, clip(1, file_key=key, size_bytes=4))
     assert echonode.json("db", "check") == {"ok": True, "problems": [], "faults": []}
 

@@ -12,7 +12,7 @@ from models.data.dataset import open_dataset
 from node.cli import main
 from node.cli.output import ExitCode
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from tests.unit.storage_steps import NOW, clip, receive
 from tests.unit.test_data_built import ROOT, clip_file
 
@@ -74,7 +74,7 @@ def test_a_folder_becomes_a_data_set_that_can_be_shown(
 def test_what_the_node_received_becomes_a_data_set(
     site: list[str], tmp_path: Path, database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = FileStore(tmp_path / "data")
+    files = FolderStore(tmp_path / "data")
     for patient in range(4):  # of the fourth the table knows nothing
         data = clip_file(patient)
         received = clip(

@@ -26,7 +26,7 @@ from node.export.profile import Dates
 from node.export.pseudonyms import Pseudonyms
 from storage.catalog import FileState
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from storage.tables import Instance, Study
 from tests.export_sources import NUMBER, ROOT, leaks, planted_file
 from tests.unit.storage_steps import EF, NOW, analyse, clip, complete, name_views, receive
@@ -66,7 +66,7 @@ def site(
     file.write_text(
         f'data_dir = "{tmp_path / "data"}"\ndatabase_url = "{database_url}"\n', encoding="utf-8"
     )
-    files = FileStore(tmp_path / "data")
+    files = FolderStore(tmp_path / "data")
     for number, (study, patient) in enumerate(
         ((0, NUMBER), (0, NUMBER), (1, NUMBER), (2, "PLT7730042-B")), start=1
     ):
@@ -201,7 +201,7 @@ def test_what_does_not_go_together_is_refused(site: Site, database: Database) ->
         assert said in site.err
         assert not site.out.exists()
 
-    files = FileStore(site.folder / "data")
+    files = FolderStore(site.folder / "data")
 
     def opened(
         key: Path | None = site.key, to: Path = site.out, *, dry_run: bool = False, **wishes: Any

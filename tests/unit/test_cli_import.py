@@ -20,7 +20,7 @@ from node.intake import LATER, Arrival, Intake, Receipt, Status
 from node.watch.audit_file import audit_files
 from storage import catalog
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FolderStore
 from tests.folder_files import MEDIUM, archive, clip, medium, part10, put
 
 
@@ -285,7 +285,7 @@ def test_what_a_starting_node_sweeps_away_is_copied_again(
     def swept(self: Intake, arrival: Any) -> Receipt:
         calls.append(arrival)
         if len(calls) == 1:
-            FileStore(site.data).clear_incoming()
+            FolderStore(site.data).clear_incoming()
         return real(self, arrival)
 
     monkeypatch.setattr(Intake, "_receive", swept)
@@ -296,16 +296,16 @@ def test_what_a_starting_node_sweeps_away_is_copied_again(
 def test_what_another_brings_at_the_same_moment_is_known(
     site: Site, tmp_path: Path, rows: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = FileStore.adopt
+    real = FolderStore.adopt
 
-    def adopt(self: FileStore, temporary: Path, area: Area, digest: str) -> str:
-        monkeypatch.setattr(FileStore, "adopt", real)
+    def adopt(self: FolderStore, temporary: Path, area: Area, digest: str) -> str:
+        monkeypatch.setattr(FolderStore, "adopt", real)
         other = self.incoming_folder / "other"
         shutil.copyfile(temporary, other)
         assert Intake(rows, self).receive(Arrival(path=other, door="dimse")).new
         return real(self, temporary, area, digest)
 
-    monkeypatch.setattr(FileStore, "adopt", adopt)
+    monkeypatch.setattr(FolderStore, "adopt", adopt)
     told = site.json(put(tmp_path / "one.dcm"))
     assert (told["taken"], told["already_kept"], site.kept()) == (0, 1, 1)
 

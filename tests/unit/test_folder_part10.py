@@ -12,7 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPE
 from node.doors.taking import NotDicomError, RefusedError, UncertainError, copy_in
 from node.intake import Arrival, Intake, content_digest
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FolderStore
 from tests.folder_files import clip, data_set, part10
 
 WHOLE = part10(clip())
@@ -21,13 +21,13 @@ META = WHOLE[132 : len(WHOLE) - len(DATA)]
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[FileStore]:
-    store = FileStore(tmp_path / "store")
+def files(tmp_path: Path) -> Iterator[FolderStore]:
+    store = FolderStore(tmp_path / "store")
     yield store
     assert list(store.incoming_folder.iterdir()) == []
 
 
-def copied(files: FileStore, folder: Path, content: bytes) -> bytes:
+def copied(files: FolderStore, folder: Path, content: bytes) -> bytes:
     source = folder / "source"
     source.write_bytes(content)
     copy = copy_in(files, source)
@@ -37,22 +37,22 @@ def copied(files: FileStore, folder: Path, content: bytes) -> bytes:
     return found
 
 
-def test_a_file_as_it_should_be_comes_as_it_is(files: FileStore, tmp_path: Path) -> None:
+def test_a_file_as_it_should_be_comes_as_it_is(files: FolderStore, tmp_path: Path) -> None:
     assert copied(files, tmp_path, WHOLE) == WHOLE
 
 
-def test_a_preamble_may_hold_a_program_and_is_emptied(files: FileStore, tmp_path: Path) -> None:
+def test_a_preamble_may_hold_a_program_and_is_emptied(files: FolderStore, tmp_path: Path) -> None:
     assert copied(files, tmp_path, b"MZ" + bytes(126) + WHOLE[128:]) == WHOLE
 
 
 @pytest.mark.parametrize("start", [b"", b"DICM"], ids=["nothing", "only the mark"])
 def test_a_preamble_that_was_left_out_is_put_back(
-    files: FileStore, tmp_path: Path, start: bytes
+    files: FolderStore, tmp_path: Path, start: bytes
 ) -> None:
     assert copied(files, tmp_path, start + META + DATA) == WHOLE
 
 
-def test_a_length_that_is_missing_or_lies_is_set_right(files: FileStore, tmp_path: Path) -> None:
+def test_a_length_that_is_missing_or_lies_is_set_right(files: FolderStore, tmp_path: Path) -> None:
     without = bytes(128) + b"DICM" + META[12:] + DATA
     lies = WHOLE[:140] + b"\x04\x00\x00\x00" + WHOLE[144:]
     assert copied(files, tmp_path, without) == WHOLE
@@ -62,7 +62,7 @@ def test_a_length_that_is_missing_or_lies_is_set_right(files: FileStore, tmp_pat
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize("start", [b"", bytes(128) + b"DICM"], ids=["bare", "marked"])
 def test_a_bare_data_set_gets_the_meta_information_that_its_bytes_prove(
-    files: FileStore, tmp_path: Path, syntax: UID, start: bytes
+    files: FolderStore, tmp_path: Path, syntax: UID, start: bytes
 ) -> None:
     given = clip()
     given.file_meta.TransferSyntaxUID = syntax
@@ -79,7 +79,7 @@ def test_a_bare_data_set_gets_the_meta_information_that_its_bytes_prove(
 
 
 def test_pixels_that_are_compressed_nobody_knows_how_are_not_guessed_at(
-    files: FileStore, tmp_path: Path
+    files: FolderStore, tmp_path: Path
 ) -> None:
     cine = dcmread(examples.get_path("ybr_color"))
     cine.remove_private_tags()
@@ -89,7 +89,7 @@ def test_pixels_that_are_compressed_nobody_knows_how_are_not_guessed_at(
 
 
 def test_meta_information_of_another_object_is_written_anew(
-    files: FileStore, tmp_path: Path
+    files: FolderStore, tmp_path: Path
 ) -> None:
     other = part10(clip(number=2))
     content = WHOLE[: len(WHOLE) - len(DATA)] + data_set(other)  # as those do who change UIDs
@@ -107,13 +107,13 @@ def test_meta_information_of_another_object_is_written_anew(
     "content",
     [b"", b"PK\x03\x04", b"hello", b"\x08\x00" + bytes(500), b"\x08\x00\x05\x00CS", bytes(4000)],
 )
-def test_what_is_no_dicom_file_is_none(files: FileStore, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_dicom_file_is_none(files: FolderStore, tmp_path: Path, content: bytes) -> None:
     with pytest.raises(NotDicomError):
         copied(files, tmp_path, content)
 
 
 def test_meta_information_without_an_end_goes_to_those_who_keep_broken_files(
-    files: FileStore, tmp_path: Path, database: Database
+    files: FolderStore, tmp_path: Path, database: Database
 ) -> None:
     broken = WHOLE[:150]
     source = tmp_path / "broken"
@@ -123,7 +123,7 @@ def test_meta_information_without_an_end_goes_to_those_who_keep_broken_files(
 
 
 def test_the_same_object_has_the_same_digest_however_its_file_begins(
-    files: FileStore, tmp_path: Path
+    files: FolderStore, tmp_path: Path
 ) -> None:
     digests = set()
     for content in (WHOLE, META + DATA, DATA, bytes(128) + b"DICM" + META[12:] + DATA):
@@ -133,14 +133,16 @@ def test_the_same_object_has_the_same_digest_however_its_file_begins(
     assert len(digests) == 1
 
 
-def test_nothing_is_copied_while_nothing_may_be_taken(files: FileStore, tmp_path: Path) -> None:
+def test_nothing_is_copied_while_nothing_may_be_taken(files: FolderStore, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(WHOLE)
     with pytest.raises(RefusedError, match="the disk is nearly full"):
         copy_in(files, source, refusing=lambda: "the disk is nearly full")
 
 
-def test_a_file_that_is_written_to_meanwhile_is_not_taken(files: FileStore, tmp_path: Path) -> None:
+def test_a_file_that_is_written_to_meanwhile_is_not_taken(
+    files: FolderStore, tmp_path: Path
+) -> None:
     source = tmp_path / "source"
     source.write_bytes(WHOLE)
 

@@ -14,7 +14,7 @@ from node.intake import Arrival, Intake, Receipt, Status
 from storage import catalog
 from storage.catalog import DeliveryState, FileState
 from storage.database import Database, DatabaseError
-from storage.files import FileStore
+from storage.files import FolderStore
 from storage.tables import Delivery, Instance
 from tests.running_node import REAL_CINE, variant
 from tests.unit.storage_steps import (
@@ -33,7 +33,7 @@ class Door:
     """Hands files to an intake, as a door would."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        self.files = FileStore(folder / "store")
+        self.files = FolderStore(folder / "store")
         self.folder = folder
         self.intake = Intake(database, self.files)
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.files import Area, FileStore, FileStoreError
+from storage.files import Area, FileStoreError, FolderStore
 
 DATA = b"a data set"
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -26,17 +26,17 @@ KEY = f"objects/{DIGEST[:2]}/{DIGEST[2:]}.dcm"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FileStore:
-    return FileStore(tmp_path / "store")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
 
 
-def incoming(store: FileStore, data: bytes = DATA, name: str = "received") -> Path:
+def incoming(store: FolderStore, data: bytes = DATA, name: str = "received") -> Path:
     path = store.incoming_folder / name
     path.write_bytes(data)
     return path
 
 
-def test_a_file_is_taken_in_under_its_digest(store: FileStore) -> None:
+def test_a_file_is_taken_in_under_its_digest(store: FolderStore) -> None:
     temporary = incoming(store)
     assert store.adopt(temporary, Area.OBJECTS, DIGEST) == KEY
     assert store.path(KEY).read_bytes() == DATA
@@ -44,7 +44,7 @@ def test_a_file_is_taken_in_under_its_digest(store: FileStore) -> None:
 
 
 @pytest.mark.parametrize("area", list(Area))
-def test_bytes_are_written_to_every_area_and_read_back(store: FileStore, area: Area) -> None:
+def test_bytes_are_written_to_every_area_and_read_back(store: FolderStore, area: Area) -> None:
     key = store.write(area, DIGEST, DATA)
     assert key.startswith(f"{area}/")
     with store.open(key) as file:
@@ -65,7 +65,7 @@ def record(
 
 
 def test_bytes_are_synced_before_the_rename_and_the_folders_after(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log: list[str] = []
 
@@ -89,7 +89,7 @@ def test_bytes_are_synced_before_the_rename_and_the_folders_after(
 
 
 def test_a_folder_that_another_process_made_is_synced_once_by_this_one_too(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (store.root / "objects" / DIGEST[:2]).mkdir()
     synced: list[str] = []
@@ -106,13 +106,13 @@ def test_a_folder_that_another_process_made_is_synced_once_by_this_one_too(
     assert "objects" not in synced
 
 
-def test_the_same_bytes_again_are_kept_once(store: FileStore) -> None:
+def test_the_same_bytes_again_are_kept_once(store: FolderStore) -> None:
     assert store.write(Area.OBJECTS, DIGEST, DATA) == KEY
     assert store.adopt(incoming(store), Area.OBJECTS, DIGEST) == KEY
     assert len(list(store.path(KEY).parent.iterdir())) == 1
 
 
-def test_other_bytes_under_the_same_digest_never_overwrite_the_first(store: FileStore) -> None:
+def test_other_bytes_under_the_same_digest_never_overwrite_the_first(store: FolderStore) -> None:
     first = store.write(Area.OBJECTS, DIGEST, DATA)
     second = store.write(Area.OBJECTS, DIGEST, b"b data set")
     assert second == KEY.replace(".dcm", "-2.dcm")
@@ -121,7 +121,7 @@ def test_other_bytes_under_the_same_digest_never_overwrite_the_first(store: File
     assert store.write(Area.OBJECTS, DIGEST, b"b data set") == second
 
 
-def test_threads_that_keep_the_same_object_at_once_all_get_its_key(store: FileStore) -> None:
+def test_threads_that_keep_the_same_object_at_once_all_get_its_key(store: FolderStore) -> None:
     keys: list[str] = []
 
     def keep() -> None:
@@ -139,7 +139,7 @@ def test_threads_that_keep_the_same_object_at_once_all_get_its_key(store: FileSt
 def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        store = FileStore(tmp_path / "store")
+        store = FolderStore(tmp_path / "store")
         temporary = incoming(store)
         temporary.chmod(0o666)
         key = store.adopt(temporary, Area.OBJECTS, DIGEST)
@@ -166,7 +166,7 @@ def test_only_the_owner_can_read_what_is_kept(tmp_path: Path) -> None:
         f"objects/{DIGEST[:2]}/{DIGEST[2:]}.dcm\0",
     ],
 )
-def test_a_key_that_is_not_of_the_store_is_refused(store: FileStore, key: str) -> None:
+def test_a_key_that_is_not_of_the_store_is_refused(store: FolderStore, key: str) -> None:
     for attempt in (store.path, store.open, store.delete):
         with pytest.raises(ValueError, match="is not a key of the file store"):
             attempt(key)
@@ -174,7 +174,7 @@ def test_a_key_that_is_not_of_the_store_is_refused(store: FileStore, key: str) -
 
 @given(st.text())
 def test_no_text_names_a_file_outside_the_store(key: str) -> None:
-    store = object.__new__(FileStore)
+    store = object.__new__(FolderStore)
     store.root = Path("/var/lib/store")
     try:
         path = store.path(key)
@@ -185,7 +185,7 @@ def test_no_text_names_a_file_outside_the_store(key: str) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "ab", "../../etc", "g" * 64, "A" * 64, "a" * 64 + "\n"])
-def test_only_a_digest_gives_a_name(store: FileStore, digest: str) -> None:
+def test_only_a_digest_gives_a_name(store: FolderStore, digest: str) -> None:
     temporary = incoming(store)
     with pytest.raises(ValueError, match="is not a digest"):
         store.adopt(temporary, Area.OBJECTS, digest)
@@ -194,7 +194,7 @@ def test_only_a_digest_gives_a_name(store: FileStore, digest: str) -> None:
     assert temporary.exists()
 
 
-def test_a_link_is_not_taken_in(store: FileStore, tmp_path: Path) -> None:
+def test_a_link_is_not_taken_in(store: FolderStore, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(DATA)
     link = store.incoming_folder / "link"
     link.symlink_to(tmp_path / "secret")
@@ -202,12 +202,12 @@ def test_a_link_is_not_taken_in(store: FileStore, tmp_path: Path) -> None:
         store.adopt(link, Area.OBJECTS, DIGEST)
 
 
-def test_a_file_that_is_not_there_is_told(store: FileStore) -> None:
+def test_a_file_that_is_not_there_is_told(store: FolderStore) -> None:
     with pytest.raises(FileStoreError, match=f"cannot read {KEY}: No such file"):
         store.open(KEY)
 
 
-def test_a_deleted_file_is_gone_and_deleting_it_again_is_no_error(store: FileStore) -> None:
+def test_a_deleted_file_is_gone_and_deleting_it_again_is_no_error(store: FolderStore) -> None:
     key = store.write(Area.OBJECTS, DIGEST, DATA)
     store.delete(key)
     assert not store.path(key).exists()
@@ -216,7 +216,7 @@ def test_a_deleted_file_is_gone_and_deleting_it_again_is_no_error(store: FileSto
 
 
 def test_a_full_disk_is_told_as_such_and_leaves_nothing_behind(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(_handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -230,7 +230,7 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing_behind(
 
 
 def test_a_file_that_could_not_be_kept_is_left_to_its_door(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_paths: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -243,7 +243,7 @@ def test_a_file_that_could_not_be_kept_is_left_to_its_door(
     assert temporary.read_bytes() == DATA
 
 
-def test_a_folder_removed_by_hand_is_made_again(store: FileStore) -> None:
+def test_a_folder_removed_by_hand_is_made_again(store: FolderStore) -> None:
     key = store.write(Area.OBJECTS, DIGEST, DATA)
     store.path(key).unlink()
     store.path(key).parent.rmdir()
@@ -254,10 +254,10 @@ def test_a_folder_removed_by_hand_is_made_again(store: FileStore) -> None:
 def test_a_root_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileStoreError, match="cannot be made"):
-        FileStore(tmp_path / "file" / "store")
+        FolderStore(tmp_path / "file" / "store")
 
 
-def test_what_was_half_received_is_cleared_and_what_is_fresh_is_left(store: FileStore) -> None:
+def test_what_was_half_received_is_cleared_and_what_is_fresh_is_left(store: FolderStore) -> None:
     old = incoming(store, name="old")
     hour_ago = time.time() - 3600
     os.utime(old, (hour_ago, hour_ago))
@@ -270,15 +270,15 @@ def test_what_was_half_received_is_cleared_and_what_is_fresh_is_left(store: File
 _WRITER = """
 import hashlib, os, sys
 from pathlib import Path
-from storage.files import Area, FileStore
-store = FileStore(Path(sys.argv[1]))
+from storage.files import Area, FolderStore
+store = FolderStore(Path(sys.argv[1]))
 while True:
     data = os.urandom(200_000)
     print(store.write(Area.OBJECTS, hashlib.sha256(data).hexdigest(), data), flush=True)
 """
 
 
-def test_a_writer_that_is_killed_leaves_every_file_whole(store: FileStore) -> None:
+def test_a_writer_that_is_killed_leaves_every_file_whole(store: FolderStore) -> None:
     writer = subprocess.Popen(
         [sys.executable, "-c", _WRITER, str(store.root)],
         cwd=Path(__file__).parents[2],

@@ -1,54 +1,39 @@
-"""The file store: objects kept under the digest of their content.
+"""The file store in a folder.
 
-A file is there whole or not at all, and once :meth:`FileStore.adopt` or :meth:`FileStore.write`
-has returned, a power cut cannot take it back: its bytes are synced, then it is renamed into
-place, then its folder is synced.
+A file is there whole or not at all, and once :meth:`FolderStore.adopt` or
+:meth:`FolderStore.write` has returned, a power cut cannot take it back: its bytes are synced, then
+it is renamed into place, then its folder is synced.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
+import shutil
 import tempfile
 import threading
 import time
-from enum import StrEnum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_FOLDER_MODE = 0o700
-_FILE_MODE = 0o600
-_INCOMING = "incoming"
-_CHUNK_BYTES = 1 << 20
-_DIGEST = re.compile(r"[0-9a-f]{32,128}")
-_KEY = re.compile(
-    r"(?P<area>[a-z]+)/(?P<folder>[0-9a-f]{2})/(?P<name>[0-9a-f]{30,126}(-\d+)?\.dcm)"
+from storage.files.store import (
+    CHUNK_BYTES,
+    INCOMING,
+    Area,
+    FileStoreError,
+    KeptFile,
+    check_digest,
+    check_key,
+    is_key,
 )
 
-
-class Area(StrEnum):
-    """A part of the store."""
-
-    OBJECTS = "objects"  #: what was acknowledged
-    RESULTS = "results"  #: what the node made
-    QUARANTINE = "quarantine"  #: what could not be taken
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
 
 
-class FileStoreError(Exception):
-    """A file cannot be kept or found; the message says which and what to do.
-
-    ``disk_full`` tells whether it may succeed later, when there is space again; ``missing``, that
-    the store is there and this one file is not.
-    """
-
-    def __init__(self, message: str, *, disk_full: bool = False, missing: bool = False) -> None:
-        super().__init__(message)
-        self.disk_full = disk_full
-        self.missing = missing
-
-
-class FileStore:
+class FolderStore:
     """Files in a folder. Any thread and any process may use one folder at once.
 
     Parameters
@@ -70,15 +55,20 @@ class FileStore:
             if not self.root.is_dir():
                 self.root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
                 _sync_folder(self.root.parent)
-            for area in (_INCOMING, *Area):
+            for area in (INCOMING, *Area):
                 self._make_folder(self.root / area)
         except OSError as error:
             raise self._error("cannot be made", error) from error
 
     @property
+    def place(self) -> str:
+        """The folder, for people."""
+        return str(self.root)
+
+    @property
     def incoming_folder(self) -> Path:
         """Where doors put files while they receive them, before :meth:`adopt`."""
-        return self.root / _INCOMING
+        return self.root / INCOMING
 
     def adopt(self, temporary: Path, area: Area, digest: str) -> str:
         """Take a file into the store, for good, and return its key.
@@ -100,8 +90,7 @@ class FileStore:
         ValueError
             If the digest is not one.
         """
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError(f"{digest!r} is not a digest in lower-case hexadecimal")
+        check_digest(digest)
         try:
             _sync_file(temporary)
             folder = self._make_folder(self.root / area / digest[:2])
@@ -116,8 +105,7 @@ class FileStore:
 
     def write(self, area: Area, digest: str, data: bytes) -> str:
         """Keep bytes, for good, and return their key; otherwise as :meth:`adopt`."""
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError(f"{digest!r} is not a digest in lower-case hexadecimal")
+        check_digest(digest)
         temporary = None
         try:
             handle, name = tempfile.mkstemp(dir=self.incoming_folder, prefix="write-")
@@ -131,6 +119,31 @@ class FileStore:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
 
+    def restore(self, key: str, data: BinaryIO) -> None:
+        """Keep what a backup held under its key, in place of what is there.
+
+        Raises
+        ------
+        FileStoreError
+            If it cannot be kept.
+        """
+        target = self.path(key)
+        temporary = None
+        try:
+            handle, name = tempfile.mkstemp(dir=self.incoming_folder, prefix="restore-")
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                shutil.copyfileobj(data, file, CHUNK_BYTES)
+            _sync_file(temporary)
+            self._make_folder(target.parent)
+            temporary.replace(target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise self._error(f"cannot keep {key}", error) from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
     def path(self, key: str) -> Path:
         """Return where the file of a key lies.
 
@@ -139,10 +152,44 @@ class FileStore:
         ValueError
             If it is no key of this store: nothing outside the store can be named.
         """
-        match = _KEY.fullmatch(key)
-        if match is None or match["area"] not in set(Area):
-            raise ValueError(f"{key!r} is not a key of the file store")
+        check_key(key)
         return self.root / key
+
+    def source(self, key: str) -> str:
+        """The path of a key's file: where this folder is mounted elsewhere, at the same place."""
+        return str(self.path(key))
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        """The file itself.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there.
+        """
+        path = self.path(key)
+        try:
+            path.stat()
+        except OSError as error:
+            raise self._error(f"cannot read {key}", error) from error
+        yield path
+
+    def size_bytes(self, key: str) -> int | None:
+        """How long a kept file is; None where it is not there.
+
+        Raises
+        ------
+        FileStoreError
+            If that cannot be told now.
+        """
+        path = self.path(key)
+        try:
+            return path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._error(f"cannot look at {key}", error) from error
 
     def open(self, key: str) -> BinaryIO:
         """Open a kept file for reading.
@@ -167,7 +214,7 @@ class FileStore:
         """
         with self.open(key) as file:
             try:
-                while file.read(_CHUNK_BYTES):
+                while file.read(CHUNK_BYTES):
                     pass
             except OSError as error:
                 raise self._error(f"cannot read {key}", error) from error
@@ -181,6 +228,40 @@ class FileStore:
                 _sync_folder(path.parent)
         except OSError as error:
             raise self._error(f"cannot delete {key}", error) from error
+
+    def listed(self, area: Area) -> Iterator[KeptFile]:
+        """Everything in a part of the store, sorted by key, a folder at a time.
+
+        Raises
+        ------
+        FileStoreError
+            If a folder cannot be read.
+        """
+        try:
+            with os.scandir(self.root / area) as entries:
+                folders = sorted(entry.name for entry in entries)
+            for folder in folders:
+                yield from self._listed(f"{area}/{folder}")
+        except OSError as error:
+            raise self._error(f"cannot list {area}", error) from error
+
+    def _listed(self, name: str) -> list[KeptFile]:
+        folder = self.root / name
+        if not folder.is_dir() or folder.is_symlink():
+            return [KeptFile(key=name, size_bytes=None)]
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                key = f"{name}/{entry.name}"
+                try:
+                    plain = entry.is_file(follow_symlinks=False) and is_key(key)
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # removed a moment ago
+                changed = max(status.st_mtime, status.st_ctime)
+                size = status.st_size if plain else None
+                found.append(KeptFile(key=key, size_bytes=size, changed_at=changed))
+        return sorted(found, key=lambda item: item.key)
 
     def clear_incoming(self, older_than_s: float = 0.0) -> int:
         """Delete what was being received when the node stopped: it was never acknowledged.
@@ -197,7 +278,7 @@ class FileStore:
             except FileNotFoundError:
                 continue  # its owner was faster
             except OSError as error:
-                raise self._error(f"cannot delete {_INCOMING}/{path.name}", error) from error
+                raise self._error(f"cannot delete {INCOMING}/{path.name}", error) from error
         return cleared
 
     def _make_folder(self, folder: Path) -> Path:
@@ -245,8 +326,8 @@ def _same_bytes(one: Path, other: Path) -> bool:
     if one.stat().st_size != other.stat().st_size:
         return False
     with one.open("rb") as left, other.open("rb") as right:
-        while chunk := left.read(_CHUNK_BYTES):
-            if chunk != right.read(_CHUNK_BYTES):
+        while chunk := left.read(CHUNK_BYTES):
+            if chunk != right.read(CHUNK_BYTES):
                 return False
     return True
 

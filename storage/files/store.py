@@ -1,0 +1,190 @@
+"""What every file store promises, wherever its files lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+INCOMING = "incoming"
+CHUNK_BYTES = 1 << 20
+
+_DIGEST = re.compile(r"[0-9a-f]{32,128}")
+_KEY = re.compile(
+    r"(?P<area>[a-z]+)/(?P<folder>[0-9a-f]{2})/(?P<name>[0-9a-f]{30,126}(-\d+)?\.dcm)"
+)
+
+
+class Area(StrEnum):
+    """A part of the store."""
+
+    OBJECTS = "objects"  #: what was acknowledged
+    RESULTS = "results"  #: what the node made
+    QUARANTINE = "quarantine"  #: what could not be taken
+
+
+class FileStoreError(Exception):
+    """A file cannot be kept or found; the message says which and what to do.
+
+    ``disk_full`` tells whether it may succeed later, when there is space again; ``missing``, that
+    the store is there and this one file is not.
+    """
+
+    def __init__(self, message: str, *, disk_full: bool = False, missing: bool = False) -> None:
+        super().__init__(message)
+        self.disk_full = disk_full
+        self.missing = missing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptFile:
+    """What a listing says of a file.
+
+    ``size_bytes`` is None for what lies in the store and is none of its files: then ``key`` is its
+    name, and no key.
+    """
+
+    key: str
+    size_bytes: int | None
+    changed_at: float = 0.0  #: seconds since the epoch
+
+
+class FileStore(Protocol):
+    """Files kept under the digest of their content. Any thread and any process may use one.
+
+    Once :meth:`adopt` or :meth:`write` has returned, the file is there, whole, and stays: no power
+    cut here takes it back. A file under a key never changes.
+    """
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: a folder, or a URL without secrets."""
+
+    @property
+    def incoming_folder(self) -> Path:
+        """A folder of this machine where doors put files while they receive them."""
+
+    def adopt(self, temporary: Path, area: Area, digest: str) -> str:
+        """Take a file into the store, for good, and return its key.
+
+        The file is moved. The same bytes again may get the same key; other bytes under the same
+        digest never do, and overwrite nothing.
+
+        Parameters
+        ----------
+        temporary
+            A whole file: best in :attr:`incoming_folder`.
+        digest
+            Lower-case hexadecimal digest of the content, 32 to 128 characters.
+
+        Raises
+        ------
+        FileStoreError
+            If it cannot be kept; ``temporary`` is still there then.
+        ValueError
+            If the digest is not one.
+        """
+
+    def write(self, area: Area, digest: str, data: bytes) -> str:
+        """Keep bytes, for good, and return their key; otherwise as :meth:`adopt`."""
+
+    def restore(self, key: str, data: BinaryIO) -> None:
+        """Keep what a backup held under its key, in place of what is there.
+
+        Raises
+        ------
+        FileStoreError
+            If it cannot be kept.
+        """
+
+    @property
+    def root(self) -> Path:
+        """The folder; going, since not every store has one."""
+
+    def path(self, key: str) -> Path:
+        """Where the file of a key lies; going: use :meth:`local`, which every store has."""
+
+    def source(self, key: str) -> str:
+        """What :func:`local` takes, on this machine or another: a path, or a URL without secrets.
+
+        Raises
+        ------
+        ValueError
+            If it is no key of a store: nothing outside the store can be named.
+        """
+
+    def local(self, key: str) -> AbstractContextManager[Path]:
+        """A kept file as one of this machine, to be read only, and only within the context.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there or cannot be read.
+        """
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a kept file for reading.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there or cannot be read.
+        """
+
+    def size_bytes(self, key: str) -> int | None:
+        """How long a kept file is; None where it is not there.
+
+        Raises
+        ------
+        FileStoreError
+            If that cannot be told now.
+        """
+
+    def check_readable(self, key: str) -> None:
+        """Read a kept file from end to end.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there or cannot be read.
+        """
+
+    def delete(self, key: str) -> None:
+        """Delete a kept file, for good. One that is gone already is no error."""
+
+    def listed(self, area: Area) -> Iterator[KeptFile]:
+        """Everything in a part of the store, sorted by key.
+
+        Raises
+        ------
+        FileStoreError
+            If it cannot be listed.
+        """
+
+    def clear_incoming(self, older_than_s: float = 0.0) -> int:
+        """Delete what was being received when the node stopped: it was never acknowledged.
+
+        Returns how many files. ``older_than_s`` leaves those that were written to lately.
+        """
+
+
+def check_digest(digest: str) -> None:
+    """Raise ValueError for what cannot name a file."""
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"{digest!r} is not a digest in lower-case hexadecimal")
+
+
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a key."""
+    match = _KEY.fullmatch(text)
+    return match is not None and match["area"] in set(Area)
+
+
+def check_key(key: str) -> None:
+    """Raise ValueError for what is no key."""
+    if not is_key(key):
+        raise ValueError(f"{key!r} is not a key of the file store")
