@@ -63,7 +63,7 @@ from node.window import Window
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
-from storage.files import FolderStore
+from storage.files import open_store
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ class Node:
             (*settings.dimse.allowed_calling_aes, *(item.ae_title for item in settings.machines)),
             started_at_s=self._started_at.timestamp(),
         )
-        self._files = FolderStore(settings.data_dir)
+        self._files = open_store(settings.store_url, settings.data_dir)
         self._disk = DiskWatch(
             settings.disk,
             settings.data_dir,

@@ -129,6 +129,12 @@ def is_loopback(host: str) -> bool:
     """Whether an address in the settings can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
+def _store_url(value: str) -> str:
+    if not value or Path(value).is_absolute() or re.fullmatch(r"file:///[^?#]+", value):
+        return value
+    raise ValueError("name a folder, file:///absolute/path, or leave it out: then it is data_dir")
+
+
     except ValueError:
         return host == "localhost"
 
@@ -154,6 +160,7 @@ class Section(BaseModel):
 
 
 class ServerTls(Section):
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
     """``[….tls]`` of a door: who we are to callers, and which callers may come in."""
 
     certificate: AbsolutePath = Field(description="PEM: ours, then those that signed it")

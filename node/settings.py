@@ -42,6 +42,7 @@ from node.sections import (
     Rule,
     Source,
     StudySettings,
+    StoreUrl,
     WatchedFolder,
 )
 from node.settings_file import (
@@ -77,6 +78,8 @@ class Settings(BaseSettings):
         repr=False,
     )
     dimse: DimseSettings = DimseSettings()
+    store_url: StoreUrl = Field("", description="where images and results lie; by default data_dir")
+    node: NodeSettings = Field(default_factory=NodeSettings)
     machines: tuple[Machine, ...] = Field((), description="echo machines that take reports")
     http: HttpSettings = HttpSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()

@@ -40,6 +40,8 @@ class FolderStore:
     ----------
     root
         The folder; made if it is not there. All of it must be on one volume.
+    arriving
+        Where within ``incoming`` this one receives; empty where no other node has the folder.
 
     Raises
     ------
@@ -47,8 +49,10 @@ class FolderStore:
         If the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, arriving: str = "") -> None:
         self.root = root.absolute()
+        self._incoming = self.root / INCOMING / arriving
+        self._is_shared = bool(arriving)
         self._lock = threading.Lock()
         self._durable: set[Path] = set()
         try:
@@ -57,6 +61,7 @@ class FolderStore:
                 _sync_folder(self.root.parent)
             for area in (INCOMING, *Area):
                 self._make_folder(self.root / area)
+            self._make_folder(self._incoming)
         except OSError as error:
             raise self._error("cannot be made", error) from error
 
@@ -68,7 +73,15 @@ class FolderStore:
     @property
     def incoming_folder(self) -> Path:
         """Where doors put files while they receive them, before :meth:`adopt`."""
-        return self.root / INCOMING
+        return self._incoming
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The incoming folder and those of the areas."""
+        return (self._incoming, *(self.root / area for area in Area))
+
+    def reach(self, *, write: bool = False) -> None:
+        """Nothing to ask: see :attr:`folders`."""
 
     def adopt(self, temporary: Path, area: Area, digest: str) -> str:
         """Take a file into the store, for good, and return its key.
@@ -96,8 +109,7 @@ class FolderStore:
             folder = self._make_folder(self.root / area / digest[:2])
             # Without the lock two callers could both find a name free and one overwrite the other.
             with self._lock:
-                target = _place_for(temporary, folder, digest[2:])
-                os.replace(temporary, target)  # noqa: PTH105  named as the tests watch it
+                target = self._named(temporary, folder, digest[2:])
             _sync_folder(folder)
         except OSError as error:
             raise self._error(f"cannot keep {area}/{digest[:8]}…", error) from error
@@ -278,8 +290,23 @@ class FolderStore:
             except FileNotFoundError:
                 continue  # its owner was faster
             except OSError as error:
-                raise self._error(f"cannot delete {INCOMING}/{path.name}", error) from error
+                where = path.relative_to(self.root)
+                raise self._error(f"cannot delete {where}", error) from error
         return cleared
+
+    def _named(self, temporary: Path, folder: Path, stem: str) -> Path:
+        """Give a file its name in the store."""
+        target = _place_for(temporary, folder, stem)
+        while self._is_shared and not target.exists():
+            try:
+                target.hardlink_to(temporary)  # unlike a renaming, it replaces nothing
+            except FileExistsError:
+                target = _place_for(temporary, folder, stem)  # another node was faster
+            else:
+                temporary.unlink()
+                return target
+        os.replace(temporary, target)  # noqa: PTH105  named as the tests watch it
+        return target
 
     def _make_folder(self, folder: Path) -> Path:
         # A folder that is there may have been made, and not yet synced, by another thread or by

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.files.store import FileStoreError
+from storage.files.folder import FolderStore
+from storage.files.store import FileStore, FileStoreError
+
+
+def open_store(url: str, data_dir: Path) -> FileStore:
+    """The file store at an address.
+
+    Parameters
+    ----------
+    url
+        ``file:///…`` or a path: a folder that several nodes may share, mounted at the same place.
+        Empty: ``data_dir`` itself, of one node alone.
+    data_dir
+        The node's own folder.
+
+    Raises
+    ------
+    FileStoreError
+        If it cannot be opened.
+    """
+    if not url:
+        return FolderStore(data_dir)
+    scheme, there, path = url.partition("://")
+    if there and scheme != "file":
+        raise FileStoreError(f"no file store is known for {scheme}://; name a folder")
+    folder = Path(path if there else url)
+    if folder.absolute() == data_dir.absolute():
+        return FolderStore(data_dir)
+    # Every node clears what it was receiving when it stopped, and nothing of another's.
+    node = f"{socket.gethostname()}\n{data_dir.resolve()}"
+    return FolderStore(folder, arriving=hashlib.sha256(node.encode()).hexdigest()[:16])
 
 
 @contextmanager

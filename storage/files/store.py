@@ -31,7 +31,7 @@ class FileStoreError(Exception):
     """A file cannot be kept or found; the message says which and what to do.
 
     ``disk_full`` tells whether it may succeed later, when there is space again; ``missing``, that
-    the store is there and this one file is not.
+    the store is there and this one file is not. Anything else may be over in a moment.
     """
 
     def __init__(self, message: str, *, disk_full: bool = False, missing: bool = False) -> None:
@@ -65,8 +65,27 @@ class FileStore(Protocol):
         """Where it is, for people: a folder, or a URL without secrets."""
 
     @property
+    def root(self) -> Path:
+        """The folder of this machine that it works in: with the files, or only what arrives."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of this machine that must be there, and on one volume."""
+
+    @property
     def incoming_folder(self) -> Path:
         """A folder of this machine where doors put files while they receive them."""
+
+    def reach(self, *, write: bool = False) -> None:
+        """Ask whether the store is there; with ``write``, also whether it takes something.
+
+        A folder is not asked: whoever has it can look at it.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not, or does not answer in time.
+        """
 
     def adopt(self, temporary: Path, area: Area, digest: str) -> str:
         """Take a file into the store, for good, and return its key.
@@ -100,10 +119,6 @@ class FileStore(Protocol):
         FileStoreError
             If it cannot be kept.
         """
-
-    @property
-    def root(self) -> Path:
-        """The folder; going, since not every store has one."""
 
     def path(self, key: str) -> Path:
         """Where the file of a key lies; going: use :meth:`local`, which every store has."""
