@@ -24,6 +24,9 @@ import structlog
 from models.packs import Pack, PackError, load_pack, shipped_packs
 from node.analysis import analyse, picture_settings
 from node.cli.status import status_json
+from node.compute.card import card_of
+from node.compute.cluster import MOST_PLACES, Cluster
+from node.compute.settings import ComputeError
 from node.delivery.commitment import Promises
 from node.delivery.outbox import Outbox
 from node.delivery.ways import WayError, ways_to
@@ -154,16 +157,7 @@ class Node:
             simulated_evidence=settings.analysis.allow_simulated_evidence,
             demographic_estimates=frozenset(settings.analysis.person_estimates),
         )
-        self._executor = WorkerProcesses(
-            settings.analysis.workers,
-            initializer=prepare_worker,
-            initargs=(
-                [str(pack.folder) for pack in packs],
-                settings.analysis.workers,
-                settings.log,
-            ),
-            time_limit_s=settings.analysis.time_limit_s,
-        )
+        self._executor = self._readers([str(pack.folder) for pack in packs])
         destinations = settings.destinations
         try:
             ways = ways_to(destinations, settings.dimse.ae_title)
@@ -210,7 +204,11 @@ class Node:
             self._files,
             self._executor,
             DispatchSettings(
-                slots=settings.analysis.workers,
+                slots=(
+                    settings.analysis.workers
+                    if settings.analysis.cluster is None
+                    else MOST_PLACES  # the cluster says by itself when it is full
+                ),
                 max_attempts=settings.analysis.max_attempts,
                 allow_simulated_evidence=settings.analysis.allow_simulated_evidence,
                 rules=settings.rules,
@@ -218,7 +216,7 @@ class Node:
             ),
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
-            refusing=self._disk.refusing,
+            refusing=self._refusing_clips,
             metrics=self._metrics,
         )
         retention = Retention(
@@ -318,6 +316,28 @@ class Node:
                 f"data_dir {settings.data_dir}: no socket can be made there: {error.strerror}; "
                 "set another data_dir"
             ) from error
+
+    def _readers(self, packs: list[str]) -> WorkerProcesses | Cluster:
+        """Where clips are read: in processes here, or in a cluster."""
+        settings = self._settings
+        if settings.analysis.cluster is not None:
+            try:
+                return Cluster(settings.analysis, card_of(packs, settings.analysis.device))
+            except (ComputeError, OSError) as error:
+                raise NodeError(str(error)) from error
+        return WorkerProcesses(
+            settings.analysis.workers,
+            initializer=prepare_worker,
+            initargs=(packs, settings.analysis.workers, settings.log),
+            time_limit_s=settings.analysis.time_limit_s,
+        )
+
+    def _refusing_clips(self) -> str | None:
+        """Why no clip is begun now."""
+        refused = self._disk.refusing()
+        if refused is None and isinstance(self._executor, Cluster):
+            return self._executor.refusing()
+        return refused
 
     def _serve_http(self, intake: Intake) -> None:
         settings = self._settings

@@ -37,6 +37,25 @@ def _host(value: str) -> str:
     return value
 
 
+def _executor(value: str) -> str:
+    if value == "processes" or cluster_address(value) is not None:
+        return value
+    raise ValueError('clips are read by "processes" of this machine or by "dask://host:port"')
+
+
+def cluster_address(executor: str) -> str | None:
+    """``host:port`` of the scheduler that an executor names; None where it names none."""
+    try:
+        parts = urlsplit(executor)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme != "dask" or not host or not port or not plain:
+        return None
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _in_a_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -540,9 +559,30 @@ class Rule(Section):
         return getattr(self, key) is not None
 
 
-class AnalysisSettings(Section):
-    """``[analysis]``: the worker processes and what may be reported."""
+class ClusterTls(Section):
+    """``[analysis.tls]``: who we are in the cluster, and who says who belongs to it."""
 
+    authorities: AbsolutePath = Field(
+        description="PEM: the cluster's own authority; whoever it vouches for may run code"
+    )
+    certificate: AbsolutePath = Field(description="PEM: ours, for calling and for being called")
+    private_key: AbsolutePath = Field(description="PEM: the certificate's key, without a password")
+
+
+class AnalysisSettings(Section):
+    """``[analysis]``: where clips are read, and what may be reported."""
+
+    executor: Annotated[str, AfterValidator(_executor)] = Field(
+        "processes",
+        description='where clips are read: "processes" of this machine, or "dask://host:port"',
+    )
+    tls: ClusterTls | None = Field(None, description="TLS in the cluster; off this machine always")
+    send_bytes: bool = Field(
+        True, description="a clip travels with its job; otherwise workers read the store"
+    )
+    device: Literal["cpu", "gpu"] = Field(
+        "cpu", description="the workers of a cluster that read clips: those without a GPU, or with"
+    )
     workers: int = Field(
         default_factory=lambda: max(1, (os.cpu_count() or 1) - 1),
         ge=1,
@@ -561,6 +601,22 @@ class AnalysisSettings(Section):
     packs: tuple[AbsolutePath, ...] = Field(
         (), description="folders of packs beside the shipped ones"
     )
+
+    @property
+    def cluster(self) -> str | None:
+        """``host:port`` of the scheduler; None where clips are read on this machine."""
+        return cluster_address(self.executor)
+
+    @model_validator(mode="after")
+    def _in_the_clear_only_here(self) -> Self:
+        if self.cluster is not None and self.tls is None:
+            host = urlsplit(self.executor).hostname or ""
+            if not is_loopback(host):
+                raise ValueError(
+                    f"executor: whoever speaks to the cluster at {host} can run code in it and in "
+                    "the node: write [analysis.tls] with authorities, certificate and private_key"
+                )
+        return self
 
 
 class CaptureSettings(Section):
