@@ -128,6 +128,12 @@ def _database_url(value: str) -> str:
     return value.replace("postgresql:", "postgresql+psycopg:", 1)
 
 
+def _store_url(value: str) -> str:
+    if not value or Path(value).is_absolute() or re.fullmatch(r"file:///[^?#]+", value):
+        return value
+    raise ValueError("name a folder, file:///absolute/path, or leave it out: then it is data_dir")
+
+
 def _origin(value: str) -> str:
     parts = urlsplit(value)
     if value != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in {"http", "https"}:
@@ -148,17 +154,12 @@ def is_loopback(host: str) -> bool:
     """Whether an address in the settings can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
-def _store_url(value: str) -> str:
-    if not value or Path(value).is_absolute() or re.fullmatch(r"file:///[^?#]+", value):
-        return value
-    raise ValueError("name a folder, file:///absolute/path, or leave it out: then it is data_dir")
-
-
     except ValueError:
         return host == "localhost"
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Variable = Annotated[str, AfterValidator(_variable)]
@@ -179,7 +180,6 @@ class Section(BaseModel):
 
 
 class ServerTls(Section):
-StoreUrl = Annotated[str, AfterValidator(_store_url)]
     """``[….tls]`` of a door: who we are to callers, and which callers may come in."""
 
     certificate: AbsolutePath = Field(description="PEM: ours, then those that signed it")
