@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -706,6 +707,21 @@ class AlertsSettings(Section):
     )
     webhook: WebhookSettings | None = None
     mail: MailSettings | None = None
+
+
+class NodeSettings(Section):
+    """``[node]``: this node among others that share its database."""
+
+    name: str = Field(
+        default_factory=lambda: re.sub(r"[^\w.-]", "-", socket.gethostname(), flags=re.A)[:48],
+        min_length=1,
+        max_length=48,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="1 to 48 letters, digits, dots, dashes or underscores: one for each node",
+    )
+    lease_s: float = Field(
+        30.0, ge=2, le=600, description="silence after which others go on with this node's work"
+    )
 
 
 class LogSettings(Section):

@@ -38,11 +38,12 @@ from node.sections import (
     HttpSettings,
     LogSettings,
     Machine,
+    NodeSettings,
     RetentionSettings,
     Rule,
     Source,
-    StudySettings,
     StoreUrl,
+    StudySettings,
     WatchedFolder,
 )
 from node.settings_file import (
@@ -77,9 +78,9 @@ class Settings(BaseSettings):
         description="an SQLAlchemy URL; by default a file in data_dir",
         repr=False,
     )
-    dimse: DimseSettings = DimseSettings()
     store_url: StoreUrl = Field("", description="where images and results lie; by default data_dir")
     node: NodeSettings = Field(default_factory=NodeSettings)
+    dimse: DimseSettings = DimseSettings()
     machines: tuple[Machine, ...] = Field((), description="echo machines that take reports")
     http: HttpSettings = HttpSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()

@@ -11,7 +11,6 @@ from node.sections import (
     AuditSettings,
     CaptureSettings,
     ClientTls,
-    ClusterTls,
     DeliverySettings,
     DicomwebDestination,
     DicomwebSettings,
@@ -24,6 +23,7 @@ from node.sections import (
     LogSettings,
     Machine,
     MailSettings,
+    NodeSettings,
     RetentionSettings,
     Rule,
     ServerTls,
@@ -36,6 +36,7 @@ from node.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SECTIONS = {
+    "node": [NodeSettings],
     "dimse": [DimseSettings],
     "machines": [Machine],
     "http": [HttpSettings, ServerTls],
@@ -47,7 +48,7 @@ SECTIONS = {
     "destinations": [DimseDestination, DicomwebDestination, ClientTls],
     "archives": [DimseSource, DicomwebSource],
     "rules": [Rule],
-    "analysis": [AnalysisSettings, ClusterTls],
+    "analysis": [AnalysisSettings],
     "capture": [CaptureSettings],
     "delivery": [DeliverySettings],
     "audit": [AuditSettings, SyslogSettings],
