@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,7 @@ from storage.files.store import (
     KeptFile,
     check_digest,
     check_key,
+    clear_folder,
     is_key,
 )
 
@@ -187,6 +188,27 @@ class FolderStore:
             raise self._error(f"cannot read {key}", error) from error
         yield path
 
+    def copy_out(self, key: str) -> Path:
+        """A kept file under a second name in the incoming folder, for the caller to adopt or drop.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there, cannot be read, or there is no room.
+        """
+        again = self._incoming / f"again-{uuid.uuid4().hex}"
+        path = self.path(key)
+        try:
+            os.utime(path)  # what is old in the incoming folder is swept away
+            try:
+                again.hardlink_to(path)
+            except OSError:
+                shutil.copyfile(path, again)
+        except OSError as error:
+            again.unlink(missing_ok=True)
+            raise self._error(f"cannot copy {key}", error) from error
+        return again
+
     def size_bytes(self, key: str) -> int | None:
         """How long a kept file is; None where it is not there.
 
@@ -275,24 +297,26 @@ class FolderStore:
                 found.append(KeptFile(key=key, size_bytes=size, changed_at=changed))
         return sorted(found, key=lambda item: item.key)
 
+    def free_bytes(self) -> int:
+        """How much is free on its volume.
+
+        Raises
+        ------
+        OSError
+            If the folder is not there.
+        """
+        return shutil.disk_usage(self.root).free
+
     def clear_incoming(self, older_than_s: float = 0.0) -> int:
         """Delete what was being received when the node stopped: it was never acknowledged.
 
         Returns how many files. ``older_than_s`` leaves those that were written to lately.
         """
-        before = time.time() - older_than_s
-        cleared = 0
-        for path in self.incoming_folder.iterdir():
-            try:
-                if path.stat().st_mtime <= before:
-                    path.unlink()
-                    cleared += 1
-            except FileNotFoundError:
-                continue  # its owner was faster
-            except OSError as error:
-                where = path.relative_to(self.root)
-                raise self._error(f"cannot delete {where}", error) from error
-        return cleared
+        try:
+            return clear_folder(self._incoming, older_than_s)
+        except OSError as error:
+            name = Path(error.filename or "").name
+            raise self._error(f"cannot delete {INCOMING}/{name}", error) from error
 
     def _named(self, temporary: Path, folder: Path, stem: str) -> Path:
         """Give a file its name in the store."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -141,6 +143,15 @@ class FileStore(Protocol):
             If it is not there or cannot be read.
         """
 
+    def copy_out(self, key: str) -> Path:
+        """A kept file under a new name in the incoming folder too, for the caller to adopt or drop.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there, cannot be read, or there is no room.
+        """
+
     def open(self, key: str) -> BinaryIO:
         """Open a kept file for reading.
 
@@ -180,11 +191,41 @@ class FileStore(Protocol):
             If it cannot be listed.
         """
 
+    def free_bytes(self) -> int | None:
+        """How much room there is; None where nobody can tell.
+
+        Raises
+        ------
+        OSError
+            If its folder is not there.
+        """
+
     def clear_incoming(self, older_than_s: float = 0.0) -> int:
         """Delete what was being received when the node stopped: it was never acknowledged.
 
         Returns how many files. ``older_than_s`` leaves those that were written to lately.
         """
+
+
+def clear_folder(folder: Path, older_than_s: float) -> int:
+    """Delete the files of a folder that nobody has written to for so long; returns how many.
+
+    Raises
+    ------
+    OSError
+        If one cannot be deleted; its ``filename`` says which.
+    """
+    before = time.time() - older_than_s
+    cleared = 0
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+            if status.st_mtime <= before and not stat.S_ISDIR(status.st_mode):
+                path.unlink()
+                cleared += 1
+        except FileNotFoundError:
+            continue  # its owner was faster
+    return cleared
 
 
 def check_digest(digest: str) -> None:
