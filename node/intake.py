@@ -240,7 +240,7 @@ class Intake:
         self, session: Session, arrival: Arrival, header: Dataset, digest: str, key: str, size: int
     ) -> None:
         own = is_own_object(header)
-        urgency, reason = (arrival.urgency, "") if own else self._urgency(arrival, header)
+        urgency, reason = (arrival.urgency, "") if own else self._urgency(session, arrival, header)
         catalog.add_instance(
             session,
             catalog.NewInstance(
@@ -267,7 +267,11 @@ class Intake:
             ),
         )
 
-    def _urgency(self, arrival: Arrival, header: Dataset) -> tuple[int, str]:
+    def _urgency(self, session: Session, arrival: Arrival, header: Dataset) -> tuple[int, str]:
+        uid = str(header.StudyInstanceUID)
+        if arrival.urgency == LATER and catalog.is_backfilled(session, uid):
+            # Also where a rule would lift it: years of archive must not stand before anybody.
+            return catalog.BACKFILL_URGENCY, "brought by a backfill: behind all else"
         facts = facts_of(
             header,
             calling_ae=arrival.calling_ae,

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from storage.catalog._backfill import BACKFILL_URGENCY
 from storage.catalog._files import make_results_again
 from storage.catalog._moves import (
     CatalogError,
@@ -358,10 +359,14 @@ def _counts(
 
 
 def _oldest_recording(session: Session, now: datetime) -> Waiting | None:
-    # The row first, by its index, and then what belongs to it.
+    # The row first, by its index, and then what belongs to it. What a backfill brought is meant
+    # to wait for as long as there is anything else.
     oldest = session.scalar(
         select(Recording.id)
-        .where(Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)))
+        .where(
+            Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)),
+            Recording.urgency > BACKFILL_URGENCY,
+        )
         .order_by(Recording.queued_at, Recording.id)
         .limit(1)
     )
