@@ -54,6 +54,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 from node.doors.contexts import COMMITMENT_CLASS, COMMITMENT_INSTANCE
 from node.doors.incoming import IncomingFile
 from node.doors.lane import Inbox, Lane, LaneError, StoreRequest, store_answer
+from node.doors.proposal import with_refused, without_unknown
 from node.watch.transfers import Peer
 
 log = structlog.get_logger(__name__)
@@ -67,7 +68,7 @@ _GRACE_S = 5.0  # from the word that it is over to the end of the threads
 _COLLECT_EVERY_S = 30.0
 _HEAD_BYTES = 6  # of a PDU
 _PIECE_BYTES = 1 << 18
-_P_DATA = 0x04
+_ASSOCIATE_RQ, _ASSOCIATE_AC, _P_DATA = 0x01, 0x02, 0x04
 # PS3.8 9.3: an A-ASSOCIATE with 128 contexts of many syntaxes has less than 100 kB; a release or
 # an abort has four bytes.
 _LONGEST_PDU_BYTES = {0x01: 1 << 18, 0x02: 1 << 18} | dict.fromkeys((0x03, 0x05, 0x06, 0x07), 64)
@@ -142,6 +143,10 @@ class DoorServer(ThreadedAssociationServer):
     ) -> None:
         _use_our_files()
         super().__init__(*args, **options)
+        self.known_classes = frozenset(
+            str(context.abstract_syntax).encode() for context in self.contexts
+        )
+        self.contexts = _Shared(self.contexts)
         self.bounds = bounds
         self.new_file = new_file
         self.store = store
@@ -294,6 +299,7 @@ class Connection:
         self._inbox = Inbox(_HEAD_BYTES + longest)
         self._lane = Lane(self._syntax_of, self.new_file, self._store)
         self._bell = _Bell()
+        self._refused = b""  #: contexts that the library was not shown
 
     def attend(self, association: Association) -> None:
         """Start an association and stay until it has ended, or end it when it is overdue."""
@@ -397,6 +403,13 @@ class Connection:
             self._awaited.popitem()[1](None)
         self._bell.close()
 
+    def complete(self, pdu: bytes) -> bytes:
+        """A PDU that the library made, with what it could not know."""
+        if pdu[0] != _ASSOCIATE_AC or not self._refused:
+            return pdu
+        refused, self._refused = self._refused, b""
+        return with_refused(pdu, refused)
+
     @property
     def has_place(self) -> bool:
         """Whether it takes a place among the associations now."""
@@ -476,7 +489,11 @@ class Connection:
                 if rest is None:
                     return None
                 pdu_bytes = memoryview(struct.pack(">BBL", kind, 0, len(rest)) + rest)
-            pdu, event = dul._decode_pdu(bytearray(pdu_bytes))
+            whole = bytearray(pdu_bytes)
+            if kind == _ASSOCIATE_RQ:
+                shown, self._refused = without_unknown(bytes(whole), self._server.known_classes)
+                whole = bytearray(shown)
+            pdu, event = dul._decode_pdu(whole)
         except LaneError as error:
             log.warning("pdu-not-understood", peer=self.peer.host, error=str(error))
             return "Evt19"
@@ -673,11 +690,25 @@ class _Socket(AssociationSocket):
             self.event_queue.put("Evt17")  # the connection is lost
             return False
 
+    def send(self, bytestream: bytes) -> None:
+        """Send a PDU."""
+        super().send(self._connection.complete(bytestream))
+
     def _shutdown_socket(self) -> None:
         if self.socket is not None:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.socket.close()
+
+
+class _Shared(list[Any]):
+    """The contexts that all associations have: read by all, changed by none.
+
+    The library copies them for each association, deeply, which takes milliseconds.
+    """
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> list[Any]:
+        return list(self)
 
 
 class _Bell:
