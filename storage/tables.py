@@ -147,7 +147,11 @@ class Study(Base):
         back_populates="study", cascade=_CASCADE, passive_deletes=True, order_by="TimelineEvent.id"
     )
 
-    __table_args__ = (Index("ix_study_state", "state", "state_since"),)
+    __table_args__ = (
+        Index("ix_study_state", "state", "state_since"),
+        Index("ix_study_newest", "last_image_at", "id"),
+        Index("ix_study_state_newest", "state", "last_image_at", "id"),
+    )
 
 
 class Instance(Base):
@@ -352,6 +356,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("result_id", "destination"),
         Index("ix_delivery_due", "state", "next_attempt_at"),
+        Index("ix_delivery_stored", "destination", "stored_at"),
     )
 
 
@@ -381,7 +386,11 @@ class Commitment(Base):
         order_by="CommitmentItem.id",
     )
 
-    __table_args__ = (Index("ix_commitment_open", "destination", "closed_at", "due_at"),)
+    __table_args__ = (
+        Index("ix_commitment_open", "destination", "closed_at", "due_at"),
+        Index("ix_commitment_outcome", "outcome", "destination"),
+        Index("ix_commitment_accepted", "destination", "accepted_at"),
+    )
 
 
 class CommitmentItem(Base):
@@ -400,7 +409,15 @@ class CommitmentItem(Base):
     commitment: Mapped[Commitment] = relationship(back_populates="items")
     delivery: Mapped[Delivery] = relationship(back_populates="commitments")
 
-    __table_args__ = (UniqueConstraint("commitment_id", "delivery_id"),)
+    __table_args__ = (
+        UniqueConstraint("commitment_id", "delivery_id"),
+        Index(
+            "ix_commitment_item_refused",
+            "commitment_id",
+            sqlite_where=text("failure_reason IS NOT NULL"),
+            postgresql_where=text("failure_reason IS NOT NULL"),
+        ),
+    )
 
 
 class RefusedClass(Base):
@@ -527,6 +544,25 @@ class NodeProcess(Base):
     lease_s: Mapped[float] = mapped_column(default=30.0, server_default=text("30"))
     taken_over_at: Mapped[datetime | None]
     taken_over_by: Mapped[str | None] = mapped_column(_HOLDER)  #: a node's name
+
+
+class Tally(Base):
+    """How many rows of a table are in a state, so that nobody has to count a million of them.
+
+    The database itself keeps these, by triggers on the tables ``study``, ``recording`` and
+    ``delivery`` (revision 0011): a revision that copies one of them on SQLite makes its triggers
+    anew. On PostgreSQL each connection adds to rows of its own, so that none waits for another;
+    what counts is their sum.
+    """
+
+    __tablename__ = "tally"
+
+    what: Mapped[str] = mapped_column(_WORD, primary_key=True)  #: the table
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)  #: of deliveries
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    promise: Mapped[str] = mapped_column(String(16), primary_key=True)  #: of deliveries, or ""
+    writer: Mapped[int] = mapped_column(primary_key=True)  #: a process of the server; 0: all
+    number: Mapped[int] = mapped_column(BigInteger)
 
 
 class Backfill(Base):

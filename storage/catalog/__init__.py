@@ -241,6 +241,7 @@ from storage.catalog._retention import (
     staying,
     study_uids,
 )
+from storage.catalog._tallies import fold_tallies
 from storage.catalog._watch import count_events, failures_since, watch_destinations
 from storage.states import (
     BackfillDayState,
@@ -370,6 +371,7 @@ __all__ = [
     "find_instance",
     "find_study",
     "first_files",
+    "fold_tallies",
     "folder_looked_through",
     "forget_node",
     "forget_refused_classes",
