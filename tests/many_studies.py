@@ -59,6 +59,11 @@ class Filled:
     instances: int
     end: datetime  #: when the last image came
 
+    @property
+    def words(self) -> str:
+        """How much that is."""
+        return f"{self.instances:,} objects in {self.studies:,} studies"
+
     def uid(self, number: int) -> str:
         """The UID of a study, by its number from 0 on in the order in which they came."""
         return _uid("study", number)
