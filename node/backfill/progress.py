@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from node.fetching.limits import Hours, read_hours
+from storage import catalog
 from storage.catalog import BackfillProgress, BackfillRecord, BackfillState
 
 LEASE_S = 60.0  #: a runner without a sign for so long counts as dead
@@ -143,6 +146,33 @@ def as_json(
             "clips_per_hour": None if reckoned.analysing is None else reckoned.analysing.per_hour,
         },
     }
+
+
+def glance(session: Session) -> list[dict[str, Any]]:
+    """What `echonode status` shows of backfills that are under way, or whose clips still wait."""
+    found = []
+    for record in catalog.list_backfills(session):
+        waiting = catalog.backfilled_clips_waiting(session, record.backfill_id)
+        if record.state is not BackfillState.OPEN and not waiting:
+            continue
+        counts = catalog.backfill_counts(session, record.backfill_id)
+        found.append(
+            {
+                "source": record.source,
+                "state": record.state.value,
+                "running": runs(record),
+                "doing": record.doing,
+                "days": counts["days"],
+                "days_done": counts["days_done"],
+                "studies": counts["settled"],
+                "bytes": counts["size_bytes"],
+                "clips_waiting": waiting,
+                "expected_at": None
+                if record.expected_at is None
+                else record.expected_at.isoformat(),
+            }
+        )
+    return found
 
 
 def _studies_left(progress: BackfillProgress) -> float:

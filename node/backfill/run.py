@@ -133,15 +133,15 @@ class Backfill:
         return progress
 
     def _run(self) -> BackfillProgress:
-        began = datetime.now(UTC)
         self._owe()
         self._source.look_through()
         self._days()
         if self._write(lambda session: catalog.refused_days_again(session, self._id, self._runner)):
             self._days()
+        since = datetime.now(UTC)
         while True:  # what did not come whole gets one more try in each run
             again = self._read(
-                lambda session: catalog.studies_to_try_again(session, self._id, began)
+                lambda session: catalog.studies_to_try_again(session, self._id, since)
             )
             for study in again:
                 self._study(study)

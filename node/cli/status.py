@@ -91,6 +91,7 @@ def _looked_up(settings: Settings, *, as_json: bool) -> dict[str, Any]:
 
 def status_json(settings: Settings, session: Session) -> dict[str, Any]:
     """What ``status --json`` prints, as plain values."""
+    from node.backfill.progress import glance
     from node.cli.catalog import running_nodes
     from storage import catalog
 
@@ -101,6 +102,7 @@ def status_json(settings: Settings, session: Session) -> dict[str, Any]:
         "nodes": plain(nodes),
         "workers": [worker for node in nodes for worker in node.details.get("workers", ())],
         "folders": [folder for node in nodes for folder in node.details.get("folders", ())],
+        "backfills": glance(session),
         **queues,
         "disk": _disk(settings, nodes),
     }
@@ -181,6 +183,8 @@ def _print(shown: Mapping[str, Any]) -> None:
     _print_disk(shown["disk"])
     for folder in shown["folders"]:
         _print_folder(folder)
+    for one in shown.get("backfills", ()):  # an earlier version may have answered
+        _print_backfill(one)
     if shown["workers"]:
         print_table(
             "Workers",
@@ -244,6 +248,16 @@ def _print_folder(folder: Mapping[str, Any]) -> None:
     )
     if folder["trouble"] is not None:
         print_text(f"trouble     {folder['path']}: {folder['trouble']}; {folder['next_step']}")
+
+
+def _print_backfill(one: Mapping[str, Any]) -> None:
+    ends = "" if one["expected_at"] is None else f"; ends about {_at(one['expected_at'])}"
+    now = one["doing"] if one["running"] or one["state"] != "open" else f"stopped: {one['doing']}"
+    print_text(
+        f"backfill    {one['source']}: {one['days_done']} of {one['days']} days, "
+        f"{one['studies']} studies, {_size(one['bytes'])}, {one['clips_waiting']} clips wait"
+        f"{ends}; {now}"
+    )
 
 
 def _size(count: int) -> str:

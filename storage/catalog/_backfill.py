@@ -215,6 +215,11 @@ def find_backfill(session: Session, source: str) -> BackfillRecord | None:
     return None if row is None else _record(row)
 
 
+def read_backfill(session: Session, backfill_id: int) -> BackfillRecord:
+    """One by its row; raises :class:`CatalogError` where there is none."""
+    return _record(_row(session, backfill_id))
+
+
 def list_backfills(session: Session, *, only_open: bool = False) -> tuple[BackfillRecord, ...]:
     """Of each source the last backfill, the newest first."""
     last = select(func.max(Backfill.id)).group_by(Backfill.source)
@@ -322,8 +327,17 @@ def _end(session: Session, row: Backfill, state: BackfillState, now: datetime) -
     if state is BackfillState.OPEN:
         return
     row.ended_at = now
-    # Only whoever goes on would want to know which files were looked into.
-    session.execute(delete(BackfillFile).where(BackfillFile.backfill_id == row.id))
+    if state is BackfillState.GIVEN_UP or not failed_backfilled(session, row.id, limit=1):
+        # Only whoever goes on would want to know which files were looked into.
+        session.execute(delete(BackfillFile).where(BackfillFile.backfill_id == row.id))
+
+
+def reopen_backfill(session: Session, backfill_id: int) -> BackfillRecord:
+    """Go on with one that was done: what did not come whole is to be tried again."""
+    row = _row(session, backfill_id, lock=True)
+    row.state, row.ended_at, row.expected_at = BackfillState.OPEN, None, None
+    session.flush()
+    return _record(row)
 
 
 # Days and studies.
@@ -457,6 +471,43 @@ def backfill_study_ended(
     row.ended_at = now or utc_now()
     session.flush()
     return row.state
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackfillFailure:
+    """A study of which something did not come."""
+
+    study_instance_uid: str
+    day: date | None
+    reason: str
+    attempts: int
+    ended_at: datetime | None
+
+
+def failed_backfilled(
+    session: Session, backfill_id: int, *, limit: int = 1000
+) -> tuple[BackfillFailure, ...]:
+    """The studies of which something did not come, those tried last first."""
+    rows = session.execute(
+        select(BackfillStudy, BackfillDay.day)
+        .join(BackfillDay, BackfillDay.id == BackfillStudy.day_id)
+        .where(
+            BackfillStudy.backfill_id == backfill_id,
+            BackfillStudy.state == BackfilledState.PARTLY,
+        )
+        .order_by(BackfillStudy.ended_at.desc(), BackfillStudy.id)
+        .limit(limit)
+    )
+    return tuple(
+        BackfillFailure(
+            study_instance_uid=row.study_instance_uid,
+            day=day,
+            reason=row.reason,
+            attempts=row.attempts,
+            ended_at=row.ended_at,
+        )
+        for row, day in rows
+    )
 
 
 def is_backfilled(session: Session, study_instance_uid: str) -> bool:
@@ -621,7 +672,7 @@ def backfill_progress(
     return BackfillProgress(
         **counts,
         by_state=by_state,
-        clips_waiting=_clips_waiting(session, backfill_id),
+        clips_waiting=backfilled_clips_waiting(session, backfill_id),
         reasons=reasons,
         window_from=since,
         window_to=to,
@@ -676,7 +727,8 @@ def last_backfilled(session: Session, backfill_id: int) -> tuple[datetime, int, 
     return None if row is None else (row[0], row[1], row[2])
 
 
-def _clips_waiting(session: Session, backfill_id: int) -> int:
+def backfilled_clips_waiting(session: Session, backfill_id: int) -> int:
+    """How many clips of what came are not at an end."""
     # From what waits, which the queue's limit keeps small, to whose it is: never the other way.
     query = (
         select(func.count())
