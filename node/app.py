@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import threading
 import uuid
@@ -144,6 +143,7 @@ class Node:
             settings.disk,
             settings.data_dir,
             self._database,
+            files=self._files,
             longest_pause_s=settings.delivery.longest_pause_s,
         )
         self._watch()
@@ -226,7 +226,7 @@ class Node:
             settings.retention,
             self._database,
             self._files,
-            lambda: shutil.disk_usage(settings.data_dir).free,
+            self._files.free_bytes,
             deleted=lambda study, why: self._audit.deleted(study, why=why),
         )
         self._keeper = PromiseKeeper(

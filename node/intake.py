@@ -404,11 +404,17 @@ def _kind(header: Glance) -> RecordingKind | None:
     return None
 
 
-def content_digest(path: Path) -> str:
+def content_digest(source: Path | BinaryIO) -> str:
     """SHA-256 of a file's data set: the file meta information is the door's, not the sender's."""
-    with path.open("rb") as file:
-        file.seek(_data_set_start(file))
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return content_digest(file)
+    source.seek(0)
+    source.seek(_data_set_start(source))
+    digest = hashlib.sha256()
+    while chunk := source.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _data_set_start(file: BinaryIO) -> int:
