@@ -89,7 +89,7 @@ def fill(url: str, instances: int, *, file_key: str, end: datetime | None = None
         When the last image came; now, where it is not said.
     """
     end = end or datetime.now(UTC)
-    studies = max(ON_THEIR_WAY + 2, round(instances / IMAGES))
+    studies = max(ON_THEIR_WAY + 5, round(instances / IMAGES))
     engine = _engine(url)
     numbers: dict[str, Iterator[int]] = defaultdict(lambda: count(1))
     try:
@@ -356,7 +356,7 @@ def _state(number: int, studies: int) -> StudyState:
         if place < many:
             return state
         place -= many
-    if number % 500 == 1:
+    if number % 500 == 4:
         return StudyState.FAILED
     return StudyState.IGNORED if number % 50 == 0 else StudyState.DONE
 
