@@ -143,7 +143,7 @@ def headline(
         said = _reportable(recording, settings)
         if recording.state is RecordingState.DONE and said:
             try:
-                header = _stage(header_of(files, recording.file_key))
+                header = _stage(files, recording.file_key)
             except (ClipError, FileStoreError):
                 return None  # rest and peak of a stress study could not be told apart
             clips.append(ClipResult(header=header))
@@ -304,8 +304,9 @@ def _tested_on(packs: Sequence[Pack]) -> dict[tuple[PackRef, str], str]:
 
 
 @lru_cache(maxsize=512)
-def _stage(header: Dataset) -> Dataset:
+def _stage(files: FileStore, key: str) -> Dataset:
     """What a clip's header says of a stress study, and nothing else of it."""
+    header = header_of(files, key)
     kept = Dataset()
     for keyword in _STAGE:
         if keyword in header:
