@@ -250,8 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _compared(one: Measured, large: Archive, small: Archive, options: Namespace) -> Row:
-    for each in (large, small):
-        one.take(each)  # to warm up
+    if one.calls > 1:
+        for each in (large, small):
+            one.take(each)  # to warm up
     ours, theirs = rounds.alternate(
         *(
             lambda each=each: 1000 * statistics.median(one.take(each) for _ in range(one.calls))

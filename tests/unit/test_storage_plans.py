@@ -181,6 +181,7 @@ def _is_long(step: str) -> bool:
     words = step.split()
     if words[0] != "SCAN" or step.startswith(SHORT):
         return False
-    # A name that is none of ours is an alias: nobody knows of what, so it counts.
-    small = ("node_process", "tally", "quarantined_object", "refused_class", "(subquery")
+    # A name that is none of ours is an alias: nobody knows of what, so it counts. What is asked
+    # within a query ("anon_1") has steps of its own.
+    small = ("node_process", "tally", "quarantined_object", "refused_class", "(subquery", "anon_")
     return words[1].strip("'") in LARGE or not words[1].startswith(small)
