@@ -35,6 +35,7 @@ from node.evidence import worth_running
 from node.executor import WorkerProcesses
 from node.intake import Intake
 from node.jobs import Jobs
+from node.kept import check_mounted
 from node.lifecycle import Lifecycle
 from node.membership import Membership, beat_every_s
 from node.memory import leave_no_holes
@@ -64,7 +65,7 @@ from node.window import Window
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
-from storage.files import open_store
+from storage.files import FileStoreError, open_store
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +139,12 @@ class Node:
             (*settings.dimse.allowed_calling_aes, *(item.ae_title for item in settings.machines)),
             started_at_s=self._started_at.timestamp(),
         )
-        self._files = open_store(settings.store_url, settings.data_dir)
+        try:
+            if settings.store_url:
+                check_mounted(settings, self._database)
+            self._files = open_store(settings.store_url, settings.data_dir)
+        except FileStoreError as error:
+            raise NodeError(str(error)) from error
         self._disk = DiskWatch(
             settings.disk,
             settings.data_dir,

@@ -9,7 +9,50 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from models.clip import ClipError, read_header
-from storage.files import FileStore, FileStoreError
+from node.settings import Settings
+from storage import catalog
+from storage.database import Database
+from storage.files import Area, FileStore, FileStoreError, open_store, store_folder
+
+
+def check_mounted(settings: Settings, database: Database) -> None:
+    """Make no store where the volume of the one that is known is missing.
+
+    Raises
+    ------
+    FileStoreError
+        If its folders are not there, and rows speak of what is in them.
+    """
+    folder = store_folder(settings.store_url, settings.data_dir)
+    if folder is None or all((folder / area).is_dir() for area in Area):
+        return
+    with database.read() as session:
+        if catalog.newest_time(session) is not None:
+            raise FileStoreError(
+                f"file store {folder}: its folders are not there, and the database knows what is "
+                "kept in them; see that its volume is mounted"
+            )
+
+
+def elsewhere(settings: Settings) -> FileStore | None:
+    """The store for one who only looks, where it is not in ``data_dir``; makes no folder.
+
+    Raises
+    ------
+    FileStoreError
+        If its folders are not there.
+    """
+    if not settings.store_url:
+        return None
+    folder = store_folder(settings.store_url, settings.data_dir)
+    needed = [settings.data_dir] if folder is None else [folder / area for area in Area]
+    for one in needed:
+        if not one.is_dir():
+            raise FileStoreError(
+                f"the folder {one} is not there; see that its volume is mounted, or let the first "
+                "start make it"
+            )
+    return open_store(settings.store_url, settings.data_dir)
 
 
 def header_of(files: FileStore, key: str) -> Dataset:

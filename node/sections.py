@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from storage.files import Address
+
 
 def _ae_title(value: str) -> str:
     # PS3.5 6.2, AE: 16 bytes at most, no backslash, no control characters, not only spaces.
@@ -132,7 +134,12 @@ def _database_url(value: str) -> str:
 def _store_url(value: str) -> str:
     if not value or Path(value).is_absolute() or re.fullmatch(r"file:///[^?#]+", value):
         return value
-    raise ValueError("name a folder, file:///absolute/path, or leave it out: then it is data_dir")
+    if value.startswith("s3:"):
+        return str(Address.parse(value))
+    raise ValueError(
+        "the files lie in a folder, file:///absolute/path, in an object store, s3://bucket/folder, "
+        "or in data_dir: leave it out"
+    )
 
 
 def _origin(value: str) -> str:

@@ -58,7 +58,7 @@ from node.settings_file import (
 _DELIMITER = "__"
 _NAMES_THE_FILE = "CONFIG"  #: ECHONODE_CONFIG, which the command line reads
 _DEFAULT = "default"
-_NEVER_SHOWN = frozenset({"database_url", "url"})  #: may carry a password
+_NEVER_SHOWN = frozenset({"database_url", "store_url", "url"})  #: may carry a password
 
 
 class Settings(BaseSettings):

@@ -18,17 +18,19 @@ from typing import Any
 from models.packs import Pack, PackError, load_pack, shipped_packs
 from node.checkup.findings import Finding, Light, green, red, unknown, yellow
 from node.evidence import running_packs
+from node.kept import elsewhere
 from node.rules import idle_packs, unknown_packs
 from node.secrets import SecretError, check_private
 from node.sections import ServerTls, is_loopback
 from node.settings import Settings, cautions, unknown_variables
 from node.tls import TlsError, server_context
 from node.watch.alerts import AlertError, ways_of
-from node.watch.disk import full_volumes, store_troubles, volumes_of
+from node.watch.disk import full_volumes, reach_troubles, store_troubles, volumes_of
 from node.web.exposure import ExposureError, check_exposure
 from node.web.users import UserError, UserFile
 from storage import catalog
 from storage.database import Database, DatabaseError, SchemaError, migration_state
+from storage.files import Address, FileStoreError, open_store, store_folder
 from storage.soundness import problems_of
 
 _CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -41,6 +43,7 @@ def look_here(settings: Settings) -> Iterator[Finding]:
     yield from _settings(settings)
     yield from _who_may_come(settings)
     yield from _disk(settings)
+    yield from _store(settings)
     yield from _folders(settings)
     database: Database | None = None
     node: catalog.NodeRecord | None = None
@@ -137,11 +140,17 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             )
         return
     now = datetime.now(UTC)
-    volumes = volumes_of(settings.disk, folder, settings.database_url)
-    began = (folder / "incoming").is_dir()
+    try:
+        files = elsewhere(settings)
+    except FileStoreError as error:
+        words, _, next_step = str(error).rpartition("; ")
+        yield red("disk", words, next_step)
+        return
+    volumes = volumes_of(settings.disk, folder, settings.database_url, files)
+    began = files is not None or (folder / "incoming").is_dir()
     troubles = [*full_volumes(volumes, now)]
     if began:
-        troubles += store_troubles(folder, now, probe=True)
+        troubles += store_troubles(folder, now, probe=True, files=files)
     for trouble in troubles:
         yield red("disk", trouble.words, trouble.next_step)
     if troubles:
@@ -163,6 +172,26 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield green("disk", words)
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    """An object store: whether it is there and takes something, and how images travel there."""
+    folder = store_folder(settings.store_url, settings.data_dir)
+    if folder is not None or not settings.data_dir.is_dir():
+        return
+    address = Address.parse(settings.store_url)
+    files = open_store(settings.store_url, settings.data_dir)
+    troubles = reach_troubles(files, datetime.now(UTC), write=True)
+    for trouble in troubles:
+        yield red("store", trouble.words, trouble.next_step)
+    if address.is_in_the_clear:
+        yield yellow(
+            "store",
+            f"images go to {address.endpoint} in the clear",
+            "write https:// in store_url, with ?authorities=/path where its authority is your own",
+        )
+    elif not troubles:
+        yield green("store", f"{files.place} takes, gives and removes files")
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:

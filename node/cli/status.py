@@ -133,14 +133,32 @@ def _left_word(settings: Settings) -> dict[str, Any] | None:
 
 def _disk(settings: Settings, nodes: tuple[NodeRecord, ...]) -> dict[str, Any]:
     """What the node said of its disk, or what can be seen from here where it says nothing."""
-    from node.watch.disk import DiskState, full_volumes, shown, store_troubles, volumes_of
+    from node.kept import elsewhere
+    from node.watch.disk import (
+        DiskState,
+        Trouble,
+        full_volumes,
+        of_store,
+        shown,
+        store_troubles,
+        volumes_of,
+    )
+    from storage.files import FileStoreError
 
     now = datetime.now(UTC)
     try:
+    away: tuple[Trouble, ...] = ()
+    try:
+        files = elsewhere(settings)
+    except FileStoreError as error:
+        files, away = None, (of_store(error, now),)
         volumes = volumes_of(settings.disk, settings.data_dir, settings.database_url)
     except OSError as error:
         raise Problem(f"data_dir {settings.data_dir}: {error.strerror}") from error
-    troubles = (*full_volumes(volumes, now), *store_troubles(settings.data_dir, now, probe=False))
+    troubles = (
+        *full_volumes(volumes, now),
+        *(away or store_troubles(settings.data_dir, now, probe=False, files=files)),
+    )
     seen = shown(DiskState(volumes=volumes, troubles=troubles))
     told = _left_word(settings)
     if told is None:

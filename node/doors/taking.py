@@ -26,11 +26,12 @@ from node.doors.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.doors.incoming import IncomingFile
 from node.doors.part10 import Beginning, NotDicomError, head_for, read_beginning
 from node.intake import Arrival, Intake, Receipt, Status
+from node.kept import check_mounted
 from node.settings import Settings
 from node.watch.disk import DiskWatch, Trouble
 from storage import catalog
 from storage.database import Database, open_database
-from storage.files import Area, FileStore, FileStoreError, open_store, store_folder
+from storage.files import FileStore, open_store
 
 __all__ = [
     "DOOR",
@@ -97,7 +98,7 @@ def open_intake(settings: Settings) -> Iterator[OpenIntake]:
     """
     database = open_database(settings.database_url)
     try:
-        _check_mounted(settings, database)
+        check_mounted(settings, database)
         files = open_store(settings.store_url, settings.data_dir)
         yield OpenIntake(
             database=database,
@@ -419,16 +420,3 @@ def _shown(value: object) -> str:
     """A UID's name for a reader: a broken file may have anything in its place."""
     text = str(value)
     return UID(text).name if _UID.fullmatch(text) else "what is no UID"
-
-
-def _check_mounted(settings: Settings, database: Database) -> None:
-    """Make no store where the volume of the one that is known is missing."""
-    folder = store_folder(settings.store_url, settings.data_dir)
-    if folder is None or all((folder / area).is_dir() for area in Area):
-        return
-    with database.read() as session:
-        if catalog.newest_time(session) is not None:
-            raise FileStoreError(
-                f"file store {folder}: its folders are not there, and the database knows what is "
-                "kept in them; see that its volume is mounted"
-            )

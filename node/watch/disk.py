@@ -358,10 +358,15 @@ def reach_troubles(files: FileStore | None, now: datetime, *, write: bool = Fals
         if files is not None:
             files.reach(write=write)
     except FileStoreError as error:
-        words, _, next_step = str(error).rpartition("; ")
-        kind = TroubleKind.DISK_FULL if error.disk_full else TroubleKind.STORE_GONE
-        return [_trouble(kind, words, next_step, now)]
+        return [of_store(error, now)]
     return []
+
+
+def of_store(error: FileStoreError, now: datetime) -> Trouble:
+    """What a store says that is not there, or has no room."""
+    words, _, next_step = str(error).rpartition("; ")
+    kind = TroubleKind.DISK_FULL if error.disk_full else TroubleKind.STORE_GONE
+    return _trouble(kind, words, next_step, now)
 
 
 _MOUNT = "see that its volume is mounted; the node goes on when it is"

@@ -76,6 +76,9 @@ class FileStore(Protocol):
     cut here takes it back. A file under a key never changes.
     """
 
+    def __hash__(self) -> int:
+        """A store is itself and no other."""
+
     @property
     def place(self) -> str:
         """Where it is, for people: a folder, or a URL without secrets."""
