@@ -26,6 +26,11 @@ from tests.peers import free_port, wait_until
 
 BUCKET = "echo"
 FOLDER = "node-a"
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test-secret",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 @dataclass
@@ -93,12 +98,10 @@ def objects_server(folder: Path) -> Iterator[ObjectsServer]:
         server.kill()
 
 
-@pytest.fixture
 def let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials as an environment has them, and nobody else who is asked for some."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +221,4 @@ def bad_way(server: ObjectsServer) -> Iterator[BadWay]:
 
 def environment() -> dict[str, str]:
     """The environment of a process that is let in."""
-    return {
-        **os.environ,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test-secret",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    return {**os.environ, **CREDENTIALS}

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -74,8 +75,6 @@ class Bucket:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._opening = threading.Lock()
-        self._system: Any = None
 
     def put(self, name: str, data: BinaryIO, size_bytes: int) -> None:
         """Upload an object and compare the server's checksum with ours before returning.
@@ -165,7 +164,7 @@ class Bucket:
             else:
                 return
             finally:
-                self._system.loop.call_soon_threadsafe(body.close)
+                self._opened().loop.call_soon_threadsafe(body.close)
 
     async def _get(self, name: str, place: int) -> dict[str, Any]:
         wanted = {"Range": f"bytes={place}-"} if place else {}
@@ -257,7 +256,7 @@ class Bucket:
     # What speaks.
 
     async def _call(self, method: str, **words: Any) -> Any:
-        return await self._system._call_s3(method, Bucket=self.address.bucket, **words)
+        return await self._opened()._call_s3(method, Bucket=self.address.bucket, **words)
 
     def _run(
         self,
@@ -292,41 +291,18 @@ class Bucket:
             raise self._explained(what, error) from error
 
     def _opened(self) -> Any:
-        with self._opening:
-            if self._system is None:
-                try:
-                    import s3fs
-                except ImportError as error:
-                    raise FileStoreError(
-                        f"{self}: s3fs is not installed; install echonode[objects], or leave "
-                        "store_url out"
-                    ) from error
-                address = self.address
-                given = {} if address.credentials is None else _credentials(address.credentials)
-                made = s3fs.S3FileSystem(
-                    **given,
-                    endpoint_url=address.endpoint,
-                    client_kwargs={
-                        "region_name": address.region
-                        or ("us-east-1" if address.endpoint else None),
-                        "verify": str(address.authorities) if address.authorities else None,
-                    },
-                    config_kwargs={
-                        "connect_timeout": _CONNECT_S,
-                        "read_timeout": _SILENCE_S,
-                        "retries": {"total_max_attempts": _TRIES, "mode": "standard"},
-                        "max_pool_connections": 64,
-                        "s3": {"addressing_style": "path" if address.endpoint else "auto"},
-                        # Content-MD5 is understood everywhere, the newer ways are not.
-                        "request_checksum_calculation": "when_required",
-                        "response_checksum_validation": "when_required",
-                    },
-                    use_listings_cache=False,
-                    skip_instance_cache=True,
+        try:
+            with _opening:
+                return _system(
+                    self.address.endpoint,
+                    self.address.region,
+                    self.address.credentials,
+                    self.address.authorities,
                 )
-                made.retries = 1  # the client below tries again by itself
-                self._system = made
-            return self._system
+        except ImportError as error:
+            raise FileStoreError(
+                f"{self}: s3fs is not installed; install echonode[objects], or leave store_url out"
+            ) from error
 
     def _explained(self, what: str, error: Exception) -> FileStoreError:
         answer = _answer(error)
@@ -362,6 +338,41 @@ class Bucket:
         return FileStoreError(
             f"{self}: {what}: {words}; {step}", disk_full=disk_full, missing=missing
         )
+
+
+_opening = threading.Lock()
+
+
+@cache
+def _system(
+    endpoint: str | None, region: str | None, credentials: Path | None, authorities: Path | None
+) -> Any:
+    """One client for all buckets that are reached in the same way: it takes long to make."""
+    import s3fs
+
+    given = {} if credentials is None else _credentials(credentials)
+    made = s3fs.S3FileSystem(
+        **given,
+        endpoint_url=endpoint,
+        client_kwargs={
+            "region_name": region or ("us-east-1" if endpoint else None),
+            "verify": str(authorities) if authorities else None,
+        },
+        config_kwargs={
+            "connect_timeout": _CONNECT_S,
+            "read_timeout": _SILENCE_S,
+            "retries": {"total_max_attempts": _TRIES, "mode": "standard"},
+            "max_pool_connections": 64,
+            "s3": {"addressing_style": "path" if endpoint else "auto"},
+            # Content-MD5 is understood everywhere, the newer ways are not.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        },
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    made.retries = 1  # the client below tries again by itself
+    return made
 
 
 class _CutOffError(Exception):

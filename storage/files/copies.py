@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,7 +53,7 @@ class Copies:
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._copies: OrderedDict[str, _Copy] = OrderedDict()
-        self._own: tempfile.TemporaryDirectory[str] | None = None
+        self._own: Path | None = None
 
     @contextmanager
     def hold(self, key: str, fetch: Callable[[BinaryIO], None]) -> Iterator[Path]:
@@ -66,11 +67,9 @@ class Copies:
         with self._lock:
             if self._own is None:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                prefix = f"{os.getpid()}-"
-                self._own = tempfile.TemporaryDirectory(
-                    dir=self._folder, prefix=prefix, ignore_cleanup_errors=True
-                )
-            path = Path(self._own.name) / _name(key)
+                self._own = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"{os.getpid()}-"))
+                weakref.finalize(self, shutil.rmtree, self._own, ignore_errors=True)
+            path = self._own / _name(key)
             copy = self._copies.setdefault(key, _Copy())
             copy.users += 1
         try:
@@ -118,7 +117,7 @@ class Copies:
 
     def _remove(self, key: str) -> None:
         if self._own is not None:
-            (Path(self._own.name) / _name(key)).unlink(missing_ok=True)
+            (self._own / _name(key)).unlink(missing_ok=True)
 
 
 def _name(key: str) -> str:
