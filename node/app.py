@@ -312,6 +312,7 @@ class Node:
                 self._disk.shown(),
                 self._executor.workers(),
                 folders=self._folders.shown(),
+                name=settings.node.name,
             ),
             node=node_name(settings.dimse.ae_title),
             memory=settings.data_dir / "alerts.json",

@@ -57,3 +57,10 @@ def running_nodes(session: Session) -> tuple[NodeRecord, ...]:
     from storage import catalog
 
     return tuple(node for node in catalog.read_nodes(session) if node.alive and node.details)
+
+
+def gone_nodes(session: Session) -> tuple[NodeRecord, ...]:
+    """The nodes that ended without a word."""
+    from storage import catalog
+
+    return tuple(node for node in catalog.read_nodes(session) if not node.alive)

@@ -87,6 +87,23 @@ def check(
     _conclude(found, as_json=as_json)
 
 
+@commands.command(name="forget-node")
+def forget_node(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The node, as `echonode status` names it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Forget a node that died and will not come back; its work has gone on elsewhere."""
+    from storage import catalog
+
+    with open_catalog(settings_of(context)) as database, database.write() as session:
+        catalog.forget_node(session, name)
+    if as_json:
+        print_json({"forgotten": name})
+    else:
+        print_text(f"node {name} is forgotten; one that comes back all the same is welcome")
+
+
 def _mender(settings: Settings, database: Database, files: FileStore) -> Callable[[Fault], str]:
     from node.repair import Repair
     from node.watch import set_up_logging

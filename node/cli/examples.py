@@ -101,6 +101,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "config show": ("config show",),
         "db path": ("db path",),
         "db upgrade": ("db upgrade",),
+        "db forget-node": ("db forget-node echo-2",),
         "db check": ("db check", "db check --deep", "db check --repair"),
     }
 )

@@ -92,7 +92,7 @@ def _looked_up(settings: Settings, *, as_json: bool) -> dict[str, Any]:
 def status_json(settings: Settings, session: Session) -> dict[str, Any]:
     """What ``status --json`` prints, as plain values."""
     from node.backfill.progress import glance
-    from node.cli.catalog import running_nodes
+    from node.cli.catalog import gone_nodes, running_nodes
     from storage import catalog
 
     nodes = running_nodes(session)
@@ -100,6 +100,7 @@ def status_json(settings: Settings, session: Session) -> dict[str, Any]:
     return {
         "running": bool(nodes),
         "nodes": plain(nodes),
+        "gone": plain(gone_nodes(session)),
         "workers": [worker for node in nodes for worker in node.details.get("workers", ())],
         "folders": [folder for node in nodes for folder in node.details.get("folders", ())],
         "backfills": glance(session),
@@ -146,13 +147,13 @@ def _disk(settings: Settings, nodes: tuple[NodeRecord, ...]) -> dict[str, Any]:
     from storage.files import FileStoreError
 
     now = datetime.now(UTC)
-    try:
     away: tuple[Trouble, ...] = ()
     try:
         files = elsewhere(settings)
     except FileStoreError as error:
         files, away = None, (of_store(error, now),)
-        volumes = volumes_of(settings.disk, settings.data_dir, settings.database_url)
+    try:
+        volumes = volumes_of(settings.disk, settings.data_dir, settings.database_url, files)
     except OSError as error:
         raise Problem(f"data_dir {settings.data_dir}: {error.strerror}") from error
     troubles = (
@@ -190,6 +191,12 @@ def _print(shown: Mapping[str, Any]) -> None:
                 f"            {details['turned_away']} callers turned away since then; "
                 "the log says who and why (caller-turned-away)"
             )
+    for node in shown.get("gone", ()):  # an earlier version may have answered
+        by = node["taken_over_by"]
+        print_text(
+            f"node {node['node_id']} gave its last sign of life {_at(node['heartbeat_at'])}"
+            + (f"; {by} goes on with its work" if by else "")
+        )
     print_text(f"studies     {_counts(shown['studies'])}")
     print_text(f"clips       {_counts(shown['recordings'])}")
     print_text(f"deliveries  {_counts(shown['deliveries'])}")

@@ -44,7 +44,7 @@ _FIRST_PAUSE_S = 10.0
 _LONGEST_PAUSE_S = 900.0
 _MOST_WAITING = 100
 _STOP_S = 2.0  # an address that does not answer holds up no stop
-_OF_ROWS = frozenset({"queue-old", "destination-down", "failures"})
+_OF_ROWS = frozenset({"queue-old", "destination-down", "failures", "node-gone"})
 
 _FAILED = {
     "study-failed": ("study", "studies"),
@@ -317,9 +317,12 @@ def sight_of(
     workers: Iterable[Any] = (),
     *,
     folders: Iterable[Mapping[str, Any]] = (),
+    name: str = "",
     now: datetime | None = None,
 ) -> Sight:
     """What is wrong now.
+
+    What several nodes see alike, in the rows that they share, the one tells that has run longest.
 
     Parameters
     ----------
@@ -329,6 +332,8 @@ def sight_of(
         The slots of the executor.
     folders
         As :meth:`node.doors.folder.FolderDoor.shown` gives each.
+    name
+        This node's, among those that share its database.
     """
     now = now or datetime.now(UTC)
     alarms = [
@@ -363,6 +368,9 @@ def sight_of(
         )
     try:
         with database.read() as session:
+            nodes = catalog.read_nodes(session)
+            if not _tells(nodes, name):
+                return Sight(alarms=tuple(alarms), unseen=_OF_ROWS)
             queues = catalog.queue_status(session, now, last_errors=0)
             destinations = catalog.watch_destinations(session, now)
             failed = catalog.failures_since(
@@ -373,6 +381,17 @@ def sight_of(
             step = "see that it is there and that the service user may use it"
             alarms.append(Alarm(kind="database", words=str(error), next_step=step))
         return Sight(alarms=tuple(alarms), unseen=_OF_ROWS)
+    alarms += [
+        Alarm(
+            kind="node-gone",
+            subject=node.node_id,
+            words=f"it gave its last sign of life at {node.heartbeat_at:%Y-%m-%d %H:%M} UTC; "
+            f"{node.taken_over_by} goes on with its work",
+            next_step="start it again, or `echonode db forget-node` where it will not come back",
+        )
+        for node in nodes
+        if node.taken_over_at is not None
+    ]
     oldest = queues.oldest_recording
     if oldest is not None and oldest.age_s > settings.queue_older_than_s:
         waiting = queues.recordings.get("queued", 0) + queues.recordings.get("to_view", 0)
@@ -404,6 +423,13 @@ def sight_of(
             )
         )
     return Sight(alarms=tuple(alarms))
+
+
+def _tells(nodes: Iterable[catalog.NodeRecord], name: str) -> bool:
+    """Whether this node is the one to tell of what is everybody's."""
+    living = [node for node in nodes if node.alive]
+    eldest = min(living, key=lambda node: (node.started_at, node.node_id), default=None)
+    return not name or eldest is None or eldest.node_id == name
 
 
 @dataclass(slots=True)

@@ -72,9 +72,12 @@ def claim_next(
         If ``holder`` is void.
     """
     now = now or utc_now()
+    turns = _by_turn(session, states)
+    if not turns:
+        return None
     check_lives(session, holder)
     row = None
-    for state in _by_turn(session, states):
+    for state in turns:
         row = session.execute(
             _first_of(state)
             .add_columns(_ORDINAL)

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from storage import catalog
-from storage.catalog import NodeRecord, RecordingRecord, StudyDetail
+from storage.catalog import NodeRecord, StudyDetail
 from storage.database import Database, DatabaseError
 from storage.states import DeliveryState, RecordingState, StudyState
+from storage.tables import Recording, Study
 from tests.faults import light
 from tests.faults.archive import Register, counting_archive
 from tests.faults.objects import Sender, Sent, make_object
@@ -79,31 +81,37 @@ class Cluster:
         with self.database.read() as session:
             return next(one for one in catalog.read_nodes(session) if one.node_id == name)
 
-    def at_work(self, uid: str, name: str) -> list[RecordingRecord]:
-        """The clips of a study that a worker of a node has."""
-        states = (RecordingState.VIEWING, RecordingState.ANALYSING)
-        return [
-            clip
-            for clip in self.detail(uid).recordings
-            if clip.state in states and clip.worker == name
-        ]
+    def at_work(self, uid: str, name: str) -> bool:
+        """Whether a worker of a node has a clip of a study."""
+        has = (
+            select(Recording.id)
+            .join(Recording.study)
+            .where(
+                Study.study_instance_uid == uid,
+                Recording.worker == name,
+                Recording.state.in_((RecordingState.VIEWING, RecordingState.ANALYSING)),
+            )
+        )
+        with self.database.read() as session:
+            return session.scalar(has.limit(1)) is not None
 
     def wait_at_work(self, uid: str, *names: str) -> None:
         wait_until(
             lambda: all(self.at_work(uid, name) for name in names),
             what=f"clips at work in {' and '.join(names)}",
             timeout_s=60,
-            pause_s=0.02,
+            pause_s=0.05,
         )
 
     def wait_for_end(self, uid: str) -> StudyDetail:
         def done() -> bool:
             try:
-                return self.detail(uid).study.state is StudyState.DONE
+                with self.database.read() as session:
+                    return catalog.find_study(session, uid).state is StudyState.DONE
             except DatabaseError:
                 return False  # the server is just away
 
-        wait_until(done, what="the study is done", timeout_s=120)
+        wait_until(done, what="the study is done", timeout_s=120, pause_s=0.5)
         return self.detail(uid)
 
     def check_reported_once(self, uid: str) -> StudyDetail:

@@ -19,7 +19,7 @@ from tests.unit.storage_steps import NOW, later
 pytestmark = pytest.mark.timeout(180)
 
 PROCESSES = 3
-CLIPS = 1200
+CLIPS = 1000
 STUDIES = 40
 
 _NODE = """

@@ -322,4 +322,27 @@ def test_disk_workers_and_a_database_that_is_away(database: Database, tmp_path: 
     (tmp_path / "echonode.db").unlink()
     away = sight_of(settings, database, {}, now=NOW)
     assert set(kinds(away)) == {"database:"}
-    assert away.unseen == {"queue-old", "destination-down", "failures"}
+    assert away.unseen == {"queue-old", "destination-down", "failures", "node-gone"}
+
+
+def test_of_several_nodes_the_eldest_tells_what_all_see(database: Database) -> None:
+    receive(database, clip(1))
+    complete(database)
+    settings = AlertsSettings(queue_older_than_s=600)
+    for name, started in (("younger", later(5)), ("eldest", later(1)), ("dead", NOW)):
+        with database.write() as session:
+            catalog.join(session, name, pid=1, started_at=started, details={})
+    late = later(30 + 660)
+    disk = {"troubles": [{"kind": "disk-full", "what": "3 MB free", "next_step": "free space"}]}
+
+    younger = sight_of(settings, database, disk, name="younger", now=late)
+    assert set(kinds(younger)) == {"disk-full:"}
+    assert "queue-old" in younger.unseen, "it does not say that all is well either"
+    before = sight_of(settings, database, {}, name="eldest", now=late)
+    assert "queue-old:" not in kinds(before), "an elder one lives, as far as is known"
+    with database.write() as session:
+        (dead,) = (node for node in catalog.read_nodes(session) if node.node_id == "dead")
+        assert catalog.take_over(session, dead, "younger") is not None
+    told = kinds(sight_of(settings, database, {}, name="eldest", now=late))
+    assert set(told) == {"queue-old:", "node-gone:dead"}
+    assert told["node-gone:dead"].endswith("younger goes on with its work")
