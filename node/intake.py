@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import structlog
 from pydicom import dcmread
@@ -40,6 +40,7 @@ from storage.states import FileState, RecordingKind
 log = structlog.get_logger(__name__)
 
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+_CLASSES = {str(uid): name for uid, name in STORAGE_CLASSES.items()}
 _MOST_COMPARED_BYTES = 1024**2
 _MOST_COMPARED_FILE_BYTES = 256 * 1024**2
 
@@ -194,17 +195,19 @@ class Intake:
             return self._quarantine(arrival, digest, unacceptable, header=None)
         uid = header.values["SOPInstanceUID"]
         study_uid = header.values["StudyInstanceUID"]
-        with self._database.read() as session:
-            known = catalog.find_instance(session, uid)
+        known = None
+        if catalog.is_known(self._database, uid):
+            with self._database.read() as session:
+                known = catalog.find_instance(session, uid)
         if known is not None and self._is_there(known):
             return self._known(arrival, header, digest, known)
         came_again = known is not None  # and its file is gone, or not whole
-        size = arrival.path.stat().st_size
+        size = _size_bytes(arrival.path)
         key = self._files.adopt(arrival.path, Area.OBJECTS, _file_digest(uid, digest))
         with self._database.write() as session:
             # Another association may have brought the same object in the meantime.
             known = catalog.find_instance(session, uid)
-            if self._files.size_bytes(key) is None:
+            if known is not None and self._files.size_bytes(key) is None:
                 # Retention gave up an earlier copy, the same file, at this very moment.
                 raise FileStoreError(f"{key} was removed while it was kept again; send it again")
             if known is None:
@@ -225,7 +228,7 @@ class Intake:
         log.info(
             "object-kept",
             study=study_key(study_uid),
-            sop_class=STORAGE_CLASSES[UID(header.values["SOPClassUID"])],
+            sop_class=_CLASSES[header.values["SOPClassUID"]],
             size_bytes=size,
             calling_ae=arrival.calling_ae,
         )
@@ -339,7 +342,7 @@ class Intake:
     def _quarantine(
         self, arrival: Arrival, digest: str, why: _UnacceptableError, header: Glance | None
     ) -> Receipt:
-        size = arrival.path.stat().st_size
+        size = _size_bytes(arrival.path)
         key = self._files.adopt(arrival.path, Area.QUARANTINE, digest)
         with self._database.write() as session:
             if arrival.comes_again and catalog.is_quarantined(session, key, why.reason):
@@ -394,7 +397,7 @@ def recording_kind(header: Dataset) -> RecordingKind | None:
 
 
 def _kind(header: Glance) -> RecordingKind | None:
-    sop_class = UID(header.values["SOPClassUID"])
+    sop_class = cast(UID, header.values["SOPClassUID"])  # equal to one, and not checked again
     if sop_class in ULTRASOUND_CLASSES:
         return RecordingKind.ULTRASOUND
     if sop_class in CAPTURE_CLASSES and header.get("Modality") == "US":
@@ -463,7 +466,7 @@ def _identified(arrival: Arrival) -> Glance:
             raise _UnacceptableError(Status.DOES_NOT_MATCH_CLASS, f"{keyword} is not a UID")
     if not _UID.fullmatch(header.get("TransferSyntaxUID") or ""):
         raise _UnacceptableError(Status.CANNOT_UNDERSTAND, "the transfer syntax is not a UID")
-    if UID(header.values["SOPClassUID"]) not in STORAGE_CLASSES:
+    if header.values["SOPClassUID"] not in _CLASSES:
         raise _UnacceptableError(
             Status.CLASS_NOT_SUPPORTED,
             f"SOP class {header.values['SOPClassUID']} is not accepted here",

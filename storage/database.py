@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, Select, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -102,12 +103,38 @@ class Database:
         self._reader = self._engine.execution_options(**_READER[self.url.get_backend_name()])
         self._writer = self._engine.execution_options(echonode_write=True)
         self._turns = _Turns()
+        self._questions: dict[Select[Any], Compiled] = {}
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """One short transaction that sees one state of the database and can change nothing."""
         with self._transaction(self._reader) as session:
             yield session
+
+    def first(self, question: Select[Any], **values: object) -> tuple[Any, ...] | None:
+        """The first row that answers a plain question, as the driver gives it; None for none.
+
+        Without a session it takes a tenth of the time: for what each object asks that arrives.
+        ``question`` is made once and asked again and again; ``values`` are its parameters'.
+        """
+        compiled = self._questions.get(question)
+        if compiled is None:
+            compiled = self._questions[question] = question.compile(dialect=self._engine.dialect)
+        parameters: Any = compiled.construct_params(values)
+        if compiled.positiontup is not None:  # type: ignore[attr-defined]  # of SQL
+            parameters = [parameters[name] for name in compiled.positiontup]  # type: ignore[attr-defined]
+        with self._explained():
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute(str(compiled), parameters)
+                row = cursor.fetchone()
+                cursor.close()
+            except self._engine.dialect.loaded_dbapi.Error as error:
+                raise DBAPIError(str(compiled), None, error) from error
+            finally:
+                connection.close()  # goes back, and forgets what it saw
+        return None if row is None else tuple(row)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -169,9 +196,18 @@ class Database:
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Session]:
+        with (
+            self._explained(),
+            Session(engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of the database in our words."""
         try:
-            with Session(engine, expire_on_commit=False) as session, session.begin():
-                yield session
+            yield
         except (IntegrityError, DataError, ProgrammingError):
             raise  # a mistake of ours, not a state of the database
         except DBAPIError as error:

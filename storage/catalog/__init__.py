@@ -105,6 +105,7 @@ from storage.catalog._intake import (
     add_instance,
     begin_analysis,
     find_instance,
+    is_known,
     note_released,
     studies_to_complete,
 )
@@ -392,6 +393,7 @@ __all__ = [
     "hours_of",
     "ignore_study",
     "is_backfilled",
+    "is_known",
     "is_named",
     "is_quarantined",
     "join",

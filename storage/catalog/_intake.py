@@ -20,6 +20,7 @@ from storage.catalog._moves import (
 )
 from storage.catalog._records import CompletableStudy, InstanceRecord, NewInstance
 from storage.catalog._rows import instance_record
+from storage.database import Database
 from storage.states import EventKind, FileState, RecordingKind, RecordingState, StudyState
 from storage.tables import Instance, Recording, Study
 
@@ -39,6 +40,7 @@ _FIND = (
     )
     .where(_INSTANCE.c.sop_instance_uid == bindparam("uid"))
 )
+_KNOWN = select(_INSTANCE.c.id).where(_INSTANCE.c.sop_instance_uid == bindparam("uid"))
 _FIND_STUDY = select(_STUDY).where(_STUDY.c.study_instance_uid == bindparam("uid"))
 _NOTE_IMAGE = (
     update(_STUDY).where(_STUDY.c.id == bindparam("study")).values(last_image_at=bindparam("at"))
@@ -47,6 +49,11 @@ _RECORD_FIELDS = tuple(field.name for field in fields(InstanceRecord))
 _NEW_COLUMNS = tuple(
     field.name for field in fields(NewInstance) if field.name in _INSTANCE.c and field.name != "id"
 )
+
+
+def is_known(database: Database, sop_instance_uid: str) -> bool:
+    """Whether there is a row of an object with this SOP instance UID, quickly."""
+    return database.first(_KNOWN, uid=sop_instance_uid) is not None
 
 
 def find_instance(session: Session, sop_instance_uid: str) -> InstanceRecord | None:

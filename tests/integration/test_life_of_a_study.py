@@ -241,13 +241,7 @@ def test_two_machines_that_bring_other_content_under_one_uid_at_once_are_both_to
         dataset.save_as(path, enforce_file_format=True)
         arrivals.append(Arrival(path=path, door="test", calling_ae=f"CART{number}"))
     house.intake.receive(arrivals[0])
-    whole, asked = catalog.find_instance, []
-
-    def not_yet_there(*arguments: object) -> catalog.InstanceRecord | None:
-        asked.append(1)
-        return None if len(asked) == 1 else whole(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(catalog, "find_instance", not_yet_there)
+    monkeypatch.setattr(catalog, "is_known", lambda *_: False)  # not yet there
     receipt = house.intake.receive(arrivals[1])
 
     with house.database.read() as session:
