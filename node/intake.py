@@ -413,14 +413,14 @@ def content_digest(source: Path | BinaryIO) -> str:
         with source.open("rb") as file:
             return content_digest(file)
     source.seek(0)
-    source.seek(_data_set_start(source))
+    source.seek(data_set_start(source))
     digest = hashlib.sha256()
     while chunk := source.read(1 << 20):
         digest.update(chunk)
     return digest.hexdigest()
 
 
-def _data_set_start(file: BinaryIO) -> int:
+def data_set_start(file: BinaryIO) -> int:
     """Where the data set of a Part-10 file begins; 0 where the file is none.
 
     A length in the file meta information that lies must not hide a part of the data set.

@@ -32,7 +32,7 @@ class PartBegins:
 class PartData:
     """The next bytes of the part's body."""
 
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,8 @@ class MultipartReader:
         if not _BOUNDARY.fullmatch(boundary):
             raise MultipartError("the content type has no boundary of 1 to 70 plain characters")
         self._delimiter = b"\r\n--" + boundary.encode()
-        self._held = bytearray(b"\r\n")  # the first boundary may stand at the very beginning
+        self._held = b"\r\n"  # the first boundary may stand at the very beginning
+        self._at = 0  # what stands before is passed on
         self._state = _State.PREAMBLE
         self._passed = 0
         self._parts = 0
@@ -78,7 +79,8 @@ class MultipartReader:
         """
         if self._state is _State.DONE:
             return  # an epilogue, which means nothing
-        self._held += data
+        self._held = self._held[self._at :] + data
+        self._at = 0
         while True:
             if self._state is _State.HEADER:
                 header = self._header()
@@ -106,7 +108,7 @@ class MultipartReader:
 
     def _to_delimiter(self) -> Iterator[Event]:
         """Pass on what stands before the next boundary, and go over it where it is whole."""
-        start = 0
+        start = self._at
         while (place := self._held.find(self._delimiter, start)) >= 0:
             end, closes = self._behind(place + len(self._delimiter))
             if end is None:
@@ -117,20 +119,21 @@ class MultipartReader:
             yield from self._pass(place)
             if self._state is _State.BODY:
                 yield PartEnds()
-            del self._held[: end - place]
+            self._at = end
             self._state = _State.DONE if closes else _State.HEADER
             if closes:
-                self._held.clear()
+                self._held, self._at = b"", 0
             return
         keep = len(self._delimiter) - 1 if place < 0 else len(self._held) - place
-        yield from self._pass(max(0, len(self._held) - keep))
+        yield from self._pass(max(self._at, len(self._held) - keep))
 
     def _behind(self, place: int) -> tuple[int | None, bool]:
         """Where a boundary's line ends, and whether it is the last; None: not known yet, -1: no."""
         if self._held[place : place + 2] == b"--":
             return place + 2, True
-        end = self._held.find(b"\r\n", place)
-        padding = bytes(self._held[place : end if end >= 0 else len(self._held)])
+        most = place + _MOST_PADDING + 2
+        end = self._held.find(b"\r\n", place, most)
+        padding = self._held[place : end if end >= 0 else most]
         if len(padding) > _MOST_PADDING:
             return -1, False
         if end < 0:
@@ -138,11 +141,12 @@ class MultipartReader:
             return (None if known else -1), False
         return (-1 if padding.strip(b" \t") else end + 2), False
 
-    def _pass(self, count: int) -> Iterator[Event]:
+    def _pass(self, end: int) -> Iterator[Event]:
+        count = end - self._at
         if not count:
             return
-        data = bytes(self._held[:count])
-        del self._held[:count]
+        data = memoryview(self._held)[self._at : end]
+        self._at = end
         if self._state is _State.BODY:
             yield PartData(data=data)
             return
@@ -152,19 +156,18 @@ class MultipartReader:
 
     def _header(self) -> dict[str, str] | None:
         """The part's header, where it is whole."""
-        if self._held[:2] == b"\r\n":
-            end = 0
-        else:
-            end = self._held.find(b"\r\n\r\n", 0, _MOST_HEADER + 4)
+        start = end = self._at
+        if self._held[start : start + 2] != b"\r\n":
+            end = self._held.find(b"\r\n\r\n", start, start + _MOST_HEADER + 4)
             if end < 0:
-                if len(self._held) > _MOST_HEADER:
+                if len(self._held) - start > _MOST_HEADER:
                     raise MultipartError(f"a part's header has more than {_MOST_HEADER} bytes")
                 return None
         self._parts += 1
         if self._parts > _MOST_PARTS:
             raise MultipartError(f"the body has more than {_MOST_PARTS} parts")
-        lines = bytes(self._held[:end]).decode("latin-1")
-        del self._held[: end + 4 if end else 2]
+        lines = self._held[start:end].decode("latin-1")
+        self._at = end + (4 if end > start else 2)
         header: dict[str, str] = {}
         for line in re.sub(r"\r\n[ \t]+", " ", lines).split("\r\n"):
             name, colon, value = line.partition(":")

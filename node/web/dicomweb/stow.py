@@ -7,9 +7,11 @@ what was whole is kept and what was not is gone.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import structlog
@@ -19,8 +21,9 @@ from starlette.requests import ClientDisconnect
 
 from models.clip import ClipError, read_header
 from node.doors.contexts import TRANSFER_SYNTAXES
+from node.doors.glance import glance, glance_of
 from node.doors.incoming import IncomingFile
-from node.intake import Arrival, Intake, Status
+from node.intake import Arrival, Intake, Status, data_set_start
 from node.watch.transfers import Direction, Peer, Transfer
 from node.web.dicomweb.access import DOOR, ROOT, DicomRoute, Sender, Uid, base_url, files_of
 from node.web.dicomweb.media import (
@@ -47,6 +50,7 @@ router = APIRouter(prefix=ROOT, tags=["DICOMweb: store"], route_class=DicomRoute
 _CHUNK_BYTES = 1 << 20  # what is gathered before the disk is asked
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _HEAD_BYTES = _MAGIC_AT + len(_MAGIC)
+_META_BYTES = 8192  # in which the file meta information ends
 _META_BEGINS = b"\x02\x00\x00\x00UL\x04\x00"
 _OTHER_TYPE = "a part has a content type that is not application/dicom"
 _NO_DICOM = "a part is no DICOM file (PS3.10)"
@@ -185,7 +189,7 @@ class Upload:
             self._file = IncomingFile(self._incoming, self._parts.not_ready, DOOR)
             self._head = bytearray()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if self._file is None:
             return
         if self._head is None:
@@ -196,19 +200,32 @@ class Upload:
             return
         # The sender's preamble may hold a program (PS3.10 7.5); some leave it out.
         if self._head[_MAGIC_AT:_HEAD_BYTES] == _MAGIC:
-            self._file.write(bytes(_MAGIC_AT) + self._head[_MAGIC_AT:])
+            self._head[:_MAGIC_AT] = bytes(_MAGIC_AT)
         elif self._head.startswith(_META_BEGINS):
-            self._file.write(bytes(_MAGIC_AT) + _MAGIC + self._head)
+            self._head[:0] = bytes(_MAGIC_AT) + _MAGIC
         else:
             self._fault = _NO_DICOM
             self.discard()
+            self._head = None
+            return
+        if len(self._head) >= _META_BYTES:
+            self._write_head(self._file, self._head)
+
+    def _write_head(self, file: IncomingFile, head: bytearray) -> None:
         self._head = None
+        start = data_set_start(BytesIO(head))
+        if start:
+            file.write_head(bytes(head[:start]))
+        file.write(head[start:])
 
     def _end(self) -> None:
-        if self._head is not None:
-            self._fault = _NO_DICOM
+        if self._head is not None and self._file is not None:
+            if self._head.startswith(bytes(_MAGIC_AT) + _MAGIC):
+                self._write_head(self._file, self._head)  # a small one
+            else:
+                self._fault = _NO_DICOM
+                self.discard()
             self._head = None
-            self.discard()
         if self._fault:
             self._count("cannot-be-read")
             self.outcomes.append(Outcome(failure=_NOT_UNDERSTOOD, words=self._fault))
@@ -230,7 +247,7 @@ class Upload:
             self._count("not-kept" if file.problem else "node-refuses")
             return Outcome(failure=Status.OUT_OF_RESOURCES, words="cannot be kept now, try again")
         try:
-            return self._hand_over(file.path)
+            return self._hand_over(file)
         except Exception:
             # The edge of an object: the sender gets a failure and keeps its copy.
             log.exception("intake-failed", peer=self._peer.host)
@@ -242,11 +259,11 @@ class Upload:
         if self._parts.metrics is not None:
             self._parts.metrics.refused(DOOR, reason)
 
-    def _hand_over(self, path: Path) -> Outcome:
+    def _hand_over(self, file: IncomingFile) -> Outcome:
         announced_class = announced_instance = None
         known = Outcome()
         try:
-            header = read_header(path)
+            header = glance(file.begin, file.written_bytes) or glance_of(read_header(file.path))
         except ClipError:
             pass  # the intake says so, and keeps it for the operator
         else:
@@ -256,20 +273,21 @@ class Upload:
                 study_instance_uid=_uid(header.get("StudyInstanceUID")),
                 series_instance_uid=_uid(header.get("SeriesInstanceUID")),
             )
-            meta = header.file_meta
-            announced_class = _uid(meta.get("MediaStorageSOPClassUID"))
-            announced_instance = _uid(meta.get("MediaStorageSOPInstanceUID"))
-            if meta.TransferSyntaxUID not in TRANSFER_SYNTAXES:
+            announced_class = _uid(header.get("MediaStorageSOPClassUID"))
+            announced_instance = _uid(header.get("MediaStorageSOPInstanceUID"))
+            if header.get("TransferSyntaxUID") not in TRANSFER_SYNTAXES:
                 self._count("cannot-be-read")
                 return _failed(known, _SYNTAX_NOT_SUPPORTED, "its transfer syntax is not taken")
         receipt = self._intake.receive(
             Arrival(
-                path=path,
+                path=file.path,
                 door=DOOR,
                 peer_host=self._peer.host,
                 announced_class_uid=announced_class,
                 announced_instance_uid=announced_instance,
                 announced_study_uid=self._study,
+                begin=file.begin,
+                content_sha256=file.content_sha256,
             )
         )
         if receipt.refused == "other-content":
@@ -328,17 +346,25 @@ async def _store(request: Request, peer: Peer, study: str | None) -> Response:
 
 
 async def _take_body(request: Request, upload: Upload) -> None:
-    gathered = bytearray()
+    """Have a body taken: while one piece of it is written, the next is read."""
+    gathered: list[bytes] = []
+    size = 0
+    writing: asyncio.Task[None] | None = None
     try:
         async for chunk in request.stream():
-            gathered += chunk
-            if len(gathered) >= _CHUNK_BYTES:
-                data = bytes(gathered)
-                gathered.clear()
-                await run_in_threadpool(upload.take, data)
+            gathered.append(chunk)
+            size += len(chunk)
+            if size >= _CHUNK_BYTES:
+                if writing is not None:
+                    await writing
+                data = b"".join(gathered)
+                writing = asyncio.create_task(run_in_threadpool(upload.take, data))
+                gathered, size = [], 0
     finally:  # also of a body that is cut off: what is whole is kept
+        if writing is not None:
+            await writing
         if gathered:
-            await run_in_threadpool(upload.take, bytes(gathered))
+            await run_in_threadpool(upload.take, b"".join(gathered))
     await run_in_threadpool(upload.finish)
 
 
