@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.catalog import open_catalog, running_nodes
-from node.cli.output import JsonOption, cell, print_json, settings_of
+from node.cli.options import JsonOption
+from node.cli.output import cell, print_json, settings_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
