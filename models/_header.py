@@ -79,6 +79,8 @@ _BINARY: Final = ("OB", "OD", "OF", "OL", "OV", "OW", "UN", "UT", "LT", "ST", "U
 _ITEM_DELIMITER: Final = (b"\xfe\xff\x0d\xe0", b"\xff\xfe\xe0\x0d")
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _CHUNK_BYTES: Final = 64 * 1024
+_FIRST_BYTES: Final = 256 * 1024  # of a file elsewhere: nearly every header is shorter
+_MOST_AHEAD_BYTES: Final = 32 * MIB
 
 _quiet = threading.RLock()
 _pydicom_log = logging.getLogger("pydicom")
@@ -142,7 +144,7 @@ def quietly() -> Iterator[None]:
             _pydicom_log.setLevel(level)
 
 
-def open_object(place: Path | bytes, *, with_pixels: bool = True) -> Opened:
+def open_object(place: Path | bytes | BinaryIO, *, with_pixels: bool = True) -> Opened:
     """Read everything before the pixels and find where these lie.
 
     Private elements, group lengths, stray delimiters, values that cannot be read and those of
@@ -150,28 +152,66 @@ def open_object(place: Path | bytes, *, with_pixels: bool = True) -> Opened:
     private movie (7FE1) there. Memory is taken for the header alone, whatever the file's size; a
     deflated dataset is inflated beyond it only ``with_pixels``.
 
+    Of an open file, which may lie on another machine, as much is read as the header needs; the way
+    to its pixels is not given.
+
     Raises:
         ClipError: this is not a DICOM object, or its header cannot be read.
     """
-    with quietly(), Source(place=place).open() as stream:
-        meta = _read_meta(stream)
-        syntax = _transfer_syntax(meta, stream)
-        if "TransferSyntaxUID" not in meta:
-            meta.TransferSyntaxUID = syntax
-        source = Source(place=place)
-        implicit = syntax == ImplicitVRLittleEndian
-        little = syntax != ExplicitVRBigEndian
-        if syntax == DeflatedExplicitVRLittleEndian:
-            inflating = _Inflating(stream, most=MOST_HEADER_BYTES)
-            header, pixels = _read_header(inflating, implicit=False, little=True)
-            inflated = b""
-            if with_pixels and pixels is not None:
-                inflated = _inflated(inflating, pixels)
-            source, size = Source(place=inflated), len(inflated)
+    if isinstance(place, bytes | Path):
+        with quietly(), Source(place=place).open() as stream:
+            return _opened(stream, Source(place=place), with_pixels=with_pixels)
+    count = _FIRST_BYTES
+    while count < _MOST_AHEAD_BYTES:
+        # Nothing is read while others wait for their turn: a file elsewhere may be slow to come.
+        place.seek(0)
+        beginning = _Beginning(place.read(count))
+        has_all = beginning.seek(0, 2) < count
+        beginning.seek(0)
+        try:
+            with quietly():
+                opened = _opened(beginning, Source(place=b""), with_pixels=False)
+        except ClipError:
+            if has_all or not beginning.fell_short:
+                raise
         else:
-            header, pixels = _read_header(stream, implicit=implicit, little=little)
-            size = stream.seek(0, 2)
-        settle(header)
+            if has_all or not beginning.fell_short:
+                return opened
+        count *= 8
+    place.seek(0)
+    with quietly():
+        return _opened(place, Source(place=b""), with_pixels=False)
+
+
+class _Beginning(BytesIO):
+    """The first bytes of a file, which remembers whether more was asked for."""
+
+    fell_short = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        self.fell_short |= size is None or size < 0 or len(found) < size
+        return found
+
+
+def _opened(stream: BinaryIO, source: Source, *, with_pixels: bool) -> Opened:
+    meta = _read_meta(stream)
+    syntax = _transfer_syntax(meta, stream)
+    if "TransferSyntaxUID" not in meta:
+        meta.TransferSyntaxUID = syntax
+    implicit = syntax == ImplicitVRLittleEndian
+    little = syntax != ExplicitVRBigEndian
+    if syntax == DeflatedExplicitVRLittleEndian:
+        inflating = _Inflating(stream, most=MOST_HEADER_BYTES)
+        header, pixels = _read_header(inflating, implicit=False, little=True)
+        inflated = b""
+        if with_pixels and pixels is not None:
+            inflated = _inflated(inflating, pixels)
+        source, size = Source(place=inflated), len(inflated)
+    else:
+        header, pixels = _read_header(stream, implicit=implicit, little=little)
+        size = stream.seek(0, 2)
+    settle(header)
     header.file_meta = meta
     return Opened(header=header, transfer_syntax=syntax, source=source, size=size, pixels=pixels)
 

@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,7 +179,7 @@ class Clip:
         )
 
 
-def read_header(source: Path | bytes) -> Dataset:
+def read_header(source: Path | bytes | BinaryIO) -> Dataset:
     """Everything before the pixels: all standard attributes that can be read, no private ones.
 
     ``file_meta`` is there. A walk over what is returned neither raises nor warns.

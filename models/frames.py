@@ -7,7 +7,7 @@ nothing is blanked.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from models._pixels import FrameReader
 __all__ = ["Frames", "header_and_pixels"]
 
 
-def header_and_pixels(path: Path) -> tuple[Dataset, str | None]:
+def header_and_pixels(source: Path | BinaryIO) -> tuple[Dataset, str | None]:
     """What :func:`models.clip.read_header` gives, and the value representation of Pixel Data.
 
     Raises
@@ -33,7 +33,7 @@ def header_and_pixels(path: Path) -> tuple[Dataset, str | None]:
     ClipError
         If it is not a DICOM object, or broken beyond reading.
     """
-    opened = open_object(path, with_pixels=False)
+    opened = open_object(source, with_pixels=False)
     if opened.pixels is None:
         return opened.header, None
     compressed = opened.transfer_syntax.is_encapsulated

@@ -37,6 +37,7 @@ from models.readers import (
 from models.tasks import TASKS
 from node.evidence import cautions, may_speak, reportable
 from node.settings import Settings
+from storage.files import local
 
 MOST_MAPS = 6
 """A picture explains no more outputs than this, the first ones in the packs' order."""
@@ -130,11 +131,16 @@ def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
     _packs.warm()
 
 
-def name_view(path: str) -> ClipView:
-    """Name the view of the clip in a file."""
+def name_view(source: str) -> ClipView:
+    """Name the view of the clip in a file; see :func:`storage.files.local` for ``source``."""
+    with local(source) as path:
+        return _name_view(path)
+
+
+def _name_view(path: Path) -> ClipView:
     reader = _loaded().view
     try:
-        clip = read_clip(Path(path))
+        clip = read_clip(path)
         if reader is None:
             return ClipView(
                 view=None,
@@ -158,7 +164,7 @@ def name_view(path: str) -> ClipView:
 
 
 def analyse(
-    path: str,
+    source: str,
     *,
     explain: bool = True,
     allow_simulated: bool = False,
@@ -169,6 +175,8 @@ def analyse(
 
     Parameters
     ----------
+    source
+        See :func:`storage.files.local`.
     explain
         Draw the picture too: it takes the greater part of the time.
     allow_simulated
@@ -179,8 +187,19 @@ def analyse(
         Names of packs: no others run.
     """
     packs = _loaded().narrowed(only)
+    with local(source) as path:
+        return _analyse(path, packs, explain, allow_simulated, drawn)
+
+
+def _analyse(
+    path: Path,
+    packs: _Packs,
+    explain: bool,
+    allow_simulated: bool,
+    drawn: panels.PictureSettings,
+) -> ClipAnalysis:
     try:
-        clip = read_clip(Path(path))
+        clip = read_clip(path)
         if clip.mode in _WHY_NOT:
             return ClipAnalysis(refused=_WHY_NOT[clip.mode])
         took_s: dict[str, float] = {}

@@ -7,11 +7,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import threading
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +22,9 @@ import structlog
 from models.packs import Pack, PackError, load_pack, shipped_packs
 from node.analysis import analyse, picture_settings
 from node.cli.status import status_json
+from node.compute.card import card_of
+from node.compute.cluster import MOST_PLACES, Cluster
+from node.compute.settings import ComputeError
 from node.delivery.commitment import Promises
 from node.delivery.outbox import Outbox
 from node.delivery.ways import WayError, ways_to
@@ -36,6 +37,7 @@ from node.executor import WorkerProcesses
 from node.intake import Intake
 from node.jobs import Jobs
 from node.lifecycle import Lifecycle
+from node.membership import Membership, beat_every_s
 from node.memory import leave_no_holes
 from node.reporting import Reporter
 from node.results import ReportSettings
@@ -63,7 +65,7 @@ from node.window import Window
 from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
-from storage.files import FolderStore
+from storage.files import open_store
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +96,6 @@ class Node:
         self._settings = settings
         self._started_at = datetime.now(UTC)
         self._lock: IO[str] | None = None
-        self._alone = ExitStack()
         self._left_word = ""
 
     def start(self) -> None:
@@ -127,7 +128,6 @@ class Node:
         try:
             migrate(settings.database_url)
             self._database = Database(settings.database_url)
-            self._alone.enter_context(self._database.as_the_only_node())
         except DatabaseError as error:
             raise NodeError(str(error)) from error
         try:
@@ -139,7 +139,7 @@ class Node:
             (*settings.dimse.allowed_calling_aes, *(item.ae_title for item in settings.machines)),
             started_at_s=self._started_at.timestamp(),
         )
-        self._files = FolderStore(settings.data_dir)
+        self._files = open_store(settings.store_url, settings.data_dir)
         self._disk = DiskWatch(
             settings.disk,
             settings.data_dir,
@@ -148,29 +148,22 @@ class Node:
         )
         self._watch()
         self._sweep(older_than_s=0.0)
-        self._take_up()
+        self._join()
         report_settings = ReportSettings(
             device_serial=_device_serial(settings.data_dir),
             simulated_evidence=settings.analysis.allow_simulated_evidence,
             demographic_estimates=frozenset(settings.analysis.person_estimates),
         )
-        self._executor = WorkerProcesses(
-            settings.analysis.workers,
-            initializer=prepare_worker,
-            initargs=(
-                [str(pack.folder) for pack in packs],
-                settings.analysis.workers,
-                settings.log,
-            ),
-            time_limit_s=settings.analysis.time_limit_s,
-        )
+        self._executor = self._readers([str(pack.folder) for pack in packs])
         destinations = settings.destinations
         try:
             ways = ways_to(destinations, settings.dimse.ae_title)
         except WayError as error:
             raise NodeError(str(error)) from error
-        promises = Promises(self._database, ways.terms, settings.delivery)
-        promises.settle_unasked()
+        holder = self._membership.holder
+        promises = Promises(self._database, ways.terms, settings.delivery, holder=holder)
+        # On a server another node may ask for what waits at a destination that is not ours.
+        promises.settle_unasked(None if self._membership.alone else list(ways.senders))
         self._outbox = Outbox(
             self._database,
             self._files,
@@ -181,6 +174,7 @@ class Node:
             transferred=self._audit.transferred,
             answered=self._metrics.delivered,
             stage_took=self._metrics.stage_took,
+            holder=holder,
         )
         reporter = Reporter(
             self._files,
@@ -204,13 +198,18 @@ class Node:
             refusing=self._disk.refusing,
             stage_took=self._metrics.stage_took,
             ended=self._metrics.study_ended,
+            holder=holder,
         )
         self._dispatcher = Dispatcher(
             self._database,
             self._files,
             self._executor,
             DispatchSettings(
-                slots=settings.analysis.workers,
+                slots=(
+                    settings.analysis.workers
+                    if settings.analysis.cluster is None
+                    else MOST_PLACES  # the cluster says by itself when it is full
+                ),
                 max_attempts=settings.analysis.max_attempts,
                 allow_simulated_evidence=settings.analysis.allow_simulated_evidence,
                 rules=settings.rules,
@@ -218,8 +217,10 @@ class Node:
             ),
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),
-            refusing=self._disk.refusing,
+            refusing=self._refusing_clips,
             metrics=self._metrics,
+            holder=holder,
+            worker=settings.node.name,
         )
         retention = Retention(
             settings.retention,
@@ -235,6 +236,7 @@ class Node:
             settings.dimse.ae_title,
             settings.delivery,
             lines=ways.lines,
+            holder=holder,
         )
         intake = Intake(self._database, self._files, handled=self._count, rules=settings.rules)
         self._folders = FolderDoors(
@@ -252,10 +254,11 @@ class Node:
         self._jobs = Jobs(
             self._lifecycle,
             self._outbox,
-            heartbeat=self._heartbeat,
+            heartbeat=self._membership.beat,
+            heartbeat_s=beat_every_s(settings.node.lease_s),
             sweep=self._sweep,
             watch=self._watch,
-            retention=retention.run,
+            retention=partial(self._alone, "retention", retention.run),
             unreadable=self._disk.unreadable,
             promises=self._keeper.report_due,
             alive=partial(tell, "WATCHDOG=1"),
@@ -309,7 +312,7 @@ class Node:
             counted=self._metrics.alerted,
         )
         self._alerts.start()
-        self._heartbeat()
+        self._membership.beat()
         try:
             self._window = Window(settings.data_dir, self._status)
             self._window.start()
@@ -318,6 +321,28 @@ class Node:
                 f"data_dir {settings.data_dir}: no socket can be made there: {error.strerror}; "
                 "set another data_dir"
             ) from error
+
+    def _readers(self, packs: list[str]) -> WorkerProcesses | Cluster:
+        """Where clips are read: in processes here, or in a cluster."""
+        settings = self._settings
+        if settings.analysis.cluster is not None:
+            try:
+                return Cluster(settings.analysis, card_of(packs, settings.analysis.device))
+            except (ComputeError, OSError) as error:
+                raise NodeError(str(error)) from error
+        return WorkerProcesses(
+            settings.analysis.workers,
+            initializer=prepare_worker,
+            initargs=(packs, settings.analysis.workers, settings.log),
+            time_limit_s=settings.analysis.time_limit_s,
+        )
+
+    def _refusing_clips(self) -> str | None:
+        """Why no clip is begun now."""
+        refused = self._disk.refusing()
+        if refused is None and isinstance(self._executor, Cluster):
+            return self._executor.refusing()
+        return refused
 
     def _serve_http(self, intake: Intake) -> None:
         settings = self._settings
@@ -363,13 +388,9 @@ class Node:
                 getattr(self, part).stop()
         if hasattr(self, "_executor"):
             self._executor.terminate()
+        if hasattr(self, "_membership"):
+            self._membership.leave()
         if hasattr(self, "_database"):
-            try:
-                with self._database.write() as session:
-                    catalog.forget_node(session, socket.gethostname())
-            except DatabaseError as error:
-                log.warning("stop-not-noted", reason=str(error))  # its heartbeat ends all the same
-            self._alone.close()
             self._database.close()
         if hasattr(self, "_audit"):
             self._audit.stop()
@@ -390,15 +411,35 @@ class Node:
     ) -> None:
         self.stop()
 
-    def _take_up(self) -> None:
-        """What a crash or a stop interrupted goes on where its row says."""
-        with self._database.write() as session:
-            recordings = catalog.requeue_interrupted(
-                session, max_attempts=self._settings.analysis.max_attempts
-            )
-            deliveries = catalog.requeue_interrupted_deliveries(session)
-        if recordings or deliveries:
-            log.info("interrupted-work-taken-up", recordings=recordings, deliveries=deliveries)
+    def _join(self) -> None:
+        """Join those who work on the database; what a stop interrupted goes on where its row says.
+
+        Raises
+        ------
+        NodeError
+            If another node of the same name is there.
+        """
+        settings = self._settings
+        self._membership = Membership(
+            self._database,
+            settings.node.name,
+            seat=_device_serial(settings.data_dir),
+            lease_s=settings.node.lease_s,
+            max_attempts=settings.analysis.max_attempts,
+            started_at=self._started_at,
+            details=self._details,
+            taken_up=lambda: self._dispatcher.wake(),
+        )
+        try:
+            self._membership.join()
+        except (catalog.CatalogError, DatabaseError) as error:
+            raise NodeError(str(error)) from error
+
+    def _alone(self, task: str, work: Callable[[], object]) -> None:
+        """Do what one of several nodes does at a time."""
+        with self._database.alone(task) as alone:
+            if alone:
+                work()
 
     def _count(self, handled: Handled) -> None:
         """What became of an object that a door handed in."""
@@ -445,26 +486,20 @@ class Node:
             log.warning("status-not-told", reason=str(error))
             return None
 
-    def _heartbeat(self) -> None:
-        with self._database.write() as session:
-            catalog.write_heartbeat(
-                session,
-                socket.gethostname(),
-                pid=os.getpid(),
-                started_at=self._started_at,
-                details={
-                    "addresses": asdict(self.addresses),
-                    "associations": self._door.associations,
-                    "turned_away": self._door.turned_away,
-                    "disk": self._disk.shown(),
-                    "folders": self._folders.shown(),
-                    "audit": self._audit.status(),
-                    "workers": [
-                        {**asdict(worker), "since": worker.since.isoformat()}
-                        for worker in self._executor.workers()
-                    ],
-                },
-            )
+    def _details(self) -> dict[str, Any]:
+        """What the heartbeat tells."""
+        return {
+            "addresses": asdict(self.addresses),
+            "associations": self._door.associations,
+            "turned_away": self._door.turned_away,
+            "disk": self._disk.shown(),
+            "folders": self._folders.shown(),
+            "audit": self._audit.status(),
+            "workers": [
+                {**asdict(worker), "since": worker.since.isoformat()}
+                for worker in self._executor.workers()
+            ],
+        }
 
 
 def run(

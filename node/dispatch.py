@@ -85,6 +85,10 @@ class Dispatcher:
         While it gives a reason, no recording is begun: what came of it could not be kept.
     metrics
         Counts what the workers do.
+    holder
+        What this node's claims bear now: see :mod:`node.membership`.
+    worker
+        Who an operator reads has a clip.
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class Dispatcher:
         work: Work | None = None,
         refusing: Callable[[], str | None] = lambda: None,
         metrics: Metrics | None = None,
+        holder: Callable[[], str] = lambda: "",
+        worker: str = "pool",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -108,6 +114,8 @@ class Dispatcher:
         self._report_settings = report_settings
         self._work = work or Work()
         self._refusing = refusing
+        self._holder = holder
+        self._worker = worker
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -151,14 +159,19 @@ class Dispatcher:
             return False
         claimed = None
         try:
-            with self._database.write() as session:
-                claimed = catalog.claim_next(session, worker="pool", now=self._clock())
+            with self._database.beside() as session:
+                claimed = catalog.claim_next(
+                    session, worker=self._worker, now=self._clock(), holder=self._holder()
+                )
             if claimed is None:
                 return False
             if claimed.queued_at is not None:
                 waited = self._clock() - claimed.queued_at
                 self._metrics.stage_took("queue", waited.total_seconds())
             self._submit(claimed)
+        except catalog.ClaimLostError as error:
+            log.warning("nothing-claimed", reason=str(error))  # the next heartbeat mends that
+            return False
         finally:
             if claimed is None:
                 self._free.release()
@@ -236,6 +249,12 @@ class Dispatcher:
                     "outcome-waits", recording=outcome.claimed.recording_id, reason=str(error)
                 )
                 self._finished.put(outcome)
+            except catalog.ClaimLostError as error:
+                # Another node thought us dead: what it finds counts.
+                log.warning(
+                    "outcome-dropped", recording=outcome.claimed.recording_id, reason=str(error)
+                )
+                self._free.release()
             except Exception:
                 # An error of ours must not stop the queue: the next start takes the row up.
                 log.exception("outcome-not-recorded", recording=outcome.claimed.recording_id)
@@ -266,7 +285,9 @@ class Dispatcher:
         said = None if error is not None else outcome.future.result()
         if isinstance(said, _RuledOut):
             with self._database.write() as session:
-                catalog.skip_recording(session, claimed.recording_id, said.reason)
+                catalog.skip_recording(
+                    session, claimed.recording_id, said.reason, holder=claimed.holder
+                )
         elif isinstance(error, WorkerStartFailed):
             log.error("workers-do-not-start", reason=str(error))
             self._put_back(claimed, str(error))
@@ -294,7 +315,10 @@ class Dispatcher:
         with self._database.write() as session:
             if outcome.refused is not None or outcome.view is None:
                 catalog.refuse_recording(
-                    session, claimed.recording_id, outcome.refused or "no view could be named"
+                    session,
+                    claimed.recording_id,
+                    outcome.refused or "no view could be named",
+                    holder=claimed.holder,
                 )
                 return
             catalog.record_view(
@@ -309,6 +333,7 @@ class Dispatcher:
                 ),
                 queue=why_not is None,
                 reason=why_not or "",
+                holder=claimed.holder,
             )
 
     def _record_analysis(
@@ -316,10 +341,27 @@ class Dispatcher:
     ) -> None:
         if outcome.refused is not None:
             with self._database.write() as session:
-                catalog.refuse_recording(session, claimed.recording_id, outcome.refused)
+                catalog.refuse_recording(
+                    session, claimed.recording_id, outcome.refused, holder=claimed.holder
+                )
             return
         capture = self._keep_capture(claimed, outcome)
-        kept = None
+        try:
+            kept = self._keep_analysis(claimed, outcome, note, capture)
+        except catalog.ClaimLostError:
+            if capture is not None:
+                self._drop(capture.file_key)
+            raise
+        if capture is not None and kept is not None and kept.file_key != capture.file_key:
+            self._files.delete(capture.file_key)  # the cine was there; its first bytes stay
+
+    def _keep_analysis(
+        self,
+        claimed: catalog.ClaimedRecording,
+        outcome: ClipAnalysis,
+        note: str,
+        capture: catalog.NewResult | None,
+    ) -> catalog.ResultRecord | None:
         with self._database.write() as session:
             catalog.record_analysis(
                 session,
@@ -328,12 +370,18 @@ class Dispatcher:
                 refusals=[refusal_to_row(refusal) for refusal in outcome.refusals],
                 packs=[pack_to_row(pack) for pack in outcome.packs_run],
                 note=note,
+                holder=claimed.holder,
             )
-            if capture is not None:
-                # With the findings: a stop from here on finds the cine made and the clip done.
-                kept = catalog.add_capture(session, claimed.recording_id, capture)
-        if capture is not None and kept is not None and kept.file_key != capture.file_key:
-            self._files.delete(capture.file_key)  # the cine was there; its first bytes stay
+            if capture is None:
+                return None
+            # With the findings: a stop from here on finds the cine made and the clip done.
+            return catalog.add_capture(session, claimed.recording_id, capture)
+
+    def _drop(self, file_key: str) -> None:
+        """Delete a cine that came too late, where no row speaks of its file."""
+        with self._database.write() as session:
+            if not catalog.is_named(session, file_key):
+                self._files.delete(file_key)
 
     def _keep_capture(
         self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis
@@ -371,7 +419,11 @@ class Dispatcher:
             reason = f"the analysis failed: {type(error).__name__}: {error}"
         with self._database.write() as session:
             state = catalog.record_failure(
-                session, claimed.recording_id, reason, max_attempts=self._settings.max_attempts
+                session,
+                claimed.recording_id,
+                reason,
+                max_attempts=self._settings.max_attempts,
+                holder=claimed.holder,
             )
         log.error(
             "recording-failed",
@@ -398,6 +450,7 @@ class Dispatcher:
                     claimed.recording_id,
                     "its file is not in the store; `echonode db check --repair` and send it again",
                     max_attempts=0,
+                    holder=claimed.holder,
                 )
         else:
             self._put_back(claimed, "the store cannot be read")
@@ -405,5 +458,5 @@ class Dispatcher:
     def _put_back(self, claimed: catalog.ClaimedRecording, reason: str) -> None:
         """Nothing is wrong with the clip, so it waits, for the operator or for the store."""
         with self._database.write() as session:
-            catalog.put_back(session, claimed.recording_id, reason)
+            catalog.put_back(session, claimed.recording_id, reason, holder=claimed.holder)
         self._not_before = time.monotonic() + _PAUSE_AFTER_BROKEN_START_S

@@ -76,7 +76,8 @@ class WorkerState:
     """A slot as the status page shows it.
 
     ``since`` is when ``state`` began. ``restarts`` counts processes that replaced a dead one.
-    ``error`` is the last thing that went wrong in the slot.
+    ``error`` is the last thing that went wrong in the slot. ``place`` is the other machine where it
+    is; None: this one.
     """
 
     pid: int | None
@@ -85,6 +86,7 @@ class WorkerState:
     jobs_done: int = 0
     restarts: int = 0
     error: str | None = None
+    place: str | None = None
 
 
 class WorkerProcesses(Executor):
@@ -447,7 +449,7 @@ class _Slot:
         except (EOFError, OSError) as error:
             self._process.join()
             raise WorkerDied(f"the worker process died: {self._how_it_ended()}") from error
-        return _unpack(message)
+        return unpacked(message)
 
     def _how_it_ended(self) -> str:
         assert self._process is not None  # noqa: S101 - called after its death
@@ -490,7 +492,8 @@ class _Slot:
         self.state = replace(self.state, state=state, since=since, **changes)
 
 
-def _unpack(message: bytes) -> tuple[bool, Any]:
+def unpacked(message: bytes) -> tuple[bool, Any]:
+    """A worker's answer: (True, value) or (False, exception). Only of those who are trusted."""
     try:
         ok, answer, trace = pickle.loads(message)  # noqa: S301 - from our own process
     except Exception as error:  # noqa: BLE001 - a class may raise anything when it is rebuilt
@@ -519,7 +522,7 @@ def _work(
         try:
             function, args, kwargs = pickle.loads(message)  # noqa: S301 - from our own parent
         except Exception as error:  # noqa: BLE001 - a class may raise anything when it is rebuilt
-            pipe.send_bytes(_packed_error(error))
+            pipe.send_bytes(packed_error(error))
             continue
         _reply(pipe, function, args, kwargs)
     # Native threads (TensorFlow's) may hang in destructors: nothing here is worth waiting for.
@@ -540,17 +543,24 @@ def _reply(
     kwargs: dict[str, Any],
 ) -> bool:
     """Call and send the answer; True if the call returned."""
+    ok, message = packed_answer(function, args, kwargs)
+    pipe.send_bytes(message)
+    return ok
+
+
+def packed_answer(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[bool, bytes]:
+    """Call, and pack what comes of it for :func:`unpacked`; True if the call returned."""
     try:
         answer = function(*args, **kwargs)
-        message = pickle.dumps((True, answer, ""), protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # noqa: BLE001 - the edge of the process: the parent gets it
-        pipe.send_bytes(_packed_error(error))
-        return False
-    pipe.send_bytes(message)
-    return True
+        return True, pickle.dumps((True, answer, ""), protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # noqa: BLE001 - the edge of the process: whoever asked gets it
+        return False, packed_error(error)
 
 
-def _packed_error(error: Exception) -> bytes:
+def packed_error(error: Exception) -> bytes:
+    """An exception as :func:`unpacked` reads it, its traceback as text."""
     trace = "".join(traceback.format_exception(error))
     try:
         message = pickle.dumps((False, error, trace), protocol=pickle.HIGHEST_PROTOCOL)

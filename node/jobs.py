@@ -15,6 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from node.delivery.outbox import Outbox
 from node.doors.folder import FolderDoor
 from node.lifecycle import Lifecycle
+from storage.catalog import ClaimLostError
 from storage.database import DatabaseError
 from storage.files import FileStoreError
 
@@ -50,6 +51,7 @@ class Jobs:
         outbox: Outbox,
         *,
         heartbeat: Callable[[], None],
+        heartbeat_s: float = _HEARTBEAT_S,
         sweep: Callable[[], None],
         watch: Callable[[], object] = lambda: None,
         retention: Callable[[], object] = lambda: None,
@@ -75,7 +77,7 @@ class Jobs:
         self._every(_WATCH_S, "watch-disk", watch)
         self._every(_TICK_S, "report-promises", promises)
         self._every(_RETENTION_S, "retention", retention)
-        self._every(_HEARTBEAT_S, "heartbeat", heartbeat)
+        self._every(heartbeat_s, "heartbeat", heartbeat)
         self._every(_SWEEP_S, "sweep-incoming", sweep)
         self._every(_ALIVE_S, "alive", alive)
         for number, folder in enumerate(folders, start=1):
@@ -90,7 +92,7 @@ class Jobs:
         def run() -> None:
             try:
                 work()
-            except (DatabaseError, FileStoreError) as error:
+            except (DatabaseError, FileStoreError, ClaimLostError) as error:
                 # What is to be done stays in the rows, and the next turn comes.
                 log.error("job-waits", job=name, reason=str(error))  # noqa: TRY400 - says all
             except Exception:

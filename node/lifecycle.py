@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -41,6 +41,8 @@ class Lifecycle:
         While it gives a reason, no results are made: they could not be kept.
     stage_took, ended
         Told how long steps took, and what came of studies.
+    holder
+        What this node's claims bear now: see :mod:`node.membership`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Lifecycle:
         refusing: Callable[[], str | None] = lambda: None,
         stage_took: Callable[[str, float], None] = lambda _stage, _seconds: None,
         ended: Callable[[str], None] = lambda _outcome: None,
+        holder: Callable[[], str] = lambda: "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -64,6 +67,7 @@ class Lifecycle:
         self._refusing = refusing
         self._stage_took = stage_took
         self._ended = ended
+        self._holder = holder
         self._clock = clock
         self._reporting = threading.Lock()
 
@@ -100,17 +104,30 @@ class Lifecycle:
         """Report every study whose recordings have all been looked at."""
         if self._refusing() is not None:
             return 0
-        with self._reporting:  # a study is reported by one thread
-            with self._database.write() as session:
-                for study in catalog.studies_to_report(session):
-                    catalog.begin_reporting(session, study.study_id)
-                # Also those whose report a stop of the node interrupted.
-                ready = catalog.studies_in_reporting(session)
-            for study in ready:
-                self._report(study)
-            return len(ready)
+        tried: set[int] = set()
+        with self._reporting:  # a study is reported by one thread, and by one node
+            while ready := self._claim(tried):
+                for study in ready:
+                    tried.add(study.study_id)
+                    if not self._report(study):
+                        self._put_back(study)
+        return len(tried)
 
-    def _report(self, study: catalog.ReportableStudy) -> None:
+    def _claim(self, but_not: Collection[int]) -> tuple[catalog.ReportableStudy, ...]:
+        """Also those whose report a stop of a node interrupted."""
+        holder = self._holder()
+        with self._database.read() as session:
+            if not catalog.anything_to_report(session, holder=holder):
+                return ()
+        with self._database.write() as session:
+            return catalog.claim_reports(session, holder=holder, but_not=but_not)
+
+    def _put_back(self, study: catalog.ReportableStudy) -> None:
+        with self._database.write() as session:
+            catalog.put_back_report(session, study.study_id, holder=study.holder)
+
+    def _report(self, study: catalog.ReportableStudy) -> bool:
+        """Make and keep a study's results; False where that has to wait."""
         key = study_key(study.study_instance_uid)
         began = time.monotonic()
         with self._database.read() as session:
@@ -126,13 +143,13 @@ class Lifecycle:
         except FileStoreError as error:
             # The disk is full, or not there: the study stays where it is, and the next turn comes.
             log.error("report-waits", study=key, reason=str(error))  # noqa: TRY400 - says all
-            return
+            return False
         except Exception as error:
             # The edge of a study: one that cannot be reported must not keep others waiting.
             report = Report(failed=self._why_failed(material, error))
             if report.failed is None:
                 log.warning("report-waits", study=key, reason="the store cannot be read")
-                return
+                return False
             log.exception("report-failed", study=key, reason=report.failed)
         for faulty in report.faulty:
             self._quarantine(faulty)
@@ -141,7 +158,10 @@ class Lifecycle:
         except catalog.RevisionSupersededError as error:
             # A late image came while the report was made: the next revision has all of it.
             log.info("report-superseded", study=key, reason=str(error))
-            return
+            return True
+        except catalog.ClaimLostError as error:
+            log.warning("report-dropped", study=key, reason=str(error))
+            return True
         self._count(report, time.monotonic() - began, last_image_at)
         log.info(
             "study-reported",
@@ -151,6 +171,7 @@ class Lifecycle:
             ignored=report.ignored,
             failed=report.failed,
         )
+        return True
 
     def _count(self, report: Report, took_s: float, last_image_at: datetime) -> None:
         if report.ignored is not None:
@@ -184,7 +205,11 @@ class Lifecycle:
         with self._database.write() as session:
             if report.ignored is not None:
                 catalog.ignore_study(
-                    session, study.study_id, report.ignored, revision=study.revision
+                    session,
+                    study.study_id,
+                    report.ignored,
+                    revision=study.revision,
+                    holder=study.holder,
                 )
             elif report.failed is not None:
                 catalog.fail_study(
@@ -193,6 +218,7 @@ class Lifecycle:
                     report.failed,
                     f"mend the reason, then `echonode retry {study.study_instance_uid}`",
                     revision=study.revision,
+                    holder=study.holder,
                 )
             else:
                 catalog.add_results(
@@ -206,4 +232,5 @@ class Lifecycle:
                         if report.destinations is None or name in report.destinations
                     ],
                     decided_by=report.decided_by,
+                    holder=study.holder,
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -35,6 +36,25 @@ def _host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", value):
         raise ValueError("a host is a name or an IP address, without a port")
     return value
+
+
+def _executor(value: str) -> str:
+    if value == "processes" or cluster_address(value) is not None:
+        return value
+    raise ValueError('clips are read by "processes" of this machine or by "dask://host:port"')
+
+
+def cluster_address(executor: str) -> str | None:
+    """``host:port`` of the scheduler that an executor names; None where it names none."""
+    try:
+        parts = urlsplit(executor)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme != "dask" or not host or not port or not plain:
+        return None
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _in_a_list(value: object) -> object:
@@ -109,6 +129,12 @@ def _database_url(value: str) -> str:
     return value.replace("postgresql:", "postgresql+psycopg:", 1)
 
 
+def _store_url(value: str) -> str:
+    if not value or Path(value).is_absolute() or re.fullmatch(r"file:///[^?#]+", value):
+        return value
+    raise ValueError("name a folder, file:///absolute/path, or leave it out: then it is data_dir")
+
+
 def _origin(value: str) -> str:
     parts = urlsplit(value)
     if value != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in {"http", "https"}:
@@ -134,6 +160,7 @@ def is_loopback(host: str) -> bool:
 
 
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Variable = Annotated[str, AfterValidator(_variable)]
@@ -533,9 +560,30 @@ class Rule(Section):
         return getattr(self, key) is not None
 
 
-class AnalysisSettings(Section):
-    """``[analysis]``: the worker processes and what may be reported."""
+class ClusterTls(Section):
+    """``[analysis.tls]``: who we are in the cluster, and who says who belongs to it."""
 
+    authorities: AbsolutePath = Field(
+        description="PEM: the cluster's own authority; whoever it vouches for may run code"
+    )
+    certificate: AbsolutePath = Field(description="PEM: ours, for calling and for being called")
+    private_key: AbsolutePath = Field(description="PEM: the certificate's key, without a password")
+
+
+class AnalysisSettings(Section):
+    """``[analysis]``: where clips are read, and what may be reported."""
+
+    executor: Annotated[str, AfterValidator(_executor)] = Field(
+        "processes",
+        description='where clips are read: "processes" of this machine, or "dask://host:port"',
+    )
+    tls: ClusterTls | None = Field(None, description="TLS in the cluster; off this machine always")
+    send_bytes: bool = Field(
+        True, description="a clip travels with its job; otherwise workers read the store"
+    )
+    device: Literal["cpu", "gpu"] = Field(
+        "cpu", description="the workers of a cluster that read clips: those without a GPU, or with"
+    )
     workers: int = Field(
         default_factory=lambda: max(1, (os.cpu_count() or 1) - 1),
         ge=1,
@@ -554,6 +602,22 @@ class AnalysisSettings(Section):
     packs: tuple[AbsolutePath, ...] = Field(
         (), description="folders of packs beside the shipped ones"
     )
+
+    @property
+    def cluster(self) -> str | None:
+        """``host:port`` of the scheduler; None where clips are read on this machine."""
+        return cluster_address(self.executor)
+
+    @model_validator(mode="after")
+    def _in_the_clear_only_here(self) -> Self:
+        if self.cluster is not None and self.tls is None:
+            host = urlsplit(self.executor).hostname or ""
+            if not is_loopback(host):
+                raise ValueError(
+                    f"executor: whoever speaks to the cluster at {host} can run code in it and in "
+                    "the node: write [analysis.tls] with authorities, certificate and private_key"
+                )
+        return self
 
 
 class CaptureSettings(Section):
@@ -643,6 +707,21 @@ class AlertsSettings(Section):
     )
     webhook: WebhookSettings | None = None
     mail: MailSettings | None = None
+
+
+class NodeSettings(Section):
+    """``[node]``: this node among others that share its database."""
+
+    name: str = Field(
+        default_factory=lambda: re.sub(r"[^\w.-]", "-", socket.gethostname(), flags=re.A)[:48],
+        min_length=1,
+        max_length=48,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="1 to 48 letters, digits, dots, dashes or underscores: one for each node",
+    )
+    lease_s: float = Field(
+        30.0, ge=2, le=600, description="silence after which others go on with this node's work"
+    )
 
 
 class LogSettings(Section):

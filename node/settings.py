@@ -38,9 +38,11 @@ from node.sections import (
     HttpSettings,
     LogSettings,
     Machine,
+    NodeSettings,
     RetentionSettings,
     Rule,
     Source,
+    StoreUrl,
     StudySettings,
     WatchedFolder,
 )
@@ -76,6 +78,8 @@ class Settings(BaseSettings):
         description="an SQLAlchemy URL; by default a file in data_dir",
         repr=False,
     )
+    store_url: StoreUrl = Field("", description="where images and results lie; by default data_dir")
+    node: NodeSettings = Field(default_factory=NodeSettings)
     dimse: DimseSettings = DimseSettings()
     machines: tuple[Machine, ...] = Field((), description="echo machines that take reports")
     http: HttpSettings = HttpSettings()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from node.sections import ClientTls, ServerTls
 
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all of this kind
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  #: of TLS 1.2; those of 1.3 are all of this kind
 
 
 class TlsError(Exception):
@@ -56,7 +56,7 @@ def client_context(tls: ClientTls) -> ssl.SSLContext:
 
 def _bcp_195(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
+    context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
 
 

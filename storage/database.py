@@ -2,12 +2,13 @@
 
 SQLite by default, PostgreSQL where several machines share one. On both there is one writer at a
 time: a write transaction takes its turn at its begin and not half-way, so none ever has to be
-given up because another was faster.
+given up because another was faster. On PostgreSQL short claims go beside them, by locks of rows.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import sqlite3
 import threading
@@ -46,7 +47,6 @@ _MIGRATION_LOCK_TIMEOUT_S = 60.0
 #: PostgreSQL's advisory locks are numbers, shared by a whole database: "echonode" in ASCII ...
 _WRITER_LOCK = 0x6563686F6E6F6465
 _MIGRATION_LOCK = _WRITER_LOCK + 1
-_NODE_LOCK = _WRITER_LOCK + 2
 #: A commit is on disk when it returns, whatever the server's settings; nobody waits for ever.
 _POSTGRESQL = {
     "connect_timeout": 10,
@@ -119,36 +119,49 @@ class Database:
             yield session
 
     @contextmanager
-    def as_the_only_node(self) -> Iterator[None]:
-        """Keep other nodes off a database on a server; an SQLite file has its folder's lock.
+    def beside(self) -> Iterator[Session]:
+        """One short transaction that writes beside others: it waits for no turn.
 
-        Raises
-        ------
-        DatabaseError
-            If another node works on it.
+        For what locks the rows that it changes, and decides by these alone: a claim, a heartbeat.
+        SQLite, which locks no rows, knows only :meth:`write`.
         """
         if self.url.get_backend_name() == "sqlite":
-            yield
+            with self.write() as session:
+                yield session
+        else:
+            with self._transaction(self._engine) as session:
+                yield session
+
+    @contextmanager
+    def alone(self, task: str) -> Iterator[bool]:
+        """Do a task that several nodes must not do at once; False where another is doing it.
+
+        An SQLite file has one node. On a server the task's lock is the connection's: it ends with
+        a node that dies.
+        """
+        if self.url.get_backend_name() == "sqlite":
+            yield True
             return
-        engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        key = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], signed=True)
         try:
-            connection = engine.connect()
-            # Held by the connection: a node that dies gives it back.
-            free = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _NODE_LOCK})
-        except OperationalError as error:
-            engine.dispose()
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            mine = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key})
+        except DBAPIError as error:
             raise _explained(self.url, error) from error
         try:
-            if not free:
-                raise DatabaseError(
-                    f"database {_name(self.url)} is in use by another node; stop it, or name "
-                    "another database in database_url"
-                )
-            yield
+            yield bool(mine)
         finally:
-            with suppress(DBAPIError):  # the server may be gone
+            self._give_back(connection, key if mine else None)
+
+    def _give_back(self, connection: Connection, key: int | None) -> None:
+        try:
+            if key is not None:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+        except DBAPIError:
+            connection.invalidate()  # the server may be gone, and the lock with it
+        finally:
+            with suppress(DBAPIError):
                 connection.close()
-            engine.dispose()
 
     def close(self) -> None:
         """Close every connection."""

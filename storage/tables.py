@@ -43,6 +43,7 @@ _UID = String(64)  # PS3.5 9: at most 64 characters
 _AE_TITLE = String(16)  # PS3.5 6.2, VR AE
 _SHA256 = String(64)
 _WORD = String(32)
+_HOLDER = String(64)  # a node and its start: see storage.catalog's nodes
 _CASCADE = "all, delete-orphan"
 
 
@@ -125,6 +126,7 @@ class Study(Base):
     last_image_at: Mapped[datetime]
     last_released_at: Mapped[datetime | None]  #: an association that carried it was released
     state_since: Mapped[datetime]
+    holder: Mapped[str | None] = mapped_column(_HOLDER)  #: who makes its results now
     study_date: Mapped[date | None] = mapped_column(index=True)
     accession_number: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
@@ -203,6 +205,7 @@ class Recording(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     worker: Mapped[str | None] = mapped_column(Text)
+    holder: Mapped[str | None] = mapped_column(_HOLDER)  #: whose worker is at it now
 
     study: Mapped[Study] = relationship(back_populates="recordings")
     instance: Mapped[Instance] = relationship(back_populates="recording")
@@ -323,6 +326,7 @@ class Delivery(Base):
     destination: Mapped[str] = mapped_column(String(64))
     state: Mapped[DeliveryState]
     attempts: Mapped[int] = mapped_column(default=0)
+    holder: Mapped[str | None] = mapped_column(_HOLDER)  #: who sends it now
     queued_at: Mapped[datetime]
     next_attempt_at: Mapped[datetime]
     last_attempt_at: Mapped[datetime | None]
@@ -359,6 +363,7 @@ class Commitment(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     transaction_uid: Mapped[str] = mapped_column(_UID, unique=True)
     destination: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str | None] = mapped_column(_HOLDER)  #: who asked
     asked_at: Mapped[datetime]
     due_at: Mapped[datetime]  #: after that no answer is waited for
     accepted_at: Mapped[datetime | None]  #: the destination took the request
@@ -473,6 +478,7 @@ class PromiseRequest(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime]
     last_answer: Mapped[str] = mapped_column(Text, default="")
+    holder: Mapped[str | None] = mapped_column(_HOLDER)  #: who reports on it now
     reported_at: Mapped[datetime | None]
     given_up_at: Mapped[datetime | None]
 
@@ -500,12 +506,21 @@ class PromiseRequestItem(Base):
 
 
 class NodeProcess(Base):
-    """A running node: one row for each, kept fresh by its heartbeat."""
+    """A node that runs, or that died: one row for each name, kept fresh by its heartbeat.
+
+    What a node has claimed bears its ``holder``: its name, and a word drawn at each start. A
+    holder that stands here, and was not taken over, lives; what others hold is anybody's.
+    """
 
     __tablename__ = "node_process"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  #: the node's name
     pid: Mapped[int]
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     details: Mapped[dict[str, Any]]  #: addresses, workers
+    holder: Mapped[str | None] = mapped_column(_HOLDER)
+    seat: Mapped[str] = mapped_column(_WORD, default="", server_default=text("''"))  #: its folder
+    lease_s: Mapped[float] = mapped_column(default=30.0, server_default=text("30"))
+    taken_over_at: Mapped[datetime | None]
+    taken_over_by: Mapped[str | None] = mapped_column(_HOLDER)  #: a node's name

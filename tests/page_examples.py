@@ -213,7 +213,7 @@ def heartbeat(database: Database) -> None:
          "error": "it ended with signal 9 while it analysed a clip"},
     ]  # fmt: skip
     with database.write() as session:
-        catalog.write_heartbeat(
+        catalog.join(
             session,
             "node-1",
             pid=4710,

@@ -140,7 +140,9 @@ class Archive:
 
 
 @contextmanager
-def storescp(folder: Path, *, port: int | None = None) -> Iterator[Archive]:
+def storescp(
+    folder: Path, *, port: int | None = None, options: tuple[str, ...] = ()
+) -> Iterator[Archive]:
     """DCMTK's `storescp` as archive: accepts everything, keeps the bytes as sent."""
     program = require("storescp")
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +151,7 @@ def storescp(folder: Path, *, port: int | None = None) -> Iterator[Archive]:
         program,
         "--accept-all",
         "--bit-preserving",
+        *options,
         "-aet",
         "ARCHIVE",
         "-fe",

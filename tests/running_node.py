@@ -47,6 +47,7 @@ class RunningNode:
     port: int = field(default_factory=free_port)
     quiet_s: float = 3
     commitment_timeout_s: float = 5  #: an archive that does not know where to report is queried
+    dimse: str = ""  #: more lines of that section
     settings: str = ""
     process: subprocess.Popen[bytes] | None = None
 
@@ -62,6 +63,7 @@ class RunningNode:
             "[dimse]",
             'host = "127.0.0.1"',
             f"port = {self.port}",
+            *self.dimse.splitlines(),
             "[study]",
             f"quiet_s = {self.quiet_s}",
             f"released_quiet_s = {self.quiet_s / 3:g}",

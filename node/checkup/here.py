@@ -32,7 +32,6 @@ from storage.database import Database, DatabaseError, SchemaError, migration_sta
 from storage.soundness import problems_of
 
 _CLOCK_TOLERANCE = timedelta(seconds=60)
-_SILENT_AFTER = timedelta(seconds=20)
 _MOST_LOOKED_THROUGH_BYTES = 256_000_000
 _NEARLY_FULL = 2.0  # times the mark of [disk]
 
@@ -49,7 +48,7 @@ def look_here(settings: Settings) -> Iterator[Finding]:
         found, database = _database(settings)
         yield from found
         if database is not None:
-            node = _running(database)
+            node = _running(database, settings)
             yield from _clock(database)
     except DatabaseError as error:
         yield red("database", str(error), "see `echonode status` and the log of the node")
@@ -234,14 +233,10 @@ def _database(settings: Settings) -> tuple[list[Finding], Database | None]:
     return [green("database", f"it is sound; its tables are at revision {state.current}")], database
 
 
-def _running(database: Database) -> catalog.NodeRecord | None:
-    now = datetime.now(UTC)
+def _running(database: Database, settings: Settings) -> catalog.NodeRecord | None:
     with database.read() as session:
         for node in catalog.read_nodes(session):
-            if (
-                node.node_id == socket.gethostname()
-                and abs(now - node.heartbeat_at) < _SILENT_AFTER
-            ):
+            if node.node_id == settings.node.name and node.alive:
                 return node
     return None
 

@@ -25,6 +25,8 @@ from node.settings_file import FILE_VARIABLE, SettingsError
 COMMANDS = MappingProxyType(
     {
         "serve": "serve.serve",
+        "scheduler": "scheduler.scheduler",
+        "worker": "worker.worker",
         "demo": "demo.demo",
         "simulate": "simulate.simulate",
         "analyze": "analyze.analyze",

@@ -42,12 +42,12 @@ def backup(context: typer.Context, folder: _FolderArgument, as_json: JsonOption 
     settings = settings_of(context)
     os.umask(0o077)
     with open_catalog(settings) as database:
-        from storage.files import FolderStore
+        from storage.files import open_store
 
         try:
             made = back_up(
                 database,
-                FolderStore(settings.data_dir),
+                open_store(settings.store_url, settings.data_dir),
                 folder,
                 beside=_beside(settings, config_file(context)),
                 made_by=f"echonode {version('echonode')}",

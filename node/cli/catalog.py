@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from node.cli.output import ExitCode, Problem
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from node.settings import Settings
     from storage.catalog import NodeRecord
     from storage.database import Database
-
-_SILENT_AFTER = timedelta(seconds=20)  # a node writes its heartbeat every five seconds
 
 
 @contextmanager
@@ -56,11 +53,7 @@ def known_study(session: Session, uid: str) -> str:
 
 
 def running_nodes(session: Session) -> tuple[NodeRecord, ...]:
-    """The nodes that gave a sign of life a moment ago."""
+    """The nodes that gave a sign of life a moment ago, and are past their start."""
     from storage import catalog
 
-    # A heartbeat from the future is from before the clock was set back: it says nothing of now.
-    now = datetime.now(UTC)
-    return tuple(
-        node for node in catalog.read_nodes(session) if abs(now - node.heartbeat_at) < _SILENT_AFTER
-    )
+    return tuple(node for node in catalog.read_nodes(session) if node.alive and node.details)

@@ -288,10 +288,10 @@ def _in_node(settings: Settings, table: LabelTable) -> list[Candidate]:
     from models.views import View, ViewCall
     from node.cli.catalog import open_catalog
     from storage import catalog
-    from storage.files import FolderStore
+    from storage.files import open_store
     from storage.states import RecordingKind
 
-    files = FolderStore(settings.data_dir)
+    files = open_store(settings.store_url, settings.data_dir)
     candidates = []
     with open_catalog(settings) as database, database.read() as session:
         for uid in dict.fromkeys(_studies(session, table)):

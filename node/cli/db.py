@@ -61,13 +61,13 @@ def check(
     Works while the node runs. Ends with 0 where all is well or was mended, and with 1 where
     something is not.
     """
-    from storage.files import FolderStore
+    from storage.files import open_store
     from storage.soundness import Fault, FaultKind, faults_of, problems_of, wrong_contents
 
     settings = settings_of(context)
     found: list[tuple[Fault, str]] = []
     with open_catalog(settings) as database:
-        files = FolderStore(settings.data_dir)
+        files = open_store(settings.store_url, settings.data_dir)
         damages = [Fault(kind=FaultKind.DATABASE, words=line) for line in problems_of(database)]
         found = [(fault, "") for fault in damages]
         faults = [faults_of(database, files)]

@@ -63,6 +63,10 @@ def _findings(context: typer.Context, *, offline: bool) -> Iterable[Finding]:
             return
         yield from look_here(settings)
         if not offline:
+            if settings.analysis.cluster is not None:
+                from node.checkup.cluster import look_at_cluster
+
+                yield from look_at_cluster(settings)
             yield from look_at_peers(settings)
     finally:
         logging.disable(logging.NOTSET)

@@ -17,6 +17,11 @@ _STUDY = "1.2.840.113619.2.1"
 EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "serve": ("serve", "--config /etc/echonode/echonode.toml serve --json"),
+        "scheduler": ("scheduler", "scheduler --host 10.1.2.3 --json"),
+        "worker": (
+            "worker --scheduler 127.0.0.1:8786",
+            "--config /etc/echonode/echonode.toml worker --places 4",
+        ),
         "demo": ("demo", "demo --keep --out results"),
         "simulate": (
             "simulate --view a4c --ef 35 --gif clip.gif",

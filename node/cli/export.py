@@ -122,10 +122,10 @@ def _run(
 ) -> tuple[list[StudyOutcome], int]:
     from node.export.exporter import open_export
     from node.watch import study_key
-    from storage.files import FolderStore
+    from storage.files import open_store
 
     settings = settings_of(context)
-    files = FolderStore(settings.data_dir)
+    files = open_store(settings.store_url, settings.data_dir)
     outcomes: list[StudyOutcome] = []
     with (
         audit_of(settings) as told,

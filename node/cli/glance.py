@@ -116,7 +116,7 @@ def _print(shown: Mapping[str, Any]) -> None:
             ("process", "state", "clips done", "restarts", "last error"),
             [
                 (
-                    worker.get("pid"),
+                    worker_name(worker),
                     worker.get("state"),
                     worker.get("jobs_done"),
                     worker.get("restarts"),
@@ -155,6 +155,12 @@ def print_disk(disk: Mapping[str, Any]) -> None:
         print_text(f"REFUSES     everything since {since}: {disk['refusing']}")
     for trouble in disk["troubles"]:
         print_text(f"trouble     {trouble['what']}; {trouble['next_step']}")
+
+
+def worker_name(worker: Mapping[str, Any]) -> str:
+    """A worker by its process and, of a cluster's, its machine."""
+    parts = (worker.get("pid"), worker.get("place"))
+    return " on ".join(str(part) for part in parts if part is not None) or "-"
 
 
 def _print_folder(folder: Mapping[str, Any]) -> None:

@@ -66,7 +66,7 @@ def show(context: typer.Context, number: NumberArgument, as_json: JsonOption = F
 def remove(context: typer.Context, number: NumberArgument, as_json: JsonOption = False) -> None:
     """Delete one for good, row and file."""
     from storage import catalog
-    from storage.files import FolderStore
+    from storage.files import open_store
 
     settings = settings_of(context)
     with open_catalog(settings) as database:
@@ -74,7 +74,7 @@ def remove(context: typer.Context, number: NumberArgument, as_json: JsonOption =
             _known(session, number)
             removed = catalog.remove_quarantined(session, number)
         if removed.file_key is not None:
-            FolderStore(settings.data_dir).delete(removed.file_key)
+            open_store(settings.store_url, settings.data_dir).delete(removed.file_key)
     with audit_of(settings) as told:
         if told is not None:
             audit, user = told
@@ -93,7 +93,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Copy one's bytes to a file, as they came. The file may hold a patient's name."""
-    from storage.files import FolderStore
+    from storage.files import open_store
 
     settings = settings_of(context)
     with open_catalog(settings) as database, database.read() as session:
@@ -103,7 +103,7 @@ def export(
     if out.exists():
         raise Problem(f"{out} is there already; name another file", ExitCode.USAGE)
     try:
-        shutil.copyfile(FolderStore(settings.data_dir).path(found.file_key), out)
+        shutil.copyfile(open_store(settings.store_url, settings.data_dir).path(found.file_key), out)
     except OSError as error:
         raise Problem(f"{error.filename}: {error.strerror}") from error
     with audit_of(settings) as told:

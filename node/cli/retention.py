@@ -37,13 +37,13 @@ def retention(
     """Give up now what the settings say is to go; the node does the same every minute."""
     from node.retention import Retention
     from node.watch import set_up_logging
-    from storage.files import FolderStore
+    from storage.files import open_store
 
     settings = settings_of(context)
     if not dry_run:
         set_up_logging(settings.log)  # what went is logged as in the node
     with open_catalog(settings) as database:
-        files = FolderStore(settings.data_dir)
+        files = open_store(settings.store_url, settings.data_dir)
         gone: list[tuple[str, str]] = []
         keeper = Retention(
             settings.retention,

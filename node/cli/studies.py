@@ -160,10 +160,10 @@ def study_json(session: Session, uid: str, settings: Settings) -> dict[str, Any]
     """
     from node.watch import study_key
     from storage import catalog
-    from storage.files import FolderStore
+    from storage.files import open_store
 
     detail = catalog.study_detail(session, uid)
-    files = FolderStore(settings.data_dir)
+    files = open_store(settings.store_url, settings.data_dir)
     sops = {item.id: item.sop_instance_uid for item in detail.recordings}
     return {
         "study": {**_without_id(detail.study), "key": study_key(uid)},

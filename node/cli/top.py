@@ -217,12 +217,14 @@ def _throughput(seen: Mapping[str, Any]) -> RenderableType:
 def _workers(seen: Mapping[str, Any]) -> RenderableType:
     from rich.text import Text
 
+    from node.cli.glance import worker_name
+
     table = _table("worker", "state", "clips done", "restarts")
     colours = {"busy": "green", "failed": "bold red", "starting": "yellow"}
     for worker in seen["workers"]:
         state = str(worker.get("state"))
         table.add_row(
-            str(worker.get("pid") or "-"),
+            worker_name(worker),
             Text(state, style=colours.get(state, "none")),
             str(worker.get("jobs_done")),
             str(worker.get("restarts")),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -80,6 +80,8 @@ class Promises:
         How each destination is asked, by name. One that is not here is not asked.
     settings
         Pauses, and the age at which to give up.
+    holder
+        What this node's claims bear now: see :mod:`node.membership`.
     """
 
     def __init__(
@@ -88,11 +90,13 @@ class Promises:
         terms: Mapping[str, Terms],
         settings: DeliverySettings,
         *,
+        holder: Callable[[], str] = lambda: "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
         self._terms = dict(terms)
         self._settings = settings
+        self._holder = holder
         self._clock = clock
 
     @property
@@ -104,13 +108,18 @@ class Promises:
         """Whether what this destination stores waits for its promise."""
         return destination in self._terms
 
-    def settle_unasked(self) -> int:
+    def settle_unasked(self, among: Collection[str] | None = None) -> int:
         """Deliver by its status what waits for a destination that is not asked any more.
 
         Call once, at a start: the settings have changed since it was stored. Returns how many.
+
+        Parameters
+        ----------
+        among
+            The destinations that this node knows, where others are another node's to ask.
         """
         with self._database.write() as session:
-            waiting = catalog.awaiting_others(session, self.destinations)
+            waiting = catalog.awaiting_others(session, self.destinations, among=among)
             for delivery_id in waiting:
                 catalog.record_promised(
                     session,
@@ -129,7 +138,14 @@ class Promises:
         return self._look(destination, terms, [_kept(item) for item in objects]).found
 
     def ask_due(self, destination: str) -> int:
-        """Ask one destination for what it has stored; returns how many objects it was about."""
+        """Ask one destination for what it has stored; returns how many objects it was about.
+
+        Of several nodes one asks it at a time.
+        """
+        with self._database.alone(f"ask {destination}") as alone:
+            return self._ask_due(destination) if alone else 0
+
+    def _ask_due(self, destination: str) -> int:
         terms = self._terms[destination]
         now = self._clock()
         with self._database.write() as session:
@@ -281,6 +297,7 @@ class Promises:
                 [item.delivery_id for item in items],
                 now,
                 due_at=now + timedelta(seconds=terms.timeout_s),
+                holder=self._holder(),
             )
 
         def taken() -> None:

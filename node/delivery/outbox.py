@@ -56,6 +56,8 @@ class Outbox:
         Told what went out in a batch, study by study.
     answered, stage_took
         Told of every answer in a word, and how long a result was on its way.
+    holder
+        What this node's claims bear now: see :mod:`node.membership`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Outbox:
         transferred: Callable[[Transfer], None] = lambda _transfer: None,
         answered: Callable[[str, str], None] = lambda _destination, _answer: None,
         stage_took: Callable[[str, float], None] = lambda _stage, _seconds: None,
+        holder: Callable[[], str] = lambda: "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
@@ -81,6 +84,7 @@ class Outbox:
         self._transferred = transferred
         self._answered = answered
         self._stage_took = stage_took
+        self._holder = holder
         self._clock = clock
         self._stopping = threading.Event()
 
@@ -111,8 +115,13 @@ class Outbox:
         those that were kept is not sent.
         """
         now = self._clock()
+        with self._database.read() as session:
+            if not catalog.anything_due(session, destination, now):
+                return 0
         with self._database.write() as session:
-            due = catalog.claim_due_deliveries(session, now, destination=destination, limit=_BATCH)
+            due = catalog.claim_due_deliveries(
+                session, now, destination=destination, limit=_BATCH, holder=self._holder()
+            )
             since = now - timedelta(seconds=self._settings.ask_again_after_s)
             known = catalog.refused_classes(session, destination, since=since) if due else ()
         if not due:
@@ -144,7 +153,7 @@ class Outbox:
                 if new and self._replaced(delivery, refused):
                     # What comes after it in the batch may point at it: it is looked at anew.
                     open_ids.discard(delivery.delivery_id)
-                    self._put_back(open_ids)
+                    self._put_back(open_ids, due[0].holder)
                     break
                 self._note(delivery, answer, off)
                 open_ids.discard(delivery.delivery_id)
@@ -152,7 +161,7 @@ class Outbox:
                     self._forget(delivery)
                 taken += answer.accepted
                 if self._stopping.is_set():
-                    self._put_back(open_ids)
+                    self._put_back(open_ids, due[0].holder)
                     break
         finally:
             # A sender that broke down leaves no delivery behind in "sending".
@@ -210,7 +219,9 @@ class Outbox:
         )
         log.error("result-bytes-lost", destination=delivery.destination, file=result.file_key)
         with self._database.write() as session:
-            catalog.record_delivery_failed(session, delivery.delivery_id, text, None, self._clock())
+            catalog.record_delivery_failed(
+                session, delivery.delivery_id, text, None, self._clock(), holder=delivery.holder
+            )
         return True
 
     def _lost(self, error: FileStoreError) -> bool:
@@ -218,10 +229,10 @@ class Outbox:
         missing = isinstance(error.__cause__, FileNotFoundError)
         return missing and (self._files.root / Area.RESULTS).is_dir()
 
-    def _put_back(self, delivery_ids: set[int]) -> None:
+    def _put_back(self, delivery_ids: set[int], holder: str) -> None:
         """Give back what was not tried."""
         with self._database.write() as session:
-            catalog.put_back_deliveries(session, sorted(delivery_ids), self._clock())
+            catalog.put_back_deliveries(session, sorted(delivery_ids), self._clock(), holder=holder)
         delivery_ids.clear()
 
     def _tell(self, destination: str, went: Sequence[tuple[catalog.DueDelivery, Answer]]) -> None:
@@ -332,7 +343,14 @@ class Outbox:
             else "what it points at went there in another form"
         )
         with self._database.write() as session:
-            catalog.send_instead(session, delivery.delivery_id, wanted, reason, self._clock())
+            catalog.send_instead(
+                session,
+                delivery.delivery_id,
+                wanted,
+                reason,
+                self._clock(),
+                holder=delivery.holder,
+            )
         return True
 
     def _note(self, delivery: catalog.DueDelivery, answer: Answer, off: float) -> None:
@@ -346,6 +364,10 @@ class Outbox:
                 )
                 if self._stopping.wait(_DATABASE_PAUSE_S):
                     return
+            except catalog.ClaimLostError as error:
+                # Another node thought us dead and sends it: the same bytes, under the same UID.
+                log.warning("answer-dropped", destination=delivery.destination, reason=str(error))
+                return
             else:
                 return
 
@@ -356,7 +378,12 @@ class Outbox:
                 self._record_accepted(session, delivery, answer, now)
             elif now - delivery.queued_at >= timedelta(seconds=self._settings.give_up_after_s):
                 catalog.record_delivery_failed(
-                    session, delivery.delivery_id, answer.text, answer.status, now
+                    session,
+                    delivery.delivery_id,
+                    answer.text,
+                    answer.status,
+                    now,
+                    holder=delivery.holder,
                 )
             else:
                 # One spread for a batch: pictures must not fall behind the report that shows them.
@@ -370,6 +397,7 @@ class Outbox:
                     now,
                     next_attempt_at=now + max(pause, asked),
                     silence=answer.silence,
+                    holder=delivery.holder,
                 )
         if answer.accepted:
             self._stage_took("deliver", (now - delivery.queued_at).total_seconds())
@@ -386,12 +414,21 @@ class Outbox:
         self, session: Session, delivery: catalog.DueDelivery, answer: Answer, now: datetime
     ) -> None:
         if self._promises is not None and self._promises.awaited(delivery.destination):
-            catalog.record_stored(session, delivery.delivery_id, answer.text, answer.status, now)
+            catalog.record_stored(
+                session,
+                delivery.delivery_id,
+                answer.text,
+                answer.status,
+                now,
+                holder=delivery.holder,
+            )
             return
         text = answer.text
         if self._promises is not None:
             text += "; the settings say not to ask it for a promise"
-        catalog.record_delivered(session, delivery.delivery_id, text, answer.status, now)
+        catalog.record_delivered(
+            session, delivery.delivery_id, text, answer.status, now, holder=delivery.holder
+        )
 
 
 def _in_a_word(answer: Answer) -> str:

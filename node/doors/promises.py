@@ -79,6 +79,8 @@ class PromiseKeeper:
         The pauses between tries, and when to give up: those of deliveries.
     lines
         Where a stop finds the associations that are open.
+    holder
+        What this node's claims bear now: see :mod:`node.membership`.
     clock
         For tests.
     """
@@ -92,6 +94,7 @@ class PromiseKeeper:
         settings: DeliverySettings,
         *,
         lines: Lines | None = None,
+        holder: Callable[[], str] = lambda: "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._lines = lines
@@ -99,6 +102,7 @@ class PromiseKeeper:
         self._files = files
         self._ae_title = ae_title
         self._settings = settings
+        self._holder = holder
         self._clock = clock
         self._machines: Mapping[str, Machine] = MappingProxyType(
             {machine.ae_title: machine for machine in machines}
@@ -157,8 +161,9 @@ class PromiseKeeper:
             with self._database.read() as session:
                 request = catalog.promise_request(session, request_id)
             if request is not None and not (request.reported_at or request.given_up_at):
-                report = self._judge(request)
-        except DatabaseError as error:
+                mine = self._claimed(request)
+                report = None if mine is None else self._judge(mine)
+        except (DatabaseError, catalog.ClaimLostError) as error:
             log.error("promise-report-waits", error=str(error))  # noqa: TRY400 - says all
         finally:
             if report is None:
@@ -194,7 +199,7 @@ class PromiseKeeper:
     def report_due(self) -> int:
         """Report, on associations that we open, what is due; gives how many were taken."""
         with self._database.read() as session:
-            due = catalog.promise_requests_due(session, self._clock())
+            due = catalog.promise_requests_due(session, self._clock(), holder=self._holder())
         taken = 0
         for request in due:
             with self._lock:
@@ -202,10 +207,20 @@ class PromiseKeeper:
                     continue
                 self._on_their_way.add(request.id)
             try:
-                taken += self._report_there(request)
+                mine = self._claimed(request)
+                if mine is not None:
+                    taken += self._report_there(mine)
             finally:
                 self._not_on_its_way(request.id)
         return taken
+
+    def _claimed(self, request: PromiseRequestRecord) -> PromiseRequestRecord | None:
+        """The request as this node's; None where another node reports on it."""
+        holder = self._holder()
+        if request.holder == holder:
+            return request
+        with self._database.write() as session:
+            return catalog.claim_promise_request(session, request.id, holder=holder)
 
     def _not_on_its_way(self, request_id: int) -> None:
         with self._lock:

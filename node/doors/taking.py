@@ -30,7 +30,7 @@ from node.settings import Settings
 from node.watch.disk import DiskWatch, Trouble
 from storage import catalog
 from storage.database import Database, open_database
-from storage.files import Area, FileStore, FileStoreError, FolderStore
+from storage.files import Area, FileStore, FileStoreError, open_store
 
 __all__ = [
     "DOOR",
@@ -98,7 +98,7 @@ def open_intake(settings: Settings) -> Iterator[OpenIntake]:
     database = open_database(settings.database_url)
     try:
         _check_mounted(settings.data_dir, database)
-        files = FolderStore(settings.data_dir)
+        files = open_store(settings.store_url, settings.data_dir)
         yield OpenIntake(
             database=database,
             files=files,

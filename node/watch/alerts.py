@@ -345,13 +345,20 @@ def sight_of(
         for folder in folders
         if folder["trouble"] is not None
     ]
+    workers = tuple(workers)
     states = [str(getattr(worker.state, "value", worker.state)) for worker in workers]
     if states and all(state == "failed" for state in states):
+        if any(getattr(worker, "place", None) for worker in workers):
+            words = "no worker of the cluster can read, so no clip is read"
+            step = "`echonode status` says why, and `echonode doctor`; see docs/compute.md"
+        else:
+            words = "no worker process can be started, so no clip is read"
+            step = "`echonode status` says why; see the memory and the log of the machine"
         alarms.append(
             Alarm(
                 kind="workers",
-                words="no worker process can be started, so no clip is read",
-                next_step="`echonode status` says why; see the memory and the log of the machine",
+                words=words,
+                next_step=step,
             )
         )
     try:

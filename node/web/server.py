@@ -163,6 +163,9 @@ def _reason(error: OSError) -> str:
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     bound = socket.create_server((host, port), family=family, backlog=128)
+    # Connections have it from their listener; asyncio sets it only where a socket names its
+    # protocol. Without it an answer on a kept connection waits 40 ms for an acknowledgement.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     bound.set_inheritable(False)
     return bound
 

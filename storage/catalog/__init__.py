@@ -10,8 +10,8 @@ For the queue: ``claim_next`` -> ``record_view`` / ``record_analysis`` / ``refus
 ``record_stored`` / ``record_delivery_retry`` / ``record_delivery_failed`` / ``send_instead`` /
 ``put_back_deliveries``. For promises: ``promises_due`` -> ``open_commitment`` ->
 ``note_commitment_answer`` -> ``record_promised`` / ``record_not_kept`` / ``record_promise_failed``.
-At a start, before the first claim: ``requeue_interrupted``, ``requeue_interrupted_deliveries``,
-and ``studies_in_reporting``.
+For nodes: ``join`` -> ``take_up`` -> ``renew`` -> ``leave``, and ``take_over`` of a dead one. What
+is claimed bears the ``holder`` that ``join`` gave, and so do the calls that say what came of it.
 """
 
 from storage.catalog._commitment import (
@@ -58,6 +58,7 @@ from storage.catalog._files import (
     mend_times,
     newest_time,
 )
+from storage.catalog._holders import ClaimLostError
 from storage.catalog._intake import (
     add_instance,
     begin_analysis,
@@ -73,9 +74,14 @@ from storage.catalog._moves import (
     utc_now,
 )
 from storage.catalog._nodes import (
+    clock_of,
     forget_node,
+    join,
+    leave,
     read_nodes,
-    write_heartbeat,
+    renew,
+    take_over,
+    take_up,
 )
 from storage.catalog._operator import (
     find_study,
@@ -88,6 +94,7 @@ from storage.catalog._operator import (
     study_detail,
 )
 from storage.catalog._outbox import (
+    anything_due,
     claim_due_deliveries,
     deliveries_of,
     original_of,
@@ -103,6 +110,7 @@ from storage.catalog._outbox import (
 from storage.catalog._page import hours_of, shown_recording
 from storage.catalog._promises import (
     add_promise_request,
+    claim_promise_request,
     hasten_promise_report,
     list_promise_requests,
     open_promise_requests,
@@ -162,6 +170,7 @@ from storage.catalog._records import (
     ShownRecording,
     StudyDetail,
     StudyRecord,
+    TakenUp,
     Trouble,
     ViewOutcome,
     Waiting,
@@ -169,10 +178,13 @@ from storage.catalog._records import (
 from storage.catalog._results import (
     add_capture,
     add_results,
+    anything_to_report,
     begin_reporting,
+    claim_reports,
     current_report,
     fail_study,
     ignore_study,
+    put_back_report,
     results_of,
     studies_in_reporting,
     studies_to_report,
@@ -208,6 +220,7 @@ from storage.states import (
 
 __all__ = [
     "CatalogError",
+    "ClaimLostError",
     "ClaimedRecording",
     "CommitmentOutcome",
     "CommitmentRecord",
@@ -259,6 +272,7 @@ __all__ = [
     "StudyHere",
     "StudyRecord",
     "StudyState",
+    "TakenUp",
     "Trouble",
     "ViewOutcome",
     "Waiting",
@@ -268,6 +282,8 @@ __all__ = [
     "add_promise_request",
     "add_quarantined",
     "add_results",
+    "anything_due",
+    "anything_to_report",
     "ask_again",
     "awaiting_others",
     "awaiting_promise",
@@ -275,6 +291,9 @@ __all__ = [
     "begin_reporting",
     "claim_due_deliveries",
     "claim_next",
+    "claim_promise_request",
+    "claim_reports",
+    "clock_of",
     "commitment_not_taken",
     "commitment_taken",
     "count_events",
@@ -298,8 +317,10 @@ __all__ = [
     "ignore_study",
     "is_named",
     "is_quarantined",
+    "join",
     "keep_again",
     "kept_bytes",
+    "leave",
     "list_promise_requests",
     "list_quarantined",
     "list_studies",
@@ -328,6 +349,7 @@ __all__ = [
     "promises_due",
     "put_back",
     "put_back_deliveries",
+    "put_back_report",
     "quarantine_result",
     "queue_status",
     "read_nodes",
@@ -347,6 +369,7 @@ __all__ = [
     "release",
     "removable",
     "remove_quarantined",
+    "renew",
     "requeue_interrupted",
     "requeue_interrupted_deliveries",
     "resend",
@@ -363,8 +386,9 @@ __all__ = [
     "study_detail",
     "study_here",
     "study_uids",
+    "take_over",
+    "take_up",
     "utc_now",
     "was_held",
     "watch_destinations",
-    "write_heartbeat",
 ]

@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from storage.catalog._holders import is_void
 from storage.catalog._moves import CatalogError, add_event, counted, delivery_by_id, utc_now
 from storage.catalog._records import CommitmentRecord, PromiseCounts, PromiseDue
 from storage.catalog._results import settle_deliveries
@@ -54,15 +55,19 @@ def promises_due(
     return tuple(_promise_due(delivery) for delivery in due)
 
 
-def awaiting_others(session: Session, asked: Collection[str]) -> tuple[int, ...]:
-    """The deliveries that wait for a promise of a destination that is not asked any more."""
-    return tuple(
-        session.scalars(
-            select(Delivery.id)
-            .where(Delivery.state == DeliveryState.SENT, Delivery.destination.not_in(asked))
-            .order_by(Delivery.id)
-        )
+def awaiting_others(
+    session: Session, asked: Collection[str], *, among: Collection[str] | None = None
+) -> tuple[int, ...]:
+    """The deliveries that wait for a promise of a destination that is not asked any more.
+
+    ``among``: only these destinations; others are another node's to ask.
+    """
+    waiting = select(Delivery.id).where(
+        Delivery.state == DeliveryState.SENT, Delivery.destination.not_in(asked)
     )
+    if among is not None:
+        waiting = waiting.where(Delivery.destination.in_(among))
+    return tuple(session.scalars(waiting.order_by(Delivery.id)))
 
 
 def awaiting_promise(session: Session, delivery_ids: Collection[int]) -> frozenset[int]:
@@ -84,12 +89,14 @@ def open_commitment(
     now: datetime | None = None,
     *,
     due_at: datetime,
+    holder: str = "",
 ) -> None:
     """Note a transaction that is about to be asked for; see :func:`awaiting_promise`."""
     now = now or utc_now()
     commitment = Commitment(
         transaction_uid=transaction_uid,
         destination=destination,
+        holder=holder or None,
         asked_at=now,
         due_at=due_at,
         answer="",
@@ -266,13 +273,17 @@ def ask_again(
 
 
 def close_interrupted_commitments(session: Session, now: datetime) -> int:
-    """Ask anew for what was being asked when the node last stopped; returns how many requests.
+    """Ask anew for what a node was asking that lives no more; returns how many requests.
 
     Whether the destination took such a request is not known. One that it took stays open: its
     answer may still come.
     """
     interrupted = session.scalars(
-        select(Commitment).where(Commitment.closed_at.is_(None), Commitment.accepted_at.is_(None))
+        select(Commitment).where(
+            Commitment.closed_at.is_(None),
+            Commitment.accepted_at.is_(None),
+            is_void(Commitment.holder),
+        )
     ).all()
     for commitment in interrupted:
         _close(commitment, CommitmentOutcome.INTERRUPTED, now)

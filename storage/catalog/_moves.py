@@ -126,6 +126,7 @@ def move_study(
         raise CatalogError(
             f"study {study.study_instance_uid} is {before}, which {state} cannot follow"
         )
+    study.holder = None
     if study.state is StudyState.HELD:
         study.state_before_hold = state
         study.reason_before_hold = reason
@@ -159,5 +160,6 @@ def move_recording(
         recording.finished_at = None
     else:
         recording.finished_at = at
+    recording.holder = None
     recording.state = state
     recording.reason = reason

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import case, or_, select
+from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
 from storage.catalog._commitment import close_interrupted_commitments
+from storage.catalog._holders import check_holds, check_lives, is_void
 from storage.catalog._moves import CatalogError, add_event, counted, delivery_by_id, utc_now
 from storage.catalog._records import DeliveryRecord, DueDelivery, NewResult, ResultRecord
 from storage.catalog._results import (
@@ -27,17 +28,21 @@ def claim_due_deliveries(
     now: datetime | None = None,
     destination: str | None = None,
     limit: int = 10,
+    *,
+    holder: str = "",
 ) -> tuple[DueDelivery, ...]:
     """Take deliveries that are due, urgent studies first and else in the order they were queued.
 
     Each goes to SENDING with its attempt counted. Those of held studies stay where they are. No
-    two callers ever get the same one.
+    two callers ever get the same one. While another holder sends to ``destination`` there is
+    nothing to take: what goes there goes in its order, the pictures before the report of them.
 
     What waits only because its destination was not reached goes with whatever is due for it: when
     an archive comes back it gets everything in the order of the queue. An object at which the
     association broke goes last, so that one that breaks it each time keeps no other waiting.
     """
     now = now or utc_now()
+    check_lives(session, holder)
     waiting = (
         select(Delivery)
         .join(Delivery.result)
@@ -48,6 +53,8 @@ def claim_due_deliveries(
         waiting = waiting.where(Delivery.destination == destination)
     is_due = Delivery.next_attempt_at <= now
     if session.scalar(waiting.where(is_due).limit(1)) is None:
+        return ()
+    if destination is not None and _others_send(session, destination, holder):
         return ()
     if destination is not None:
         is_due = or_(is_due, Delivery.silence == Silence.NOT_REACHED)
@@ -65,6 +72,7 @@ def claim_due_deliveries(
     due = []
     for delivery in session.scalars(query):
         delivery.state = DeliveryState.SENDING
+        delivery.holder = holder or None
         delivery.attempts += 1
         delivery.last_attempt_at = now
         due.append(
@@ -76,10 +84,21 @@ def claim_due_deliveries(
                 silence=delivery.silence,
                 study_instance_uid=delivery.result.study.study_instance_uid,
                 result=result_record(delivery.result),
+                holder=holder,
             )
         )
     session.flush()
     return tuple(due)
+
+
+def anything_due(session: Session, destination: str, now: datetime | None = None) -> bool:
+    """Whether :func:`claim_due_deliveries` may find something."""
+    due = select(Delivery.id).where(
+        Delivery.state == DeliveryState.WAITING,
+        Delivery.destination == destination,
+        Delivery.next_attempt_at <= (now or utc_now()),
+    )
+    return session.scalar(due.limit(1)) is not None
 
 
 def record_delivered(
@@ -88,10 +107,12 @@ def record_delivered(
     answer: str,
     status: int | None,
     now: datetime | None = None,
+    *,
+    holder: str = "",
 ) -> None:
     """Note that the destination has the result, by its status; the study may be done by it."""
     now = now or utc_now()
-    delivery = _being_sent(session, delivery_id)
+    delivery = _being_sent(session, delivery_id, holder)
     delivery.state = DeliveryState.DELIVERED
     delivery.stored_at = now
     delivery.delivered_at = now
@@ -106,10 +127,12 @@ def record_stored(
     answer: str,
     status: int | None,
     now: datetime | None = None,
+    *,
+    holder: str = "",
 ) -> None:
     """Note that the destination has stored the result, by its status; it is asked for a promise."""
     now = now or utc_now()
-    delivery = _being_sent(session, delivery_id)
+    delivery = _being_sent(session, delivery_id, holder)
     delivery.state = DeliveryState.SENT
     delivery.stored_at = now
     delivery.asks = 0
@@ -126,13 +149,14 @@ def record_delivery_retry(
     *,
     next_attempt_at: datetime,
     silence: Silence | None = None,
+    holder: str = "",
 ) -> None:
     """Note that a delivery did not succeed and when it is to be tried again.
 
     That an earlier sending had no answer stays known until the destination is reached again.
     """
     now = now or utc_now()
-    delivery = _being_sent(session, delivery_id)
+    delivery = _being_sent(session, delivery_id, holder)
     before = delivery.silence
     delivery.state = DeliveryState.WAITING
     delivery.next_attempt_at = next_attempt_at
@@ -149,10 +173,12 @@ def record_delivery_failed(
     answer: str,
     status: int | None,
     now: datetime | None = None,
+    *,
+    holder: str = "",
 ) -> None:
     """Note that a delivery is given up; the study fails when none of its others still waits."""
     now = now or utc_now()
-    delivery = _being_sent(session, delivery_id)
+    delivery = _being_sent(session, delivery_id, holder)
     delivery.state = DeliveryState.FAILED
     _answered(
         session, delivery, answer, status, now, kind=EventKind.DELIVERY_FAILED, word="never took"
@@ -161,12 +187,16 @@ def record_delivery_failed(
 
 
 def put_back_deliveries(
-    session: Session, delivery_ids: Sequence[int], now: datetime | None = None
+    session: Session,
+    delivery_ids: Sequence[int],
+    now: datetime | None = None,
+    *,
+    holder: str = "",
 ) -> None:
     """Give back deliveries that were taken and not tried: due at once, and no attempt counted."""
     now = now or utc_now()
     for delivery_id in delivery_ids:
-        delivery = _being_sent(session, delivery_id)
+        delivery = _being_sent(session, delivery_id, holder)
         delivery.state = DeliveryState.WAITING
         delivery.attempts -= 1
         delivery.next_attempt_at = now
@@ -179,6 +209,8 @@ def send_instead(
     results: Sequence[NewResult],
     reason: str,
     now: datetime | None = None,
+    *,
+    holder: str = "",
 ) -> None:
     """Send a destination other objects in place of one whose class it does not take.
 
@@ -192,7 +224,7 @@ def send_instead(
         If the delivery is not being sent, or nothing is given in its place.
     """
     now = now or utc_now()
-    delivery = _being_sent(session, delivery_id)
+    delivery = _being_sent(session, delivery_id, holder)
     if not results:
         raise CatalogError(f"delivery {delivery_id}: there is nothing to send in its place")
     refused = delivery.result
@@ -252,8 +284,10 @@ def original_of(session: Session, result_id: int) -> ResultRecord:
     return result_record(_original(session, result))
 
 
-def requeue_interrupted_deliveries(session: Session, *, now: datetime | None = None) -> int:
-    """Put back what was being sent when the node last stopped. Call once, before any claim.
+def requeue_interrupted_deliveries(
+    session: Session, *, why: str = "the node stopped", now: datetime | None = None
+) -> int:
+    """Put back what was being sent and is held by no node that lives.
 
     The destination may have it already: sending the same bytes again does no harm. Returns how
     many were put back. Requests for a promise that were on the wire are made anew, too.
@@ -261,17 +295,20 @@ def requeue_interrupted_deliveries(session: Session, *, now: datetime | None = N
     now = now or utc_now()
     close_interrupted_commitments(session, now)
     interrupted = session.scalars(
-        select(Delivery).where(Delivery.state == DeliveryState.SENDING).order_by(Delivery.id)
+        select(Delivery)
+        .where(Delivery.state == DeliveryState.SENDING, is_void(Delivery.holder))
+        .order_by(Delivery.id)
     ).all()
     for delivery in interrupted:
         delivery.state = DeliveryState.WAITING
+        delivery.holder = None
         delivery.next_attempt_at = now
         delivery.silence = Silence.NO_ANSWER
         add_event(
             session,
             delivery.result.study_id,
             EventKind.INTERRUPTED,
-            f"the node stopped while it sent to {delivery.destination}; it sends again",
+            f"{why} while it sent to {delivery.destination}; it sends again",
             at=now,
             details={"sop_instance_uid": delivery.result.sop_instance_uid},
         )
@@ -297,10 +334,23 @@ def _original(session: Session, result: Result) -> Result:
     return found or result
 
 
-def _being_sent(session: Session, delivery_id: int) -> Delivery:
+def _others_send(session: Session, destination: str, holder: str) -> bool:
+    sending = select(Delivery.id).where(
+        Delivery.state == DeliveryState.SENDING,
+        Delivery.destination == destination,
+        func.coalesce(Delivery.holder, "") != holder,
+    )
+    return session.scalar(sending.limit(1)) is not None
+
+
+def _being_sent(session: Session, delivery_id: int, holder: str) -> Delivery:
+    """The row of a delivery whose outcome is now told, and which nobody holds from here on."""
     delivery = delivery_by_id(session, delivery_id)
+    if holder or delivery.state is DeliveryState.SENDING:
+        check_holds(delivery.holder, holder, f"delivery {delivery_id}")
     if delivery.state is not DeliveryState.SENDING:
         raise CatalogError(f"delivery {delivery_id} is {delivery.state}, not being sent")
+    delivery.holder = None
     return delivery
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import CursorResult, delete, func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
+from storage.catalog._holders import check_lives, is_void
 from storage.catalog._moves import CatalogError, add_event, counted, utc_now
 from storage.catalog._records import PromiseItem, PromiseRequestRecord
 from storage.states import EventKind
@@ -56,6 +57,7 @@ def add_promise_request(
     row.attempts = 0
     row.next_attempt_at = first_attempt_at
     row.last_answer = ""
+    row.holder = None
     row.reported_at = row.given_up_at = None
     row.items = [
         PromiseRequestItem(sop_class_uid=item.sop_class_uid, sop_instance_uid=item.sop_instance_uid)
@@ -66,15 +68,19 @@ def add_promise_request(
 
 
 def promise_requests_due(
-    session: Session, now: datetime | None = None, limit: int = 20
+    session: Session, now: datetime | None = None, limit: int = 20, *, holder: str = ""
 ) -> tuple[PromiseRequestRecord, ...]:
-    """List the open requests that are to be reported on now, the oldest first."""
+    """List the open requests that are to be reported on now, the oldest first.
+
+    Those that another holder has are left out: see :func:`claim_promise_request`.
+    """
     rows = session.scalars(
         select(PromiseRequest)
         .where(
             PromiseRequest.reported_at.is_(None),
             PromiseRequest.given_up_at.is_(None),
             PromiseRequest.next_attempt_at <= (now or utc_now()),
+            func.coalesce(PromiseRequest.holder, holder) == holder,
         )
         .order_by(PromiseRequest.asked_at, PromiseRequest.id)
         .limit(limit)
@@ -83,10 +89,51 @@ def promise_requests_due(
     return tuple(_record(row) for row in rows)
 
 
+def claim_promise_request(
+    session: Session, request_id: int, *, holder: str = ""
+) -> PromiseRequestRecord | None:
+    """Take an open request to report on it; None where it is none any more, or another has it.
+
+    It is free again with what came of the report, or with :func:`hasten_promise_report`.
+
+    Raises
+    ------
+    ClaimLostError
+        If ``holder`` is void.
+    """
+    check_lives(session, holder)
+    row = session.scalar(
+        select(PromiseRequest)
+        .where(
+            PromiseRequest.id == request_id,
+            PromiseRequest.reported_at.is_(None),
+            PromiseRequest.given_up_at.is_(None),
+            func.coalesce(PromiseRequest.holder, holder) == holder,
+        )
+        .with_for_update(skip_locked=True)
+    )
+    if row is None:
+        return None
+    row.holder = holder or None
+    session.flush()
+    return _record(row)
+
+
 def promise_request(session: Session, request_id: int) -> PromiseRequestRecord | None:
     """Return a request, or None where it is not here any more."""
     row = session.get(PromiseRequest, request_id)
     return None if row is None else _record(row)
+
+
+def free_promise_requests(session: Session, now: datetime) -> int:
+    """Let go on what was being reported on by a node that lives no more; returns how many."""
+    freed = session.execute(
+        update(PromiseRequest)
+        .where(PromiseRequest.holder.is_not(None), is_void(PromiseRequest.holder))
+        .values(holder=None, next_attempt_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    return freed.rowcount if isinstance(freed, CursorResult) else 0
 
 
 def open_promise_requests(session: Session, calling_ae: str) -> int:
@@ -121,6 +168,7 @@ def promise_reported(
     """Say that a machine has taken the report; ``kept`` are the UIDs that we promised to keep."""
     now = now or utc_now()
     row = _by_id(session, request_id)
+    row.holder = None
     row.reported_at = now
     row.attempts += 1
     row.last_answer = answer
@@ -145,6 +193,7 @@ def promise_report_retry(
 ) -> None:
     """Say that a report was not taken, and when it is sent again."""
     row = _by_id(session, request_id)
+    row.holder = None
     row.attempts += 1
     row.last_answer = answer
     row.next_attempt_at = next_attempt_at
@@ -155,6 +204,7 @@ def promise_report_given_up(
 ) -> None:
     """Say that a report is not sent any more: the machine keeps its copies, or asks again."""
     row = _by_id(session, request_id)
+    row.holder = None
     row.attempts += 1
     row.last_answer = answer
     row.given_up_at = now or utc_now()
@@ -164,6 +214,7 @@ def hasten_promise_report(session: Session, request_id: int, now: datetime | Non
     """Let an open request be reported on at once."""
     row = session.get(PromiseRequest, request_id)
     if row is not None:
+        row.holder = None
         row.next_attempt_at = min(row.next_attempt_at, now or utc_now())
 
 
@@ -190,4 +241,5 @@ def _record(row: PromiseRequest) -> PromiseRequestRecord:
             PromiseItem(sop_class_uid=item.sop_class_uid, sop_instance_uid=item.sop_instance_uid)
             for item in row.items
         ),
+        holder=row.holder or "",
     )

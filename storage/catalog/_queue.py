@@ -1,4 +1,8 @@
-"""The queue of recordings: taking the next one, and what came of it."""
+"""The queue of recordings: taking the next one, and what came of it.
+
+What came of a recording is told by its ``holder``, and refused
+(:class:`storage.catalog.ClaimLostError`) where that is another by now.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, contains_eager, selectinload
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, contains_eager, joinedload, selectinload
 
+from storage.catalog._holders import check_holds, check_lives, is_void
 from storage.catalog._moves import (
     CatalogError,
     add_event,
@@ -42,28 +47,37 @@ def claim_next(
     worker: str,
     now: datetime | None = None,
     states: Sequence[RecordingState] = (RecordingState.QUEUED, RecordingState.TO_VIEW),
+    *,
+    holder: str = "",
 ) -> ClaimedRecording | None:
     """Take the next waiting recording: the most urgent, and of these the one that waits longest.
 
     A recording in TO_VIEW goes to VIEWING, one in QUEUED to ANALYSING; the attempt is counted.
-    Recordings of held studies stay where they are. No two callers ever get the same one.
-    Returns None when nothing waits.
+    Recordings of held studies stay where they are. No two callers ever get the same one: the row
+    is locked, and what another is just taking is passed by. Returns None when nothing waits.
+
+    Raises
+    ------
+    ClaimLostError
+        If ``holder`` is void.
     """
     now = now or utc_now()
-    recording = session.scalar(
-        select(Recording)
-        .join(Recording.study)
-        .options(contains_eager(Recording.study))
-        .where(Recording.state.in_(states), Study.state != StudyState.HELD)
-        .order_by(Recording.urgency.desc(), Recording.queued_at, Recording.id)
-        .limit(1)
-        .with_for_update(of=Recording, skip_locked=True)
-    )
+    check_lives(session, holder)
+    recording = None
+    for state in _by_turn(session, states):
+        recording = session.scalar(
+            _first_of(state)
+            .options(contains_eager(Recording.study), joinedload(Recording.instance))
+            .with_for_update(of=Recording, skip_locked=True)
+        )
+        if recording is not None:
+            break
     if recording is None:
         return None
     move_recording(recording, _AT_WORK[recording.state], at=now)
     recording.attempts += 1
     recording.worker = worker
+    recording.holder = holder or None
     session.flush()
     instance = recording.instance
     return ClaimedRecording(
@@ -83,13 +97,42 @@ def claim_next(
         called_ae=instance.called_ae,
         door=instance.door,
         queued_at=recording.queued_at,
+        holder=holder,
     )
 
 
+def _first_of(state: RecordingState) -> Select[tuple[Recording]]:
+    # One state at a time: the index gives its first row, however many wait.
+    return (
+        select(Recording)
+        .join(Recording.study)
+        .where(Recording.state == state, Study.state != StudyState.HELD)
+        .order_by(Recording.urgency.desc(), Recording.queued_at, Recording.id)
+        .limit(1)
+    )
+
+
+def _by_turn(session: Session, states: Sequence[RecordingState]) -> list[RecordingState]:
+    """The states in which something waits, by the turn of the first in each."""
+    turns = []
+    for state in states:
+        first = session.execute(
+            _first_of(state).with_only_columns(Recording.urgency, Recording.queued_at, Recording.id)
+        ).first()
+        if first is not None:
+            urgency, queued_at, row_id = first
+            turns.append((-urgency, queued_at.timestamp() if queued_at else 0.0, row_id, state))
+    return [state for *_turn, state in sorted(turns)]
+
+
 def requeue_interrupted(
-    session: Session, *, max_attempts: int | None = None, now: datetime | None = None
+    session: Session,
+    *,
+    max_attempts: int | None = None,
+    why: str = "the node stopped",
+    now: datetime | None = None,
 ) -> int:
-    """Put back what was at work when the node last stopped. Call once, before any claim.
+    """Put back what was at work and is held by no node that lives.
 
     Attempts stay counted; with ``max_attempts``, a recording that has used them up fails, so that
     one which takes the whole node down does not do so for ever. Returns how many wait again.
@@ -97,9 +140,11 @@ def requeue_interrupted(
     now = now or utc_now()
     wait_again = 0
     for recording in session.scalars(
-        select(Recording).where(Recording.state.in_(tuple(_WAITING))).order_by(Recording.id)
+        select(Recording)
+        .where(Recording.state.in_(tuple(_WAITING)), is_void(Recording.holder))
+        .order_by(Recording.id)
     ):
-        reason = "the node stopped while it was at work on this"
+        reason = f"{why} while it was at work on this"
         if max_attempts is not None and recording.attempts >= max_attempts:
             _fail(session, recording, reason, now)
             continue
@@ -117,6 +162,7 @@ def record_view(
     *,
     queue: bool,
     reason: str = "",
+    holder: str = "",
     now: datetime | None = None,
 ) -> RecordingState:
     """Keep what reading a recording said, and queue it for analysis or leave it at that.
@@ -125,7 +171,7 @@ def record_view(
     QUEUED, with attempts counted anew, or SKIPPED.
     """
     now = now or utc_now()
-    recording = recording_by_id(session, recording_id)
+    recording = _held(session, recording_id, holder)
     state = RecordingState.QUEUED if queue else RecordingState.SKIPPED
     move_recording(recording, state, at=now, reason=reason)
     recording.view_label = outcome.label
@@ -150,25 +196,35 @@ def record_view(
 
 
 def refuse_recording(
-    session: Session, recording_id: int, reason: str, *, now: datetime | None = None
+    session: Session,
+    recording_id: int,
+    reason: str,
+    *,
+    holder: str = "",
+    now: datetime | None = None,
 ) -> None:
     """Say that a recording cannot be read, and why. Its study goes on without it."""
     now = now or utc_now()
-    recording = recording_by_id(session, recording_id)
+    recording = _held(session, recording_id, holder)
     move_recording(recording, RecordingState.REFUSED, at=now, reason=reason)
     _say(session, recording, EventKind.RECORDING_REFUSED, f"cannot be read: {reason}", now)
     session.flush()
 
 
 def skip_recording(
-    session: Session, recording_id: int, reason: str, *, now: datetime | None = None
+    session: Session,
+    recording_id: int,
+    reason: str,
+    *,
+    holder: str = "",
+    now: datetime | None = None,
 ) -> None:
     """Leave a claimed recording at that: it is not to be looked at, and why.
 
     What may have been found in it before does not count any more.
     """
     now = now or utc_now()
-    recording = recording_by_id(session, recording_id)
+    recording = _held(session, recording_id, holder)
     move_recording(recording, RecordingState.SKIPPED, at=now, reason=reason)
     recording.findings, recording.refusals, recording.pack_runs = [], [], []
     _say(session, recording, EventKind.RECORDING_SKIPPED, reason, now)
@@ -183,6 +239,7 @@ def record_analysis(
     packs: Sequence[PackRunRecord],
     *,
     note: str = "",
+    holder: str = "",
     now: datetime | None = None,
 ) -> None:
     """Keep what the models said of a recording, in place of what they may have said before.
@@ -190,7 +247,7 @@ def record_analysis(
     ``note`` says in the timeline why not all packs ran.
     """
     now = now or utc_now()
-    recording = recording_by_id(session, recording_id)
+    recording = _held(session, recording_id, holder)
     move_recording(recording, RecordingState.DONE, at=now)
     revision = recording.study.revision
     recording.findings = [_finding(finding, revision) for finding in findings]
@@ -227,6 +284,7 @@ def record_failure(
     reason: str,
     max_attempts: int,
     *,
+    holder: str = "",
     now: datetime | None = None,
 ) -> RecordingState:
     """Note that a worker failed at a recording: it waits again, or fails after ``max_attempts``.
@@ -234,7 +292,7 @@ def record_failure(
     It waits at the end of its queue, so that it keeps no other from its turn. Returns the state.
     """
     now = now or utc_now()
-    recording = recording_by_id(session, recording_id)
+    recording = _held(session, recording_id, holder)
     if recording.attempts >= max_attempts:
         _fail(session, recording, reason, now)
     else:
@@ -252,11 +310,16 @@ def record_failure(
 
 
 def put_back(
-    session: Session, recording_id: int, reason: str, *, now: datetime | None = None
+    session: Session,
+    recording_id: int,
+    reason: str,
+    *,
+    holder: str = "",
+    now: datetime | None = None,
 ) -> None:
     """Let a claimed recording wait again as if it had not been claimed: nothing was tried."""
     now = now or utc_now()
-    recording = recording_by_id(session, recording_id)
+    recording = _held(session, recording_id, holder)
     move_recording(recording, _back(recording), at=now, reason=reason)
     recording.attempts -= 1
     session.flush()
@@ -276,6 +339,12 @@ def recordings_of(session: Session, study_id: int) -> tuple[RecordingRecord, ...
         )
     )
     return tuple(recording_record(recording) for recording in recordings)
+
+
+def _held(session: Session, recording_id: int, holder: str) -> Recording:
+    recording = recording_by_id(session, recording_id)
+    check_holds(recording.holder, holder, f"recording {recording_id}")
+    return recording
 
 
 def _back(recording: Recording) -> RecordingState:

@@ -117,6 +117,7 @@ class ReportableStudy:
     study_id: int
     study_instance_uid: str
     revision: int
+    holder: str = ""  #: who makes its results
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +140,7 @@ class ClaimedRecording:
     called_ae: str = ""
     door: str = ""
     queued_at: datetime | None = None
+    holder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,6 +301,7 @@ class DueDelivery:
     silence: Silence | None  #: of the attempt before, where no answer came
     study_instance_uid: str
     result: ResultRecord
+    holder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -497,17 +500,38 @@ class PromiseRequestRecord:
     reported_at: datetime | None
     given_up_at: datetime | None
     items: tuple[PromiseItem, ...]
+    holder: str = ""  #: who reports on it now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeRecord:
     """A node that runs, or did at its last heartbeat."""
 
-    node_id: str
+    node_id: str  #: its name
     pid: int
     started_at: datetime
     heartbeat_at: datetime
     details: Mapping[str, Any] = field(default_factory=dict)
+    holder: str = ""  #: what its claims bear
+    seat: str = ""  #: of which data folder
+    lease_s: float = 30.0
+    alive: bool = True  #: it gave a sign within its lease, by the database's clock
+    taken_over_at: datetime | None = None
+    taken_over_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TakenUp:
+    """How much goes on that was at work and held by nobody."""
+
+    recordings: int = 0
+    deliveries: int = 0
+    reports: int = 0
+    promises: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether there was anything."""
+        return bool(self.recordings or self.deliveries or self.reports or self.promises)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

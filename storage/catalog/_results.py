@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import CursorResult, Select, func, select, update
 from sqlalchemy.orm import Session
 
+from storage.catalog._holders import check_holds, check_lives, is_void
 from storage.catalog._moves import (
     CatalogError,
     RevisionSupersededError,
@@ -34,16 +35,79 @@ from storage.tables import Delivery, Recording, Result, Study
 
 def studies_to_report(session: Session) -> tuple[ReportableStudy, ...]:
     """List the studies in analysis of which every recording has an end, urgent ones first."""
-    # By the states that lead on, few rows by index; by those that end, all that ever came.
-    unfinished = select(Recording.study_id).where(
-        Recording.state.in_([state for state in RecordingState if state not in RECORDING_ENDS])
+    return tuple(_reportable(study) for study in session.scalars(_to_report()))
+
+
+def anything_to_report(session: Session, *, holder: str = "") -> bool:
+    """Whether :func:`claim_reports` may find something."""
+    return any(
+        session.scalar(query.with_only_columns(Study.id).limit(1)) is not None
+        for query in (_left_in_reporting(holder), _to_report())
     )
-    studies = session.scalars(
-        select(Study)
-        .where(Study.state == StudyState.ANALYSING, Study.id.not_in(unfinished))
-        .order_by(Study.urgency.desc(), Study.state_since, Study.id)
+
+
+def claim_reports(
+    session: Session,
+    *,
+    holder: str = "",
+    but_not: Collection[int] = (),
+    limit: int = 4,
+    now: datetime | None = None,
+) -> tuple[ReportableStudy, ...]:
+    """Take studies whose results are to be made, those first whose making was broken off.
+
+    Each is in REPORTING from now on, and no other caller gets it until it is put back, or its
+    holder is void. A few at a time leave something for other nodes.
+
+    Parameters
+    ----------
+    but_not
+        Studies that were tried a moment ago.
+
+    Raises
+    ------
+    ClaimLostError
+        If ``holder`` is void.
+    """
+    check_lives(session, holder)
+    taken = []
+    for query in (_left_in_reporting(holder), _to_report()):
+        for study in session.scalars(
+            query.where(Study.id.not_in(but_not))
+            .limit(limit - len(taken))
+            .with_for_update(of=Study, skip_locked=True)
+        ).all():
+            if study.state is not StudyState.REPORTING:
+                begin_reporting(session, study.id, holder=holder, now=now)
+            study.holder = holder or None
+            taken.append(_reportable(study))
+        if len(taken) >= limit:
+            break
+    session.flush()
+    return tuple(taken)
+
+
+def put_back_report(session: Session, study_id: int, *, holder: str = "") -> None:
+    """Let the results of a study be made by another: they could not be made here now."""
+    study = study_by_id(session, study_id)
+    if (study.holder or "") == holder:
+        study.holder = None
+        session.flush()
+
+
+def free_reports(session: Session) -> int:
+    """Let go on the making of results by nodes that live no more; returns how many studies."""
+    freed = session.execute(
+        update(Study)
+        .where(
+            Study.state.in_((StudyState.REPORTING, StudyState.HELD)),
+            Study.holder.is_not(None),
+            is_void(Study.holder),
+        )
+        .values(holder=None)
+        .execution_options(synchronize_session=False)
     )
-    return tuple(_reportable(study) for study in studies)
+    return freed.rowcount if isinstance(freed, CursorResult) else 0
 
 
 def studies_in_reporting(session: Session) -> tuple[ReportableStudy, ...]:
@@ -54,7 +118,9 @@ def studies_in_reporting(session: Session) -> tuple[ReportableStudy, ...]:
     return tuple(_reportable(study) for study in studies)
 
 
-def begin_reporting(session: Session, study_id: int, *, now: datetime | None = None) -> None:
+def begin_reporting(
+    session: Session, study_id: int, *, holder: str = "", now: datetime | None = None
+) -> None:
     """Say that the study's results are being made.
 
     Raises
@@ -71,6 +137,7 @@ def begin_reporting(session: Session, study_id: int, *, now: datetime | None = N
         reason="every recording has an end; the results are being made",
         at=now,
     )
+    study.holder = holder or None
     session.flush()
 
 
@@ -80,6 +147,7 @@ def ignore_study(
     reason: str,
     *,
     revision: int | None = None,
+    holder: str = "",
     now: datetime | None = None,
 ) -> None:
     """Say that nothing in the study is for a model, and why.
@@ -89,8 +157,11 @@ def ignore_study(
     RevisionSupersededError
         If ``revision`` is given and a later image has opened another meanwhile, or the study
         receives again: it is not to be given up.
+    ClaimLostError
+        If another makes its results by now.
     """
     study = _at_revision(study_by_id(session, study_id), revision)
+    _check_holds(study, holder)
     move_study(
         session, study, StudyState.IGNORED, kind=EventKind.STUDY_IGNORED, reason=reason, at=now
     )
@@ -104,16 +175,18 @@ def fail_study(
     next_step: str,
     *,
     revision: int | None = None,
+    holder: str = "",
     now: datetime | None = None,
 ) -> None:
     """Say that the study went wrong, how, and what an operator can do.
 
     Raises
     ------
-    RevisionSupersededError
+    RevisionSupersededError, ClaimLostError
         As :func:`ignore_study`.
     """
     study = _at_revision(study_by_id(session, study_id), revision)
+    _check_holds(study, holder)
     move_study(
         session,
         study,
@@ -158,6 +231,7 @@ def add_results(
     destinations: Sequence[str],
     *,
     decided_by: str = "",
+    holder: str = "",
     now: datetime | None = None,
 ) -> tuple[ResultRecord, ...]:
     """Put a revision's results into the outbox; the study is DELIVERING, or DONE without any.
@@ -175,6 +249,8 @@ def add_results(
         If a later image has opened another revision meanwhile: these results are to be dropped.
     CatalogError
         If the study is not in REPORTING.
+    ClaimLostError
+        If another makes its results by now.
     """
     now = now or utc_now()
     study = _at_revision(study_by_id(session, study_id), revision)
@@ -186,6 +262,7 @@ def add_results(
             f"study {study.study_instance_uid} is {state_beneath(study)}, not reporting; "
             "it takes no results"
         )
+    _check_holds(study, holder)
     named = [rows.get(new.sop_instance_uid) or _add(study, new, now) for new in results]
     uids = {row.sop_instance_uid for row in named}
     for row in rows.values():
@@ -269,9 +346,38 @@ def settle_deliveries(session: Session, study: Study, now: datetime) -> None:
     session.flush()
 
 
+def _to_report() -> Select[tuple[Study]]:
+    # By the states that lead on, few rows by index; by those that end, all that ever came.
+    unfinished = select(Recording.study_id).where(
+        Recording.state.in_([state for state in RecordingState if state not in RECORDING_ENDS])
+    )
+    return (
+        select(Study)
+        .where(Study.state == StudyState.ANALYSING, Study.id.not_in(unfinished))
+        .order_by(Study.urgency.desc(), Study.state_since, Study.id)
+    )
+
+
+def _left_in_reporting(holder: str) -> Select[tuple[Study]]:
+    """Studies whose results were being made, by nobody or by the holder himself."""
+    return (
+        select(Study)
+        .where(Study.state == StudyState.REPORTING, func.coalesce(Study.holder, holder) == holder)
+        .order_by(Study.id)
+    )
+
+
+def _check_holds(study: Study, holder: str) -> None:
+    if state_beneath(study) is StudyState.REPORTING:
+        check_holds(study.holder, holder, f"study {study.study_instance_uid}")
+
+
 def _reportable(study: Study) -> ReportableStudy:
     return ReportableStudy(
-        study_id=study.id, study_instance_uid=study.study_instance_uid, revision=study.revision
+        study_id=study.id,
+        study_instance_uid=study.study_instance_uid,
+        revision=study.revision,
+        holder=study.holder or "",
     )
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,7 @@ from storage.files.store import (
     KeptFile,
     check_digest,
     check_key,
+    clear_folder,
     is_key,
 )
 
@@ -40,6 +41,8 @@ class FolderStore:
     ----------
     root
         The folder; made if it is not there. All of it must be on one volume.
+    arriving
+        Where within ``incoming`` this one receives; empty where no other node has the folder.
 
     Raises
     ------
@@ -47,8 +50,10 @@ class FolderStore:
         If the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, arriving: str = "") -> None:
         self.root = root.absolute()
+        self._incoming = self.root / INCOMING / arriving
+        self._is_shared = bool(arriving)
         self._lock = threading.Lock()
         self._durable: set[Path] = set()
         try:
@@ -57,6 +62,7 @@ class FolderStore:
                 _sync_folder(self.root.parent)
             for area in (INCOMING, *Area):
                 self._make_folder(self.root / area)
+            self._make_folder(self._incoming)
         except OSError as error:
             raise self._error("cannot be made", error) from error
 
@@ -68,7 +74,15 @@ class FolderStore:
     @property
     def incoming_folder(self) -> Path:
         """Where doors put files while they receive them, before :meth:`adopt`."""
-        return self.root / INCOMING
+        return self._incoming
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The incoming folder and those of the areas."""
+        return (self._incoming, *(self.root / area for area in Area))
+
+    def reach(self, *, write: bool = False) -> None:
+        """Nothing to ask: see :attr:`folders`."""
 
     def adopt(self, temporary: Path, area: Area, digest: str) -> str:
         """Take a file into the store, for good, and return its key.
@@ -96,8 +110,7 @@ class FolderStore:
             folder = self._make_folder(self.root / area / digest[:2])
             # Without the lock two callers could both find a name free and one overwrite the other.
             with self._lock:
-                target = _place_for(temporary, folder, digest[2:])
-                os.replace(temporary, target)  # noqa: PTH105  named as the tests watch it
+                target = self._named(temporary, folder, digest[2:])
             _sync_folder(folder)
         except OSError as error:
             raise self._error(f"cannot keep {area}/{digest[:8]}…", error) from error
@@ -174,6 +187,27 @@ class FolderStore:
         except OSError as error:
             raise self._error(f"cannot read {key}", error) from error
         yield path
+
+    def copy_out(self, key: str) -> Path:
+        """A kept file under a second name in the incoming folder, for the caller to adopt or drop.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there, cannot be read, or there is no room.
+        """
+        again = self._incoming / f"again-{uuid.uuid4().hex}"
+        path = self.path(key)
+        try:
+            os.utime(path)  # what is old in the incoming folder is swept away
+            try:
+                again.hardlink_to(path)
+            except OSError:
+                shutil.copyfile(path, again)
+        except OSError as error:
+            again.unlink(missing_ok=True)
+            raise self._error(f"cannot copy {key}", error) from error
+        return again
 
     def size_bytes(self, key: str) -> int | None:
         """How long a kept file is; None where it is not there.
@@ -263,23 +297,40 @@ class FolderStore:
                 found.append(KeptFile(key=key, size_bytes=size, changed_at=changed))
         return sorted(found, key=lambda item: item.key)
 
+    def free_bytes(self) -> int:
+        """How much is free on its volume.
+
+        Raises
+        ------
+        OSError
+            If the folder is not there.
+        """
+        return shutil.disk_usage(self.root).free
+
     def clear_incoming(self, older_than_s: float = 0.0) -> int:
         """Delete what was being received when the node stopped: it was never acknowledged.
 
         Returns how many files. ``older_than_s`` leaves those that were written to lately.
         """
-        before = time.time() - older_than_s
-        cleared = 0
-        for path in self.incoming_folder.iterdir():
+        try:
+            return clear_folder(self._incoming, older_than_s)
+        except OSError as error:
+            name = Path(error.filename or "").name
+            raise self._error(f"cannot delete {INCOMING}/{name}", error) from error
+
+    def _named(self, temporary: Path, folder: Path, stem: str) -> Path:
+        """Give a file its name in the store."""
+        target = _place_for(temporary, folder, stem)
+        while self._is_shared and not target.exists():
             try:
-                if path.stat().st_mtime <= before:
-                    path.unlink()
-                    cleared += 1
-            except FileNotFoundError:
-                continue  # its owner was faster
-            except OSError as error:
-                raise self._error(f"cannot delete {INCOMING}/{path.name}", error) from error
-        return cleared
+                target.hardlink_to(temporary)  # unlike a renaming, it replaces nothing
+            except FileExistsError:
+                target = _place_for(temporary, folder, stem)  # another node was faster
+            else:
+                temporary.unlink()
+                return target
+        os.replace(temporary, target)  # noqa: PTH105  named as the tests watch it
+        return target
 
     def _make_folder(self, folder: Path) -> Path:
         # A folder that is there may have been made, and not yet synced, by another thread or by

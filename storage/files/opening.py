@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.files.store import FileStoreError
+from storage.files.address import Address
+from storage.files.folder import FolderStore
+from storage.files.objects import ObjectStore, fetched_from
+from storage.files.store import FileStore, FileStoreError
+
+
+def open_store(url: str, data_dir: Path) -> FileStore:
+    """The file store at an address.
+
+    Parameters
+    ----------
+    url
+        ``file:///…`` or a path: a folder that several nodes may share, mounted at the same place.
+        ``s3://bucket/…``: an object store, see :class:`~storage.files.address.Address`. Empty:
+        ``data_dir`` itself, of one node alone.
+    data_dir
+        The node's own folder.
+
+    Raises
+    ------
+    FileStoreError
+        If it cannot be opened.
+    """
+    if not url:
+        return FolderStore(data_dir)
+    scheme, there, path = url.partition("://")
+    if scheme == "s3":
+        return ObjectStore(_address(url), data_dir)
+    folder = Path(path if there else url)
+    if folder.absolute() == data_dir.absolute():
+        return FolderStore(data_dir)
+    # Every node clears what it was receiving when it stopped, and nothing of another's.
+    node = f"{socket.gethostname()}\n{data_dir.resolve()}"
+    return FolderStore(folder, arriving=hashlib.sha256(node.encode()).hexdigest()[:16])
 
 
 @contextmanager
@@ -21,8 +56,15 @@ def local(source: str) -> Iterator[Path]:
     FileStoreError
         If it cannot be fetched.
     """
-    scheme, there, _ = source.partition("://")
-    if not there:
+    if not source.startswith("s3://"):
         yield Path(source)
         return
-    raise FileStoreError(f"no way to read {scheme}:// is known here; use a folder")
+    with fetched_from(source) as path:
+        yield path
+
+
+def _address(url: str) -> Address:
+    try:
+        return Address.parse(url)
+    except ValueError as error:
+        raise FileStoreError(f"store_url: {error}") from error

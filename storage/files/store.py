@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ class FileStoreError(Exception):
     """A file cannot be kept or found; the message says which and what to do.
 
     ``disk_full`` tells whether it may succeed later, when there is space again; ``missing``, that
-    the store is there and this one file is not.
+    the store is there and this one file is not. Anything else may be over in a moment.
     """
 
     def __init__(self, message: str, *, disk_full: bool = False, missing: bool = False) -> None:
@@ -65,8 +67,27 @@ class FileStore(Protocol):
         """Where it is, for people: a folder, or a URL without secrets."""
 
     @property
+    def root(self) -> Path:
+        """The folder of this machine that it works in: with the files, or only what arrives."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of this machine that must be there, and on one volume."""
+
+    @property
     def incoming_folder(self) -> Path:
         """A folder of this machine where doors put files while they receive them."""
+
+    def reach(self, *, write: bool = False) -> None:
+        """Ask whether the store is there; with ``write``, also whether it takes something.
+
+        A folder is not asked: whoever has it can look at it.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not, or does not answer in time.
+        """
 
     def adopt(self, temporary: Path, area: Area, digest: str) -> str:
         """Take a file into the store, for good, and return its key.
@@ -101,10 +122,6 @@ class FileStore(Protocol):
             If it cannot be kept.
         """
 
-    @property
-    def root(self) -> Path:
-        """The folder; going, since not every store has one."""
-
     def path(self, key: str) -> Path:
         """Where the file of a key lies; going: use :meth:`local`, which every store has."""
 
@@ -124,6 +141,15 @@ class FileStore(Protocol):
         ------
         FileStoreError
             If it is not there or cannot be read.
+        """
+
+    def copy_out(self, key: str) -> Path:
+        """A kept file under a new name in the incoming folder too, for the caller to adopt or drop.
+
+        Raises
+        ------
+        FileStoreError
+            If it is not there, cannot be read, or there is no room.
         """
 
     def open(self, key: str) -> BinaryIO:
@@ -165,11 +191,41 @@ class FileStore(Protocol):
             If it cannot be listed.
         """
 
+    def free_bytes(self) -> int | None:
+        """How much room there is; None where nobody can tell.
+
+        Raises
+        ------
+        OSError
+            If its folder is not there.
+        """
+
     def clear_incoming(self, older_than_s: float = 0.0) -> int:
         """Delete what was being received when the node stopped: it was never acknowledged.
 
         Returns how many files. ``older_than_s`` leaves those that were written to lately.
         """
+
+
+def clear_folder(folder: Path, older_than_s: float) -> int:
+    """Delete the files of a folder that nobody has written to for so long; returns how many.
+
+    Raises
+    ------
+    OSError
+        If one cannot be deleted; its ``filename`` says which.
+    """
+    before = time.time() - older_than_s
+    cleared = 0
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+            if status.st_mtime <= before and not stat.S_ISDIR(status.st_mode):
+                path.unlink()
+                cleared += 1
+        except FileNotFoundError:
+            continue  # its owner was faster
+    return cleared
 
 
 def check_digest(digest: str) -> None:

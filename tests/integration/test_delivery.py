@@ -370,11 +370,11 @@ def test_an_answer_that_the_database_does_not_take_now_is_written_down_later(
     whole = catalog.record_delivered
     refused = []
 
-    def locked_at_first(*arguments: object) -> None:
+    def locked_at_first(*arguments: Any, **named: Any) -> None:
         if not refused:
             refused.append(1)
             raise DatabaseError("the database is locked")
-        whole(*arguments)  # type: ignore[arg-type]
+        whole(*arguments, **named)
 
     monkeypatch.setattr(catalog, "record_delivered", locked_at_first)
     waiting.outbox({"pacs": archive}).deliver_due("pacs")

@@ -195,7 +195,7 @@ def test_a_port_of_others_is_red_and_one_of_ours_is_not(settings: Settings, rows
     with socket.create_server(("127.0.0.1", settings.dimse.port)):
         taken = look(settings)["ports"][0]
         with rows.write() as session:
-            catalog.write_heartbeat(
+            catalog.join(
                 session,
                 socket.gethostname(),
                 pid=1,

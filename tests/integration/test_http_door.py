@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -78,6 +79,23 @@ def test_no_one_needs_to_be_known_to_ask_whether_the_node_is_well(site: Site) ->
 
     assert client.get("/healthz").json() == {"alive": True}
     assert client.get("/readyz").json() == {"ready": True}
+
+
+def test_an_answer_does_not_wait_for_the_callers_acknowledgement(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+    connected = server_module.H11Protocol.connection_made
+
+    def connection_made(self: Any, transport: Any) -> None:
+        accepted = transport.get_extra_info("socket")
+        at_once.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        connected(self, transport)
+
+    monkeypatch.setattr(server_module.H11Protocol, "connection_made", connection_made)
+    site.client().get("/healthz")
+
+    assert at_once == [1]
 
 
 def test_why_it_is_not_ready_is_for_readers(site: Site) -> None:

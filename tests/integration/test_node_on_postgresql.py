@@ -68,10 +68,10 @@ def test_a_study_goes_its_way_and_a_server_that_was_away_is_waited_for(
                 assert main(["--config", str(config), *command, "--json"]) == 0, command
             assert uids[0] in capsys.readouterr().out
             with (
-                pytest.raises(NodeError, match="in use by another node"),
+                pytest.raises(NodeError, match="works on this database already"),
                 light_node(monkeypatch, tmp_path / "other", database_url=url),
             ):
-                pytest.fail("two nodes on one database")
+                pytest.fail("two nodes of one name")
 
             postgres_server.stop()
             wait_until(lambda: get(node, "/readyz").status_code == 503, what="it says so")

@@ -107,7 +107,7 @@ def echonode(site: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
 
 def beat(database: Database, at: datetime) -> None:
     with database.write() as session:
-        catalog.write_heartbeat(
+        catalog.join(
             session,
             "node-1",
             pid=77,

@@ -23,6 +23,7 @@ from node.sections import (
     LogSettings,
     Machine,
     MailSettings,
+    NodeSettings,
     RetentionSettings,
     Rule,
     ServerTls,
@@ -35,6 +36,7 @@ from node.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SECTIONS = {
+    "node": [NodeSettings],
     "dimse": [DimseSettings],
     "machines": [Machine],
     "http": [HttpSettings, ServerTls],

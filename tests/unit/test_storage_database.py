@@ -519,19 +519,37 @@ def test_a_migrations_file_is_named_by_its_revision_in_their_order(database_url:
 
 
 @pytest.mark.both_databases
-def test_a_second_node_is_kept_off_a_server_and_comes_in_when_the_first_is_gone(
+def test_what_one_node_does_alone_no_other_does_meanwhile(
     database: Database, database_url: str
 ) -> None:
-    if database_url.startswith("sqlite"):
-        with database.as_the_only_node(), database.as_the_only_node():
-            return  # the lock of its folder does that
+    on_a_server = not database_url.startswith("sqlite")  # a file has one node
     other = Database(database_url)
-    with (
-        database.as_the_only_node(),
-        pytest.raises(DatabaseError, match="in use by another node"),
-        other.as_the_only_node(),
-    ):
-        pytest.fail("two nodes")
-    with other.as_the_only_node():
-        receive(other, clip(1))
+    with database.alone("tidying") as mine, other.alone("tidying") as theirs:
+        assert (mine, theirs) == (True, not on_a_server)
+        with other.alone("something else") as theirs:
+            assert theirs
+    with other.alone("tidying") as theirs:
+        assert theirs
     other.close()
+
+
+@pytest.mark.both_databases
+def test_who_writes_beside_others_waits_for_no_turn_on_a_server(
+    database: Database, database_url: str
+) -> None:
+    done = threading.Event()
+
+    def beside() -> None:
+        with database.beside() as session:
+            catalog.join(session, "here", pid=1, started_at=later(0), details={})
+        done.set()
+
+    thread = threading.Thread(target=beside)
+    with database.write():
+        thread.start()
+        assert done.wait(0.5 if database_url.startswith("sqlite") else 10) != (
+            database_url.startswith("sqlite")
+        )
+    thread.join()
+    with database.read() as session:
+        assert [node.node_id for node in catalog.read_nodes(session)] == ["here"]

@@ -449,7 +449,7 @@ def test_a_nodes_heartbeat_replaces_its_last_and_a_stopped_one_is_forgotten(
 ) -> None:
     for at in (0, 10):
         with database.write() as session:
-            catalog.write_heartbeat(
+            catalog.join(
                 session, "here", pid=7, started_at=NOW, details={"port": 11112}, now=later(at)
             )
     with database.read() as session:

@@ -35,7 +35,7 @@ from node.web.studies import StudyName, operate
 from node.web.users import Role
 from storage import catalog
 from storage.catalog import FileState, ResultKind, StudyState
-from storage.files import FileStore, FileStoreError, FolderStore
+from storage.files import FileStore, FileStoreError, open_store
 
 router = APIRouter(include_in_schema=False)
 
@@ -102,7 +102,7 @@ class _Site:
 def files_of(request: Request) -> FileStore:
     """The node's file store."""
     parts = parts_of(request)
-    return parts.files or FolderStore(parts.settings.data_dir)
+    return parts.files or open_store(parts.settings.store_url, parts.settings.data_dir)
 
 
 # What the node does now.
