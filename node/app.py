@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import threading
 import uuid
@@ -144,6 +143,7 @@ class Node:
             settings.disk,
             settings.data_dir,
             self._database,
+            files=self._files,
             longest_pause_s=settings.delivery.longest_pause_s,
         )
         self._watch()
@@ -226,7 +226,7 @@ class Node:
             settings.retention,
             self._database,
             self._files,
-            lambda: shutil.disk_usage(settings.data_dir).free,
+            self._files.free_bytes,
             deleted=lambda study, why: self._audit.deleted(study, why=why),
         )
         self._keeper = PromiseKeeper(
@@ -256,7 +256,7 @@ class Node:
             self._outbox,
             heartbeat=self._membership.beat,
             heartbeat_s=beat_every_s(settings.node.lease_s),
-            sweep=self._sweep,
+            sweep=self._tidy,
             watch=self._watch,
             retention=partial(self._alone, "retention", retention.run),
             unreadable=self._disk.unreadable,
@@ -450,6 +450,12 @@ class Node:
         else:
             self._metrics.received(handled.door, handled.size_bytes, handled.calling_ae)
             self._metrics.stage_took("keep", handled.took_s)
+
+    def _tidy(self) -> None:
+        """Now and then: files that were never acknowledged, and counts of connections long gone."""
+        self._sweep()
+        with self._database.write() as session:
+            catalog.fold_tallies(session)
 
     def _sweep(self, *, older_than_s: float | None = None) -> None:
         """Remove files that an association left half written: they were never acknowledged."""

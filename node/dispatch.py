@@ -17,9 +17,10 @@ from typing import Any
 
 import structlog
 
-from models.clip import ClipError, read_header
+from models.clip import ClipError
 from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
 from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
+from node.kept import header_of
 from node.records import finding_to_row, pack_to_row, refusal_to_row
 from node.results import ReportSettings, ResultError, build_capture
 from node.results.store import FaultyResultError, keep_result
@@ -178,7 +179,7 @@ class Dispatcher:
         return True
 
     def _submit(self, claimed: catalog.ClaimedRecording) -> None:
-        path = str(self._files.path(claimed.file_key))
+        source = self._files.source(claimed.file_key)
         began = time.monotonic()
         future: Future[Any] = Future()
         note = ""
@@ -189,22 +190,24 @@ class Dispatcher:
                 ruling = self._ruling(claimed)
             except ClipError as error:
                 future.set_result(ClipView(view=None, refused=str(error)))
+            except FileStoreError as error:
+                future.set_exception(error)
             else:
                 note = ruling.words
                 if ruling.skip is not None:
                     future.set_result(_RuledOut(reason=ruling.skip))
                 else:
-                    future = self._hand_over(claimed, path, ruling)
+                    future = self._hand_over(claimed, source, ruling)
         future.add_done_callback(lambda done: self._put_finished(claimed, done, began, note))
 
     def _hand_over(
-        self, claimed: catalog.ClaimedRecording, path: str, ruling: Ruling
+        self, claimed: catalog.ClaimedRecording, source: str, ruling: Ruling
     ) -> Future[Any]:
         if claimed.state is RecordingState.VIEWING:
-            return self._executor.submit(self._work.name_view, path)
+            return self._executor.submit(self._work.name_view, source)
         return self._executor.submit(
             self._work.analyse,
-            path,
+            source,
             allow_simulated=self._settings.allow_simulated_evidence,
             only=ruling.packs,
         )
@@ -216,7 +219,7 @@ class Dispatcher:
             return Ruling()
         header = None
         if asks_header(rules):
-            header = read_header(self._files.path(claimed.file_key))
+            header = header_of(self._files, claimed.file_key)
         facts = facts_of(
             header,
             calling_ae=claimed.calling_ae,
@@ -295,6 +298,10 @@ class Dispatcher:
             unreadable := self._unreadable(claimed)
         ):
             self._record_unreadable(claimed, unreadable)
+        elif isinstance(error, FileStoreError):
+            # It can be read again by now: nothing is wrong with the clip.
+            log.warning("store-not-read", recording=claimed.recording_id, reason=str(error))
+            self._put_back(claimed, "the store could not be read")
         elif error is not None:
             self._record_failure(claimed, error)
         elif isinstance(said, ClipView):
@@ -391,7 +398,7 @@ class Dispatcher:
             return None
         try:
             encoded = build_capture(
-                read_header(self._files.path(claimed.file_key)),
+                header_of(self._files, claimed.file_key),
                 outcome.picture,
                 findings=outcome.findings,
                 packs=outcome.packs_run,
@@ -443,12 +450,15 @@ class Dispatcher:
 
     def _record_unreadable(self, claimed: catalog.ClaimedRecording, why: FileStoreError) -> None:
         log.error("recording-not-there", recording=claimed.recording_id, reason=str(why))
-        if why.missing:
+        if why.is_lasting:
+            mend = "is not in the store; `echonode db check --repair`"
+            if why.damaged:
+                mend = "is damaged in the store; `echonode db check --deep --repair`"
             with self._database.write() as session:
                 catalog.record_failure(
                     session,
                     claimed.recording_id,
-                    "its file is not in the store; `echonode db check --repair` and send it again",
+                    f"its file {mend} and send it again",
                     max_attempts=0,
                     holder=claimed.holder,
                 )

@@ -10,7 +10,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -21,13 +21,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from sqlalchemy.orm import Session
 
 from models.clip import ClipError, bytes_beside_pixels, read_header
 from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
+from node.doors.glance import Glance, glance, glance_of, plain
 from node.duplicates import difference
-from node.results import is_own_object
 from node.rules import facts_of, rule_on_urgency
 from node.sections import Rule
 from node.watch import study_key
@@ -42,7 +42,6 @@ log = structlog.get_logger(__name__)
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 _MOST_COMPARED_BYTES = 1024**2
 _MOST_COMPARED_FILE_BYTES = 256 * 1024**2
-_MOST_TEXT = 1024  # characters of an attribute that are kept in the database
 
 LATER = -10
 """The urgency of studies that were fetched for a retrospective run: today's patients go first."""
@@ -83,6 +82,8 @@ class Arrival:
     announced_study_uid: str | None = None
     urgency: int = 0  #: of its study, where no rule says another
     comes_again: bool = False  #: whoever brings it may bring the same once more, from its start
+    begin: bytes = field(default=b"", repr=False)  #: of the file, where the door has it in memory
+    content_sha256: str | None = None  #: as :func:`content_digest`, where the door counted along
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,10 +171,10 @@ class Intake:
     def foresee(self, arrival: Arrival) -> Receipt:
         """What :meth:`receive` would say now. Nothing is written, nor the file moved."""
         try:
-            digest = content_digest(arrival.path)
+            digest = arrival.content_sha256 or content_digest(arrival.path)
             header = _identified(arrival)
             with self._database.read() as session:
-                known = catalog.find_instance(session, str(header.SOPInstanceUID))
+                known = catalog.find_instance(session, header.values["SOPInstanceUID"])
             if known is not None and self._is_there(known):
                 same = self._same(arrival, header, digest, known)
                 return same or _refusal(self._different(arrival, known))
@@ -182,28 +183,28 @@ class Intake:
         except (OSError, FileStoreError, DatabaseError):
             comment = "cannot be looked at now, try again"
             return Receipt(status=Status.OUT_OF_RESOURCES, comment=comment)
-        uid = str(header.StudyInstanceUID)
+        uid = header.values["StudyInstanceUID"]
         return Receipt(status=Status.SUCCESS, study_instance_uid=uid, new=known is None)
 
     def _receive(self, arrival: Arrival) -> Receipt:
-        digest = content_digest(arrival.path)
+        digest = arrival.content_sha256 or content_digest(arrival.path)
         try:
             header = _identified(arrival)
         except _UnacceptableError as unacceptable:
             return self._quarantine(arrival, digest, unacceptable, header=None)
-        uid = str(header.SOPInstanceUID)
-        study_uid = str(header.StudyInstanceUID)
+        uid = header.values["SOPInstanceUID"]
+        study_uid = header.values["StudyInstanceUID"]
         with self._database.read() as session:
             known = catalog.find_instance(session, uid)
         if known is not None and self._is_there(known):
             return self._known(arrival, header, digest, known)
         came_again = known is not None  # and its file is gone, or not whole
+        size = arrival.path.stat().st_size
         key = self._files.adopt(arrival.path, Area.OBJECTS, _file_digest(uid, digest))
-        size = self._files.path(key).stat().st_size
         with self._database.write() as session:
             # Another association may have brought the same object in the meantime.
             known = catalog.find_instance(session, uid)
-            if not self._files.path(key).is_file():
+            if self._files.size_bytes(key) is None:
                 # Retention gave up an earlier copy, the same file, at this very moment.
                 raise FileStoreError(f"{key} was removed while it was kept again; send it again")
             if known is None:
@@ -216,16 +217,15 @@ class Intake:
                     file_key=key,
                     content_sha256=digest,
                     size_bytes=size,
-                    transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+                    transfer_syntax_uid=header.values["TransferSyntaxUID"],
                     now=self._clock(),
                 )
         if known is not None and not came_again and known.content_sha256 != digest:
-            kept_beside = replace(arrival, path=self._files.path(key))
-            return self._known(kept_beside, header, digest, known)
+            return self._kept_beside(arrival, header, digest, known, key)
         log.info(
             "object-kept",
             study=study_key(study_uid),
-            sop_class=STORAGE_CLASSES[header.SOPClassUID],
+            sop_class=STORAGE_CLASSES[UID(header.values["SOPClassUID"])],
             size_bytes=size,
             calling_ae=arrival.calling_ae,
         )
@@ -237,18 +237,18 @@ class Intake:
         )
 
     def _add(
-        self, session: Session, arrival: Arrival, header: Dataset, digest: str, key: str, size: int
+        self, session: Session, arrival: Arrival, header: Glance, digest: str, key: str, size: int
     ) -> None:
-        own = is_own_object(header)
-        urgency, reason = (arrival.urgency, "") if own else self._urgency(arrival, header)
+        own = header.own
+        urgency, reason = (arrival.urgency, "") if own else self._urgency(session, arrival, header)
         catalog.add_instance(
             session,
             catalog.NewInstance(
-                study_instance_uid=str(header.StudyInstanceUID),
-                series_instance_uid=str(header.SeriesInstanceUID),
-                sop_instance_uid=str(header.SOPInstanceUID),
-                sop_class_uid=str(header.SOPClassUID),
-                transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+                study_instance_uid=header.values["StudyInstanceUID"],
+                series_instance_uid=header.values["SeriesInstanceUID"],
+                sop_instance_uid=header.values["SOPInstanceUID"],
+                sop_class_uid=header.values["SOPClassUID"],
+                transfer_syntax_uid=header.values["TransferSyntaxUID"],
                 content_sha256=digest,
                 size_bytes=size,
                 file_key=key,
@@ -258,16 +258,21 @@ class Intake:
                 door=arrival.door,
                 received_at=self._clock(),
                 own=own,
-                recording_kind=None if own else recording_kind(header),
+                recording_kind=None if own else _kind(header),
                 urgency=urgency,
                 urgency_reason=reason,
                 study_date=_date(header),
                 accession_number=_text(header, "AccessionNumber"),
                 description=_text(header, "StudyDescription"),
             ),
+            looked=True,
         )
 
-    def _urgency(self, arrival: Arrival, header: Dataset) -> tuple[int, str]:
+    def _urgency(self, session: Session, arrival: Arrival, header: Glance) -> tuple[int, str]:
+        uid = header.values["StudyInstanceUID"]
+        if arrival.urgency == LATER and catalog.is_backfilled(session, uid):
+            # Also where a rule would lift it: years of archive must not stand before anybody.
+            return catalog.BACKFILL_URGENCY, "brought by a backfill: behind all else"
         facts = facts_of(
             header,
             calling_ae=arrival.calling_ae,
@@ -281,40 +286,58 @@ class Intake:
         """Whether an object is kept whole: a row may outlive its file."""
         if known is None or _is_gone(known):
             return False
-        try:
-            return self._files.path(known.file_key).stat().st_size == known.size_bytes
-        except FileNotFoundError:
-            return False
+        return self._files.size_bytes(known.file_key) == known.size_bytes
 
     def _known(
-        self, arrival: Arrival, header: Dataset, digest: str, known: catalog.InstanceRecord
+        self, arrival: Arrival, header: Glance, digest: str, known: catalog.InstanceRecord
     ) -> Receipt:
         """An object whose UID is here already: the same again, or something else under its name."""
         same = self._same(arrival, header, digest, known)
         return same or self._quarantine(arrival, digest, self._different(arrival, known), header)
 
+    def _kept_beside(
+        self,
+        arrival: Arrival,
+        header: Glance,
+        digest: str,
+        known: catalog.InstanceRecord,
+        key: str,
+    ) -> Receipt:
+        """An object whose UID another association has brought while it was kept."""
+        again = self._files.copy_out(key)
+        try:
+            receipt = self._known(replace(arrival, path=again), header, digest, known)
+        finally:
+            again.unlink(missing_ok=True)
+        with self._database.write() as session:
+            if not catalog.is_named(session, key):
+                self._files.delete(key)
+        return receipt
+
     def _same(
-        self, arrival: Arrival, header: Dataset, digest: str, known: catalog.InstanceRecord
+        self, arrival: Arrival, header: Glance, digest: str, known: catalog.InstanceRecord
     ) -> Receipt | None:
-        kept = self._files.path(known.file_key)
-        if digest != known.content_sha256 and not _same_content(kept, arrival.path):
-            return None
+        if digest != known.content_sha256:
+            with self._files.local(known.file_key) as kept:
+                if not _same_content(kept, arrival.path):
+                    return None
         return Receipt(
             status=Status.SUCCESS,
             comment="already kept",
-            study_instance_uid=str(header.StudyInstanceUID),
+            study_instance_uid=header.values["StudyInstanceUID"],
             repeated=True,
         )
 
     def _different(self, arrival: Arrival, known: catalog.InstanceRecord) -> _UnacceptableError:
-        what = difference(self._files.path(known.file_key), arrival.path)
+        with self._files.local(known.file_key) as kept:
+            what = difference(kept, arrival.path)
         return _UnacceptableError(
             Status.SUCCESS,
             f"the UID is already kept with other content ({what}); the first was left as it is",
         )
 
     def _quarantine(
-        self, arrival: Arrival, digest: str, why: _UnacceptableError, header: Dataset | None
+        self, arrival: Arrival, digest: str, why: _UnacceptableError, header: Glance | None
     ) -> Receipt:
         size = arrival.path.stat().st_size
         key = self._files.adopt(arrival.path, Area.QUARANTINE, digest)
@@ -367,7 +390,11 @@ def _is_gone(known: catalog.InstanceRecord) -> bool:
 
 def recording_kind(header: Dataset) -> RecordingKind | None:
     """What kind of recording an object is; None if no model may look at it."""
-    sop_class = header.SOPClassUID
+    return _kind(glance_of(header))
+
+
+def _kind(header: Glance) -> RecordingKind | None:
+    sop_class = UID(header.values["SOPClassUID"])
     if sop_class in ULTRASOUND_CLASSES:
         return RecordingKind.ULTRASOUND
     if sop_class in CAPTURE_CLASSES and header.get("Modality") == "US":
@@ -377,11 +404,17 @@ def recording_kind(header: Dataset) -> RecordingKind | None:
     return None
 
 
-def content_digest(path: Path) -> str:
+def content_digest(source: Path | BinaryIO) -> str:
     """SHA-256 of a file's data set: the file meta information is the door's, not the sender's."""
-    with path.open("rb") as file:
-        file.seek(_data_set_start(file))
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return content_digest(file)
+    source.seek(0)
+    source.seek(_data_set_start(source))
+    digest = hashlib.sha256()
+    while chunk := source.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _data_set_start(file: BinaryIO) -> int:
@@ -412,30 +445,35 @@ def _file_digest(sop_instance_uid: str, content: str) -> str:
     return hashlib.sha256(f"{sop_instance_uid}\n{content}".encode()).hexdigest()
 
 
-def _identified(arrival: Arrival) -> Dataset:
+def _identified(arrival: Arrival) -> Glance:
     """The header of an object that says what it is; raises _UnacceptableError otherwise."""
-    try:
-        header = read_header(arrival.path)
-    except ClipError as error:
-        raise _UnacceptableError(Status.CANNOT_UNDERSTAND, f"cannot be parsed: {error}") from error
+    header = glance(arrival.begin, _size_bytes(arrival.path)) if arrival.begin else None
+    if header is None:
+        try:
+            header = glance_of(read_header(arrival.path))
+        except ClipError as error:
+            raise _UnacceptableError(
+                Status.CANNOT_UNDERSTAND, f"cannot be parsed: {error}"
+            ) from error
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         value = header.get(keyword)
         if not value:
             raise _UnacceptableError(Status.DOES_NOT_MATCH_CLASS, f"{keyword} is missing")
-        if not _UID.fullmatch(str(value)):
+        if not _UID.fullmatch(value):
             raise _UnacceptableError(Status.DOES_NOT_MATCH_CLASS, f"{keyword} is not a UID")
-    if not _UID.fullmatch(str(header.file_meta.get("TransferSyntaxUID"))):
+    if not _UID.fullmatch(header.get("TransferSyntaxUID") or ""):
         raise _UnacceptableError(Status.CANNOT_UNDERSTAND, "the transfer syntax is not a UID")
-    if header.SOPClassUID not in STORAGE_CLASSES:
+    if UID(header.values["SOPClassUID"]) not in STORAGE_CLASSES:
         raise _UnacceptableError(
-            Status.CLASS_NOT_SUPPORTED, f"SOP class {header.SOPClassUID} is not accepted here"
+            Status.CLASS_NOT_SUPPORTED,
+            f"SOP class {header.values['SOPClassUID']} is not accepted here",
         )
     for keyword, announced in (
         ("SOPClassUID", arrival.announced_class_uid),
         ("SOPInstanceUID", arrival.announced_instance_uid),
         ("StudyInstanceUID", arrival.announced_study_uid),
     ):
-        if announced is not None and header[keyword].value != announced:
+        if announced is not None and header.values[keyword] != announced:
             raise _UnacceptableError(
                 Status.DOES_NOT_MATCH_CLASS, f"{keyword} is not the one that the sender announced"
             )
@@ -480,16 +518,12 @@ def _uid_or_nothing(value: str | None) -> str:
     return value if value is not None and _UID.fullmatch(value) else ""
 
 
-def _text(header: Dataset | None, keyword: str) -> str | None:
-    """An attribute as a database takes it: PostgreSQL refuses a NUL, and half a character."""
+def _text(header: Glance | None, keyword: str) -> str | None:
     value = None if header is None else header.get(keyword)
-    if value is None:
-        return None
-    shown = "".join(filter(str.isprintable, str(value)[:_MOST_TEXT]))
-    return shown.strip() or None
+    return plain(value or "") or None
 
 
-def _date(header: Dataset) -> date | None:
+def _date(header: Glance) -> date | None:
     """Study Date where it is one; what machines write there is not always a date."""
     try:
         return datetime.strptime(_text(header, "StudyDate") or "", "%Y%m%d").date()  # noqa: DTZ007 - a date

@@ -7,12 +7,8 @@ of intake, what is damaged goes to quarantine, and a row whose file is gone says
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import structlog
 
@@ -23,6 +19,8 @@ from storage.files import Area, FileStore
 from storage.soundness import Fault, FaultKind
 
 log = structlog.get_logger(__name__)
+
+_CHUNK_BYTES = 1 << 20
 
 
 class Repair:
@@ -72,7 +70,7 @@ class Repair:
 
     def _take_in(self, fault: Fault) -> str:
         """An object without a row: as if it came now, at a door of its own."""
-        again = self._second_name(fault.key)
+        again = self._files.copy_out(fault.key)
         try:
             receipt = self._intake.receive(Arrival(path=again, door="repair"))
         finally:
@@ -97,7 +95,7 @@ class Repair:
     def _missing(self, fault: Fault) -> str:
         row_id = fault.row_id or 0
         with self._database.write() as session:
-            if self._files.path(fault.key).is_file():
+            if self._files.size_bytes(fault.key) is not None:
                 return "there again"
             if fault.area is Area.OBJECTS:
                 catalog.mark_instance_lost(session, row_id, "is missing", now=self._clock())
@@ -109,15 +107,11 @@ class Repair:
 
     def _damaged(self, fault: Fault) -> str:
         row_id = fault.row_id or 0
-        path = self._files.path(fault.key)
         if fault.area is Area.QUARANTINE:
+            size, digests = self._seen(fault.key)
             with self._database.write() as session:
                 catalog.mend_quarantined(
-                    session,
-                    row_id,
-                    "is not as it came",
-                    size_bytes=path.stat().st_size,
-                    sha256=_whole_digest(path),
+                    session, row_id, "is not as it came", size_bytes=size, sha256=digests[0]
                 )
             return "its row says so now"
         self._quarantine(fault, f"damaged in the store: {fault.words.rpartition(': ')[2]}")
@@ -132,18 +126,17 @@ class Repair:
 
     def _there(self, fault: Fault) -> str:
         """A row has given its file up, and it is there: whole, or the rest of a damaged one."""
-        path = self._files.path(fault.key)
         if fault.area is Area.QUARANTINE:
             return ""
         row_id = fault.row_id or 0
-        digests = {content_digest(path), _whole_digest(path)}
+        size, digests = self._seen(fault.key)
         with self._database.write() as session:
             if catalog.mark_there(
                 session,
                 fault.area is Area.RESULTS,
                 row_id,
-                size_bytes=path.stat().st_size,
-                digests=digests,
+                size_bytes=size,
+                digests=set(digests),
                 now=self._clock(),
             ):
                 return "its row says so now"
@@ -152,11 +145,10 @@ class Repair:
         return "in quarantine"
 
     def _quarantine(self, fault: Fault, reason: str) -> None:
-        path = self._files.path(fault.key)
-        size, digest = path.stat().st_size, _whole_digest(path)
+        size, (digest, _) = self._seen(fault.key)
         key = fault.key
         if fault.area is not Area.QUARANTINE:
-            again = self._second_name(fault.key)
+            again = self._files.copy_out(fault.key)
             try:
                 key = self._files.adopt(again, Area.QUARANTINE, digest)
             finally:
@@ -174,24 +166,17 @@ class Repair:
             if not catalog.is_quarantined(session, key, reason):
                 catalog.add_quarantined(session, new)
 
-    def _second_name(self, key: str) -> Path:
-        """The same file under a second name in the incoming folder: the first one stays."""
-        again = self._files.incoming_folder / f"repair-{uuid.uuid4().hex}"
-        path = self._files.path(key)
-        os.utime(path)  # what is old there is swept away
-        try:
-            again.hardlink_to(path)
-        except OSError:
-            shutil.copyfile(path, again)
-        return again
+    def _seen(self, key: str) -> tuple[int, tuple[str, str]]:
+        """How long a file is, and the digests of the whole and of its data set."""
+        with self._files.open(key) as file:
+            size, whole = 0, hashlib.sha256()
+            while chunk := file.read(_CHUNK_BYTES):
+                whole.update(chunk)
+                size += len(chunk)
+            return size, (whole.hexdigest(), content_digest(file))
 
     def _drop(self, fault: Fault) -> None:
         """Delete the first name, where no row speaks of it: the content is kept elsewhere now."""
         with self._database.write() as session:
             if not catalog.is_named(session, fault.key):
                 self._files.delete(fault.key)
-
-
-def _whole_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

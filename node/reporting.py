@@ -16,8 +16,8 @@ from types import MappingProxyType
 import structlog
 from sqlalchemy.orm import Session
 
-from models.clip import read_header
 from models.views import View, ViewCall
+from node.kept import bytes_of, header_of
 from node.records import finding_from_row, pack_from_row, refusal_from_row
 from node.results import (
     ClipResult,
@@ -251,7 +251,7 @@ class Reporter:
     def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
         capture = material.captures.get(recording.id)
         return ClipResult(
-            header=read_header(self._files.path(recording.file_key)),
+            header=header_of(self._files, recording.file_key),
             view=_view(recording),
             findings=tuple(finding_from_row(row) for row in recording.findings),
             refusals=tuple(refusal_from_row(row) for row in recording.refusals),
@@ -273,7 +273,7 @@ class _Cines(Mapping[str, bytes]):
         self._keys = {capture.sop_instance_uid: capture.file_key for capture in captures}
 
     def __getitem__(self, sop_instance_uid: str) -> bytes:
-        return self._files.path(self._keys[sop_instance_uid]).read_bytes()
+        return bytes_of(self._files, self._keys[sop_instance_uid])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

@@ -54,7 +54,7 @@ class Retention:
     Parameters
     ----------
     free_bytes
-        How much is free on the store's volume now.
+        How much is free in the store now; None where nobody can tell: then nothing goes for space.
     deleted
         Told of each study of which files went, by its UID, and why.
     """
@@ -64,7 +64,7 @@ class Retention:
         settings: RetentionSettings,
         database: Database,
         files: FileStore,
-        free_bytes: Callable[[], int],
+        free_bytes: Callable[[], int | None],
         *,
         deleted: Callable[[str, str], None] = lambda _study, _why: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -140,7 +140,7 @@ class Retention:
             with self._database.read() as session:
                 wanted = catalog.kept_bytes(session) - settings.most_bytes
         free, mark = self._free_bytes(), settings.start_when_free_below
-        if mark is not None and free + freed_bytes < mark:
+        if mark is not None and free is not None and free + freed_bytes < mark:
             wanted = max(wanted, int(mark * _GAP) - free)
         wanted -= freed_bytes
         if wanted <= 0:

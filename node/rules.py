@@ -15,13 +15,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from node.sections import Rule
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
     from models.packs import Pack
 
 #: Conditions that the object's header tells of, each with the attribute.
@@ -36,6 +34,13 @@ _TEXTS = ("calling_ae", "called_ae", "door", *HEADER_CONDITIONS)
 _ANY_CASE = frozenset({"description", "series_description", "manufacturer", "model"})
 _OF_VIEW = ("view", "score_at_least", "score_below")
 _MOST_TEXT = 1024  # characters of an attribute that are looked at
+
+
+class Header(Protocol):
+    """Attributes by keyword: a data set, or as much of one as is asked for."""
+
+    def get(self, keyword: str, /) -> Any:
+        """The value of an attribute, or None."""
 
 
 class Action(StrEnum):
@@ -107,7 +112,7 @@ class Ruling:
 
 
 def facts_of(
-    header: Dataset | None,
+    header: Header | None,
     *,
     calling_ae: str = "",
     called_ae: str = "",
@@ -290,7 +295,7 @@ def reading_packs(packs: Iterable[Pack]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _text(header: Dataset, keyword: str) -> str:
+def _text(header: Header, keyword: str) -> str:
     value = header.get(keyword)
     if value is None:
         return ""

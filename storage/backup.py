@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine, select
@@ -35,7 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from storage.database import Database, DatabaseError, migration_state
-from storage.files import Area, FileStore, FolderStore
+from storage.files import Area, FileStore, FileStoreError, FolderStore
 from storage.states import FileState
 from storage.tables import Instance, QuarantinedObject, Result
 
@@ -111,12 +111,12 @@ def back_up(
     now = clock or datetime.now(UTC)
     try:
         with _held(folder, files.root):
-            copied = _copy_named(_rows_of(database), files.path, folder.joinpath)[0]
+            copied = _copied_from(files, _rows_of(database), folder)[0]
             for _ in range(_ROUNDS):
                 rows = folder / f"database-{now:%Y%m%dT%H%M%S%f}Z.db.new"
                 _copy_rows(Path(str(database.url.database)), rows)
                 with _snapshot(rows) as engine:
-                    more, missing = _copy_named(_named(engine), files.path, folder.joinpath)
+                    more, missing = _copied_from(files, _named(engine), folder)
                 copied += more
                 if all(_still_kept(database, item) for item in missing):
                     break
@@ -142,7 +142,12 @@ def back_up(
 
 
 def bring_back(
-    folder: Path, root: Path, database: Path, *, places: Mapping[str, Path | None]
+    folder: Path,
+    root: Path,
+    database: Path,
+    *,
+    places: Mapping[str, Path | None],
+    open_files: Callable[[], FileStore] | None = None,
 ) -> BackupRecord:
     """Lay a backup's files and rows where a node will look for them.
 
@@ -156,6 +161,8 @@ def bring_back(
         Where its database is to be.
     places
         Where what lay beside goes, by its name, if not into ``root``; None leaves it out.
+    open_files
+        Opens the store that the files go into, if that is not ``root``.
 
     Raises
     ------
@@ -165,6 +172,7 @@ def bring_back(
         If the backup is of a later version of echonode.
     """
     manifest = _manifest(folder)
+    open_files = open_files or (lambda: FolderStore(root))
     rows = folder / str(manifest["database"]["file"])
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,9 +184,8 @@ def bring_back(
         if _digest(arriving) != manifest["database"]["sha256"]:
             raise BackupError(f"{rows} is damaged: it is not what was written; take another backup")
         revision = str(migration_state(_url(arriving)).current)  # refuses a later one
-        files = FolderStore(root)
         with _snapshot(arriving) as engine:
-            copied, missing = _copy_named(_named(engine), folder.joinpath, files.path)
+            copied, missing = _brought_back(open_files(), _named(engine), folder)
         _copy_back(_places(folder / _BESIDE, root, places))
         os.sync()
         for suffix in ("-wal", "-shm"):
@@ -301,19 +308,22 @@ def _still_kept(database: Database, item: _Named) -> bool:
     return state is FileState.KEPT
 
 
-def _copy_named(
-    named: Iterable[_Named], place: Callable[[str], Path], to: Callable[[str], Path]
+def _copied_from(
+    files: FileStore, named: Iterable[_Named], folder: Path
 ) -> tuple[int, list[_Named]]:
     """Copy what is not there yet; gives how many, and what was nowhere."""
     copied = 0
     missing: dict[str, _Named] = {}
     for item in named:
-        source, target = place(item.key), to(item.key)
+        target = folder / item.key
         if _size(target) == item.size_bytes:
             continue
         try:
-            _copy(source, target)
-        except FileNotFoundError:
+            with files.open(item.key) as there:
+                _write(there, target)
+        except FileStoreError as error:
+            if not error.missing and not isinstance(error.__cause__, FileNotFoundError):
+                raise BackupError(str(error)) from error
             if not target.exists():
                 missing[item.key] = item
         else:
@@ -321,14 +331,42 @@ def _copy_named(
     return copied, list(missing.values())
 
 
+def _brought_back(
+    files: FileStore, named: Iterable[_Named], folder: Path
+) -> tuple[int, list[_Named]]:
+    """Keep what is not there yet; gives how many, and what was nowhere."""
+    copied = 0
+    missing: dict[str, _Named] = {}
+    try:
+        for item in named:
+            if files.size_bytes(item.key) == item.size_bytes:
+                continue
+            try:
+                there = (folder / item.key).open("rb")
+            except FileNotFoundError:
+                if files.size_bytes(item.key) is None:
+                    missing[item.key] = item
+                continue
+            with there:
+                files.restore(item.key, there)
+            copied += 1
+    except FileStoreError as error:
+        raise BackupError(str(error)) from error
+    return copied, list(missing.values())
+
+
 def _copy(source: Path, target: Path) -> None:
     """A copy that is whole where it has its name, readable by its owner alone."""
-    arriving = target.with_name(f"{target.name}.new")
     with source.open("rb") as there:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(arriving, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as here:
-            shutil.copyfileobj(there, here, 1 << 20)
+        _write(there, target)
+
+
+def _write(there: BinaryIO, target: Path) -> None:
+    arriving = target.with_name(f"{target.name}.new")
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(arriving, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as here:
+        shutil.copyfileobj(there, here, 1 << 20)
     arriving.rename(target)
 
 

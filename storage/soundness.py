@@ -9,26 +9,25 @@ work on it.
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby, islice
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.files import Area, FileStore
+from storage.files import Area, FileStore, FileStoreError, FolderStore, KeptFile
 from storage.states import FileState
 from storage.tables import Instance, QuarantinedObject, Result, Study
 
 GRACE_S = 900.0  #: files younger than this may still be on their way to their row
 _BATCH = 500
-_FILE_NAME = re.compile(r"[0-9a-f]{30,126}(-\d+)?\.dcm")
+_CHUNK_BYTES = 1 << 20
 
 #: The rows of each part of the store, and the column with the digest of a file's content.
 _TABLES: dict[Area, type[Instance] | type[Result] | type[QuarantinedObject]] = {
@@ -98,15 +97,16 @@ def faults_of(database: Database, files: FileStore, *, grace_s: float = GRACE_S)
     for path in sorted(files.incoming_folder.iterdir()):
         changed = _changed_at(path)
         if changed is not None and changed < before:
+            name = str(path.relative_to(files.root))
             yield Fault(
                 kind=FaultKind.LEFTOVER,
-                words=f"incoming/{path.name}: half received, and never acknowledged",
-                key=f"incoming/{path.name}",
+                words=f"{name}: half received, and never acknowledged",
+                key=name,
             )
 
 
 def wrong_contents(
-    database: Database, files: FileStore, content_digest: Callable[[Path], str]
+    database: Database, files: FileStore, content_digest: Callable[[BinaryIO], str]
 ) -> Iterator[Fault]:
     """Read every file and compare it with its row's digest.
 
@@ -130,7 +130,7 @@ def wrong_contents(
                 break
             last = rows[-1][0]
             for row_id, key, expected in rows:
-                if key is not None and _is_other(files.path(key), expected, content_digest):
+                if key is not None and _is_other(files, key, expected, content_digest):
                     fault = Fault(
                         kind=FaultKind.WRONG_DIGEST,
                         words=f"{key}: its content is not what was kept",
@@ -141,13 +141,24 @@ def wrong_contents(
                     yield from _still_so(database, files, area, [fault])
 
 
-def _is_other(path: Path, expected: str, content_digest: Callable[[Path], str]) -> bool:
+def _is_other(
+    files: FileStore, key: str, expected: str, content_digest: Callable[[BinaryIO], str]
+) -> bool:
     try:
-        with path.open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest()
-        return expected not in (whole, content_digest(path))
-    except FileNotFoundError:
-        return False  # told as missing, or just removed
+        with files.open(key) as file:
+            if content_digest(file) == expected:
+                return False
+            file.seek(0)
+            whole = hashlib.sha256()
+            while chunk := file.read(_CHUNK_BYTES):
+                whole.update(chunk)
+            return expected != whole.hexdigest()
+    except FileStoreError as error:
+        if error.missing:
+            return False  # told as missing, or just removed
+        if isinstance(files, FolderStore):
+            return True
+        raise  # it is the way there, and not the file
     except OSError:
         return True
 
@@ -157,23 +168,19 @@ def _laid_side_by_side(
 ) -> Iterator[Fault]:
     """Faults as they seem, in the order of the folders."""
     with database.read() as session:
-        rows = groupby(_rows(session, area), key=lambda row: row.key[: len(area) + 3])
-        folders = _folders(files.root / area)
-        ahead = next(rows, None)
-        names = iter(folders)
-        folder = next(names, None)
-        while ahead is not None or folder is not None:
-            here = f"{area}/{folder}" if folder is not None else None
-            if ahead is not None and (here is None or ahead[0] < here):
-                yield from _compared(area, list(ahead[1]), {}, before)
+        rows = groupby(_rows(session, area), key=lambda row: _folder_of(row.key, area))
+        listed = groupby(files.listed(area), key=lambda item: _folder_of(item.key, area))
+        ahead, here = next(rows, None), next(listed, None)
+        while ahead is not None or here is not None:
+            if ahead is not None and (here is None or ahead[0] < here[0]):
+                yield from _compared(area, ahead[1], (), before)
                 ahead = next(rows, None)
-            elif here is not None and (ahead is None or here < ahead[0]):
-                yield from _compared(area, [], _listed(files.root / here, here), before)
-                folder = next(names, None)
+            elif here is not None and (ahead is None or here[0] < ahead[0]):
+                yield from _compared(area, (), here[1], before)
+                here = next(listed, None)
             elif ahead is not None and here is not None:
-                kept = list(ahead[1])
-                yield from _compared(area, kept, _listed(files.root / here, here), before)
-                ahead, folder = next(rows, None), next(names, None)
+                yield from _compared(area, ahead[1], here[1], before)
+                ahead, here = next(rows, None), next(listed, None)
 
 
 def _rows(session: Session, area: Area) -> Iterator[_Row]:
@@ -190,40 +197,28 @@ def _rows(session: Session, area: Area) -> Iterator[_Row]:
         yield _Row(key=key, id=row_id, size_bytes=size, file_state=state)
 
 
-def _folders(area: Path) -> list[str]:
-    with os.scandir(area) as entries:
-        return sorted(entry.name for entry in entries)
-
-
-def _listed(folder: Path, name: str) -> dict[str, os.stat_result | None]:
-    """The files of a folder by their keys; None for what is no file of the store."""
-    if not folder.is_dir() or folder.is_symlink():
-        return {name: None}
-    listed: dict[str, os.stat_result | None] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                plain = entry.is_file(follow_symlinks=False) and _FILE_NAME.fullmatch(entry.name)
-                listed[f"{name}/{entry.name}"] = entry.stat() if plain else None
-            except FileNotFoundError:
-                continue  # removed a moment ago
-    return listed
+def _folder_of(key: str, area: Area) -> str:
+    """What of a key its neighbours share, also of what is no key."""
+    return "/".join(key.split("/")[:2]) if key.startswith(f"{area}/") else key
 
 
 def _compared(
-    area: Area, rows: Iterable[_Row], listed: dict[str, os.stat_result | None], before: float
+    area: Area, rows: Iterable[_Row], files: Iterable[KeptFile], before: float
 ) -> Iterator[Fault]:
+    listed = {item.key: item for item in files}
     named = set()
     for row in rows:
         named.add(row.key)
         status = listed.get(row.key)
+        if status is not None and status.size_bytes is None:
+            status = None  # something else in its place
         kind, words = None, ""
         if row.file_state is FileState.KEPT and status is None:
             kind, words = FaultKind.MISSING, "its file is missing"
         elif row.file_state is FileState.KEPT and status is not None:
-            if status.st_size != row.size_bytes:
+            if status.size_bytes != row.size_bytes:
                 kind = FaultKind.WRONG_SIZE
-                words = f"{status.st_size} bytes long, and was {row.size_bytes}"
+                words = f"{status.size_bytes} bytes long, and was {row.size_bytes}"
         elif status is not None and row.file_state is not FileState.REMOVING:
             kind, words = FaultKind.THERE_AFTER_ALL, f"is there, and its row says {row.file_state}"
         if kind is not None:
@@ -232,11 +227,11 @@ def _compared(
             )
     for key in sorted(listed.keys() - named):
         status = listed[key]
-        if status is None:
+        if status.size_bytes is None:
             yield Fault(
                 kind=FaultKind.STRANGE, words=f"{key}: nothing of the store's", area=area, key=key
             )
-        elif max(status.st_mtime, status.st_ctime) < before:
+        elif status.changed_at < before:
             yield Fault(
                 kind=FaultKind.STRAY, words=f"{key}: a file without a row", area=area, key=key
             )
@@ -281,24 +276,17 @@ def _still_so(
         key, state, size = now.get(fault.row_id, ("", None, 0))
         if key != fault.key:
             continue
-        path = files.path(key)
-        there = path.is_file()
+        size_there = files.size_bytes(key)
+        there = size_there is not None
         kept = state is FileState.KEPT
         if (
             (fault.kind is FaultKind.MISSING and kept and not there)
-            or (fault.kind is FaultKind.WRONG_SIZE and kept and there and _size(path) != size)
+            or (fault.kind is FaultKind.WRONG_SIZE and kept and there and size_there != size)
             or (fault.kind is FaultKind.WRONG_DIGEST and kept and there)
             or (fault.kind is FaultKind.THERE_AFTER_ALL and there and not kept)
         ):
             study = studies.get(fault.row_id)
             yield replace(fault, words=f"study {study}: {fault.words}") if study else fault
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
 
 
 def _changed_at(path: Path) -> float | None:

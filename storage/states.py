@@ -226,3 +226,30 @@ RECORDING_ENDS = frozenset(
         RecordingState.FAILED,
     },
 )
+
+
+class BackfillState(StrEnum):
+    """Where the taking of years out of an archive or a folder is."""
+
+    OPEN = "open"  #: something is left to do; whether anybody is at it, its runner says
+    DONE = "done"  #: every day was asked for and every study tried
+    GIVEN_UP = "given-up"  #: by an operator
+
+
+class BackfillDayState(StrEnum):
+    """Where one day of a backfill is."""
+
+    WAITING = "waiting"  #: nobody has asked for it yet
+    LISTED = "listed"  #: its studies are known, and not all are settled
+    DONE = "done"  #: they all are
+    REFUSED = "refused"  #: the archive would not list it; the reason says why
+
+
+class BackfilledState(StrEnum):
+    """What came of one study of a backfill."""
+
+    WAITING = "waiting"  #: found, and not tried yet
+    FETCHING = "fetching"  #: it comes now, or was broken off in the middle
+    TAKEN = "taken"  #: all that was missing here has come
+    HERE = "here"  #: nothing was missing
+    PARTLY = "partly"  #: something did not come, or could not be kept; the reason says why

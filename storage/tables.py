@@ -28,6 +28,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from storage.states import (
+    BackfillDayState,
+    BackfilledState,
+    BackfillState,
     CommitmentOutcome,
     DeliveryState,
     FileState,
@@ -144,7 +147,11 @@ class Study(Base):
         back_populates="study", cascade=_CASCADE, passive_deletes=True, order_by="TimelineEvent.id"
     )
 
-    __table_args__ = (Index("ix_study_state", "state", "state_since"),)
+    __table_args__ = (
+        Index("ix_study_state", "state", "state_since"),
+        Index("ix_study_newest", "last_image_at", "id"),
+        Index("ix_study_state_newest", "state", "last_image_at", "id"),
+    )
 
 
 class Instance(Base):
@@ -349,6 +356,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("result_id", "destination"),
         Index("ix_delivery_due", "state", "next_attempt_at"),
+        Index("ix_delivery_stored", "destination", "stored_at"),
     )
 
 
@@ -378,7 +386,11 @@ class Commitment(Base):
         order_by="CommitmentItem.id",
     )
 
-    __table_args__ = (Index("ix_commitment_open", "destination", "closed_at", "due_at"),)
+    __table_args__ = (
+        Index("ix_commitment_open", "destination", "closed_at", "due_at"),
+        Index("ix_commitment_outcome", "outcome", "destination"),
+        Index("ix_commitment_accepted", "destination", "accepted_at"),
+    )
 
 
 class CommitmentItem(Base):
@@ -397,7 +409,15 @@ class CommitmentItem(Base):
     commitment: Mapped[Commitment] = relationship(back_populates="items")
     delivery: Mapped[Delivery] = relationship(back_populates="commitments")
 
-    __table_args__ = (UniqueConstraint("commitment_id", "delivery_id"),)
+    __table_args__ = (
+        UniqueConstraint("commitment_id", "delivery_id"),
+        Index(
+            "ix_commitment_item_refused",
+            "commitment_id",
+            sqlite_where=text("failure_reason IS NOT NULL"),
+            postgresql_where=text("failure_reason IS NOT NULL"),
+        ),
+    )
 
 
 class RefusedClass(Base):
@@ -524,3 +544,113 @@ class NodeProcess(Base):
     lease_s: Mapped[float] = mapped_column(default=30.0, server_default=text("30"))
     taken_over_at: Mapped[datetime | None]
     taken_over_by: Mapped[str | None] = mapped_column(_HOLDER)  #: a node's name
+
+
+class Tally(Base):
+    """How many rows of a table are in a state, so that nobody has to count a million of them.
+
+    The database itself keeps these, by triggers on the tables ``study``, ``recording`` and
+    ``delivery`` (revision 0011): a revision that copies one of them on SQLite makes its triggers
+    anew. On PostgreSQL each connection adds to rows of its own, so that none waits for another;
+    what counts is their sum.
+    """
+
+    __tablename__ = "tally"
+
+    what: Mapped[str] = mapped_column(_WORD, primary_key=True)  #: the table
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)  #: of deliveries
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    promise: Mapped[str] = mapped_column(String(16), primary_key=True)  #: of deliveries, or ""
+    writer: Mapped[int] = mapped_column(primary_key=True)  #: a process of the server; 0: all
+    number: Mapped[int] = mapped_column(BigInteger)
+
+
+class Backfill(Base):
+    """Years of studies that are taken out of an archive or a folder, day by day."""
+
+    __tablename__ = "backfill"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(Text)  #: the archive's name, or the folder
+    from_folder: Mapped[bool]
+    first_day: Mapped[date | None]
+    last_day: Mapped[date | None]
+    newest_first: Mapped[bool]
+    modalities: Mapped[str] = mapped_column(Text, default="")  #: with spaces between; "": all
+    state: Mapped[BackfillState] = mapped_column(_words(BackfillState))
+    doing: Mapped[str] = mapped_column(Text, default="")  #: what it does, or why it does nothing
+    terms: Mapped[dict[str, Any]]  #: how gently, as the last start said
+    begun_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    files: Mapped[int] = mapped_column(default=0)  #: of a folder, looked at
+    unreadable: Mapped[int] = mapped_column(default=0)  #: of these
+    runner: Mapped[str | None] = mapped_column(_HOLDER)  #: the process that is at it
+    seat: Mapped[str] = mapped_column(_WORD, default="")  #: the data folder of that
+    running_since: Mapped[datetime | None]
+    signed_at: Mapped[datetime | None]  #: its last sign of life
+    expected_at: Mapped[datetime | None]  #: its end, as the runner last reckoned
+
+    __table_args__ = (Index("ix_backfill_source", "source", "state"),)
+
+
+class BackfillDay(Base):
+    """A day of a backfill; the one without a date is of studies that have none."""
+
+    __tablename__ = "backfill_day"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    backfill_id: Mapped[int] = mapped_column(ForeignKey("backfill.id", ondelete="CASCADE"))
+    day: Mapped[date | None]
+    state: Mapped[BackfillDayState] = mapped_column(_words(BackfillDayState))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    studies: Mapped[int] = mapped_column(default=0)  #: found
+    settled: Mapped[int] = mapped_column(default=0)  #: of these
+    objects: Mapped[int] = mapped_column(default=0)  #: that came
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    clips: Mapped[int] = mapped_column(default=0)  #: among them
+
+    __table_args__ = (Index("ix_backfill_day_open", "backfill_id", "state", "day"),)
+
+
+class BackfillStudy(Base):
+    """A study of a backfill, and what came of it."""
+
+    __tablename__ = "backfill_study"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    backfill_id: Mapped[int] = mapped_column(ForeignKey("backfill.id", ondelete="CASCADE"))
+    day_id: Mapped[int] = mapped_column(ForeignKey("backfill_day.id", ondelete="CASCADE"))
+    study_instance_uid: Mapped[str] = mapped_column(_UID, index=True)
+    state: Mapped[BackfilledState] = mapped_column(_words(BackfilledState))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    listed: Mapped[int | None]  #: instances, as the archive counts them
+    attempts: Mapped[int] = mapped_column(default=0)
+    objects: Mapped[int] = mapped_column(default=0)  #: that came
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    clips: Mapped[int] = mapped_column(default=0)  #: among them
+    begun_at: Mapped[datetime | None]  #: first tried
+    ended_at: Mapped[datetime | None]  #: last settled
+
+    __table_args__ = (
+        UniqueConstraint("backfill_id", "study_instance_uid"),
+        Index("ix_backfill_study_day", "day_id", "state"),
+        Index("ix_backfill_study_state", "backfill_id", "state"),
+        Index("ix_backfill_study_ended", "backfill_id", "ended_at"),
+    )
+
+
+class BackfillFile(Base):
+    """A file of a folder that was looked into, so that it need not be again.
+
+    Names of files are often patients' names: what stands here is a digest of name, size and time.
+    """
+
+    __tablename__ = "backfill_file"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    backfill_id: Mapped[int] = mapped_column(ForeignKey("backfill.id", ondelete="CASCADE"))
+    digest: Mapped[str] = mapped_column(_WORD)
+    place: Mapped[int] = mapped_column(default=0)  #: of an object within an archive
+    study_id: Mapped[int | None]  #: row of the study; None: nothing wanted is in it
+
+    __table_args__ = (Index("ix_backfill_file_digest", "backfill_id", "digest"),)

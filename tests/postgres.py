@@ -67,7 +67,7 @@ class Postgres:
 
     def without_tables(self) -> str:
         """The URL of an empty database."""
-        url = self._database("bare")
+        url = self.database("bare")
         with self._connection(self._names["bare"]) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
@@ -76,7 +76,7 @@ class Postgres:
     def without_rows(self) -> str:
         """The URL of a database with all tables and no rows."""
         new = "whole" not in self._names
-        url = self._database("whole")
+        url = self.database("whole")
         if new:
             migrate(url)
         with self._connection(self._names["whole"]) as connection:
@@ -92,8 +92,11 @@ class Postgres:
             return False
         return True
 
-    def _database(self, purpose: str) -> str:
-        """Making one takes a second, so the tests of a process share it, one after another."""
+    def database(self, purpose: str) -> str:
+        """The URL of a database for a purpose, without tables at first.
+
+        Making one takes a second, so the tests of a process share it, one after another.
+        """
         if purpose not in self._names:
             self._names[purpose] = f"echonode_{purpose}"
             with self._connection("postgres") as connection:

@@ -32,6 +32,7 @@ COMMANDS = MappingProxyType(
         "analyze": "analyze.analyze",
         "import": "importing.import_objects",
         "fetch": "fetch.fetch",
+        "backfill": "backfill.commands",
         "status": "status.status",
         "top": "top.top",
         "doctor": "doctor.doctor",

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
 #: What in the node's own folder is no part of a backup, or is one by its rows.
 _NOT_BESIDE = frozenset(
-    {"incoming", "objects", "results", "quarantine", "node.lock", SOCKET_NAME, "restore-begun"}
+    {
+        "incoming",
+        "objects",
+        "results",
+        "quarantine",
+        "copies",
+        "node.lock",
+        SOCKET_NAME,
+        "restore-begun",
+    }
 )
 _FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the backup.")]
 
@@ -76,6 +85,7 @@ def restore(context: typer.Context, folder: _FolderArgument, as_json: JsonOption
 
     from storage.backup import BackupError, bring_back
     from storage.database import DatabaseError
+    from storage.files import FileStoreError, open_store
 
     settings = settings_of(context)
     os.umask(0o077)
@@ -93,8 +103,9 @@ def restore(context: typer.Context, folder: _FolderArgument, as_json: JsonOption
                     "users.json": settings.http.users_file or settings.data_dir / "users.json",
                     "audit": settings.audit.folder or settings.data_dir / "audit",
                 },
+                open_files=lambda: open_store(settings.store_url, settings.data_dir),
             )
-        except (BackupError, DatabaseError) as error:
+        except (BackupError, DatabaseError, FileStoreError) as error:
             raise Problem(f"not restored: {error}") from error
     _say(brought, f"restored from {folder}", as_json=as_json)
     if brought.missing:

@@ -44,9 +44,9 @@ def known_study(session: Session, uid: str) -> str:
         return catalog.find_study(session, uid).study_instance_uid
     except catalog.CatalogError as error:
         if len(uid) == len(study_key("")) and "." not in uid:
-            for study in catalog.list_studies(session, limit=10_000):
-                if study_key(study.study_instance_uid) == uid:
-                    return study.study_instance_uid
+            for known in catalog.held_studies(session):
+                if study_key(known) == uid:
+                    return known
         raise Problem(
             f"no study {uid}; `echonode studies` lists those that are there", ExitCode.NOT_FOUND
         ) from error

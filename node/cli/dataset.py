@@ -288,9 +288,14 @@ def _in_node(settings: Settings, table: LabelTable) -> list[Candidate]:
     from models.views import View, ViewCall
     from node.cli.catalog import open_catalog
     from storage import catalog
-    from storage.files import open_store
+    from storage.files import open_store, store_folder
     from storage.states import RecordingKind
 
+    if store_folder(settings.store_url, settings.data_dir) is None:
+        raise Problem(
+            "the clips lie in an object store: `echonode export` copies them into a folder, and a "
+            "data set is made of that"
+        )
     files = open_store(settings.store_url, settings.data_dir)
     candidates = []
     with open_catalog(settings) as database, database.read() as session:
@@ -305,7 +310,7 @@ def _in_node(settings: Settings, table: LabelTable) -> list[Candidate]:
                         score=one.view_score or 0.0,
                         certain=bool(one.view_certain),
                     )
-                candidates.append(Candidate(path=files.path(one.file_key), call=call))
+                candidates.append(Candidate(path=Path(files.source(one.file_key)), call=call))
     return candidates
 
 

@@ -33,6 +33,13 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "fetch --from pacs --date 2026-01-01..2026-01-31 --between 20:00-06:00",
             "fetch --from pacs --date 2026-01-01 --dry-run --json",
         ),
+        "backfill": (
+            "backfill --from pacs --date 2015-01-01..2024-12-31 --between 20:00-06:00",
+            "backfill --from /srv/old-studies --oldest-first --rate 4/s,60studies/h",
+            "backfill --from pacs",
+        ),
+        "backfill status": ("backfill status", "backfill status --json"),
+        "backfill end": ("backfill end --from pacs",),
         "import": (
             "import --now /media/cdrom/DICOMDIR",
             "import export.zip /srv/old-studies",

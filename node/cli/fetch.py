@@ -130,8 +130,8 @@ def fetch(
         dry_run=dry_run,
     )
     set_up_logging(LogSettings(level="error", format="console"))
-    with _terminated_like_interrupted(), _opened(settings) as opened, _alone(settings, dry_run):
-        archive = _archive(settings, source, by, opened)
+    with terminated_like_interrupted(), _opened(settings) as opened, _alone(settings, dry_run):
+        archive = archive_of(settings, source, by, opened)
         with _shown(quiet=as_json) as show:
             work = _work(settings, opened, archive, pace, terms, show)
             problem, interrupted = _run(work, wish)
@@ -174,7 +174,7 @@ def _wish(
         raise ValueError("say what to fetch: --study, --studies, --date or --accession")
     if uids and days is not None:
         raise ValueError("--date chooses studies, and --study names them: give one of the two")
-    first, last = (None, None) if days is None else _days(days)
+    first, last = (None, None) if days is None else days_of(days)
     for one in modality:
         if one != _ALL and not (one.isalnum() and one.isupper() and len(one) <= 16):
             raise ValueError(f"{one[:16]!r} is no modality; write US, or all")
@@ -197,7 +197,7 @@ def _lines(file: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"]
 
 
-def _days(text: str) -> tuple[date, date]:
+def days_of(text: str) -> tuple[date, date]:
     first, dots, last = text.partition("..")
     try:
         begin = date.fromisoformat(first)
@@ -245,7 +245,7 @@ def _alone(settings: Settings, dry_run: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def terminated_like_interrupted() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
@@ -260,7 +260,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _archive(
+def archive_of(
     settings: Settings, name: str, by: By, opened: OpenIntake
 ) -> DimseArchive | WebArchive:
     from node.fetching.dimse import DimseArchive
@@ -281,7 +281,7 @@ def _archive(
             if by is not By.AUTO:
                 raise Problem(f"{name} is a DICOMweb archive: --by is for DIMSE", ExitCode.USAGE)
             return WebArchive(peer)
-        door = _door(opened)
+        door = door_of(opened)
         if by is By.MOVE and door is None:
             raise Problem(
                 "a C-MOVE sends to the node, which does not run; start it, or use --by get",
@@ -292,7 +292,7 @@ def _archive(
         raise Problem(str(error)) from error
 
 
-def _door(opened: OpenIntake) -> str | None:
+def door_of(opened: OpenIntake) -> str | None:
     """Where the running node takes objects."""
     with opened.database.read() as session:
         for node in running_nodes(session):
@@ -324,7 +324,7 @@ def _work(
         pace,
         terms,
         show,
-        node_runs=lambda: _door(opened) is not None,
+        node_runs=lambda: door_of(opened) is not None,
         pauses=settings.delivery,
     )
 

@@ -110,6 +110,8 @@ def _print(shown: Mapping[str, Any]) -> None:
     print_disk(shown["disk"])
     for folder in shown["folders"]:
         _print_folder(folder)
+    for one in shown.get("backfills", ()):  # an earlier version may have answered
+        _print_backfill(one)
     if shown["workers"]:
         print_table(
             "Workers",
@@ -174,6 +176,16 @@ def _print_folder(folder: Mapping[str, Any]) -> None:
     )
     if folder["trouble"] is not None:
         print_text(f"trouble     {folder['path']}: {folder['trouble']}; {folder['next_step']}")
+
+
+def _print_backfill(one: Mapping[str, Any]) -> None:
+    ends = "" if one["expected_at"] is None else f"; ends about {_at(one['expected_at'])}"
+    now = one["doing"] if one["running"] or one["state"] != "open" else f"stopped: {one['doing']}"
+    print_text(
+        f"backfill    {one['source']}: {one['days_done']} of {one['days']} days, "
+        f"{one['studies']} studies, {_size(one['bytes'])}, {one['clips_waiting']} clips wait"
+        f"{ends}; {now}"
+    )
 
 
 def _size(count: int) -> str:

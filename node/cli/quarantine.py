@@ -93,7 +93,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Copy one's bytes to a file, as they came. The file may hold a patient's name."""
-    from storage.files import open_store
+    from storage.files import FileStoreError, open_store
 
     settings = settings_of(context)
     with open_catalog(settings) as database, database.read() as session:
@@ -103,7 +103,13 @@ def export(
     if out.exists():
         raise Problem(f"{out} is there already; name another file", ExitCode.USAGE)
     try:
-        shutil.copyfile(open_store(settings.store_url, settings.data_dir).path(found.file_key), out)
+        with (
+            open_store(settings.store_url, settings.data_dir).open(found.file_key) as kept,
+            out.open("xb") as copy,
+        ):
+            shutil.copyfileobj(kept, copy)
+    except FileStoreError as error:
+        raise Problem(str(error)) from error
     except OSError as error:
         raise Problem(f"{error.filename}: {error.strerror}") from error
     with audit_of(settings) as told:

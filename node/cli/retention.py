@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +48,7 @@ def retention(
             settings.retention,
             database,
             files,
-            lambda: shutil.disk_usage(settings.data_dir).free,
+            files.free_bytes,
             deleted=lambda study, why: gone.append((study, why)),
         )
         given = keeper.plan() if dry_run else keeper.run()

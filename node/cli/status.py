@@ -61,6 +61,7 @@ def _looked_up(settings: Settings, *, as_json: bool) -> dict[str, Any]:
 
 def status_json(settings: Settings, session: Session) -> dict[str, Any]:
     """What ``status --json`` prints, as plain values."""
+    from node.backfill.progress import glance
     from node.cli.catalog import running_nodes
     from storage import catalog
 
@@ -71,6 +72,7 @@ def status_json(settings: Settings, session: Session) -> dict[str, Any]:
         "nodes": plain(nodes),
         "workers": [worker for node in nodes for worker in node.details.get("workers", ())],
         "folders": [folder for node in nodes for folder in node.details.get("folders", ())],
+        "backfills": glance(session),
         **queues,
         "disk": _disk(settings, nodes),
     }

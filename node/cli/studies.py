@@ -172,7 +172,7 @@ def study_json(session: Session, uid: str, settings: Settings) -> dict[str, Any]
             {
                 **_without_id(result, "file_key", "recording_id"),
                 "clip": sops.get(result.recording_id or 0),
-                "path": str(files.path(result.file_key)),
+                "path": files.source(result.file_key),
             }
             for result in detail.results
         ],

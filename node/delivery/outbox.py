@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -21,6 +23,7 @@ from sqlalchemy.orm import Session
 from node.delivery.commitment import Promises
 from node.delivery.pauses import growing_pause, spread
 from node.delivery.sending import Answer, Outgoing, Sender
+from node.kept import bytes_of
 from node.results import ObjectRef, ResultError
 from node.results.alternatives import form_for
 from node.results.store import FaultyResultError, keep_result, new_result
@@ -28,7 +31,7 @@ from node.sections import DeliverySettings
 from node.watch.transfers import Direction, Peer, Transfer
 from storage import catalog
 from storage.database import Database, DatabaseError
-from storage.files import Area, FileStore, FileStoreError
+from storage.files import FileStore, FileStoreError
 from storage.states import FileState, ResultKind, Silence
 
 log = structlog.get_logger(__name__)
@@ -131,16 +134,19 @@ class Outbox:
         off = spread()
         taken = 0
         on_the_wire: list[tuple[catalog.DueDelivery, Answer]] = []
+        held = ExitStack()
         try:
-            going = []
+            going: list[tuple[catalog.DueDelivery, Path]] = []
             there = self._already_there(destination, due)
             for delivery in due:
                 if delivery.delivery_id in there:
                     self._note(delivery, there[delivery.delivery_id], off)
                     taken += 1
-                elif not (self._replaced(delivery, refused) or self._gone(delivery, off)):
-                    going.append(delivery)
-                    continue
+                elif not self._replaced(delivery, refused):
+                    path = self._whole(delivery, off, held)
+                    if path is not None:
+                        going.append((delivery, path))
+                        continue
                 open_ids.discard(delivery.delivery_id)
             for delivery, answer in self._sent(destination, going):
                 self._answered(destination, _in_a_word(answer))
@@ -164,6 +170,7 @@ class Outbox:
                     self._put_back(open_ids, due[0].holder)
                     break
         finally:
+            held.close()
             # A sender that broke down leaves no delivery behind in "sending".
             for delivery in due:
                 if delivery.delivery_id in open_ids:
@@ -197,22 +204,29 @@ class Outbox:
             if item.result.sop_instance_uid in found
         }
 
-    def _gone(self, delivery: catalog.DueDelivery, off: float) -> bool:
-        """Give up a delivery whose bytes are missing or not those that were kept."""
+    def _whole(self, delivery: catalog.DueDelivery, off: float, held: ExitStack) -> Path | None:
+        """The file of a delivery, as long as ``held`` is open; None where it is not to be sent.
+
+        One whose bytes are missing, or not those that were kept, is given up.
+        """
         result = delivery.result
+        path = None
         try:
-            with self._files.open(result.file_key) as file:
+            path = held.enter_context(self._files.local(result.file_key))
+            with path.open("rb") as file:
                 same = _sha256(file) == result.sha256
             trouble = None if same else "are not those that were kept"
         except FileStoreError as error:
-            if not self._lost(error):
+            if not error.is_lasting:
                 # A store that is away, or a disk that fails now, may come back.
                 self._note(delivery, _not_tried(delivery, str(error)), off)
-                return True
+                return None
             removed = result.file_state is FileState.REMOVED
             trouble = "were removed by retention" if removed else "are missing"
+            if error.damaged:
+                trouble = "are not those that were kept"
         if trouble is None:
-            return False
+            return path
         text = (
             f"not sent: its bytes in {result.file_key} {trouble}; restore this file from a backup, "
             f"then `echonode retry {delivery.study_instance_uid}`"
@@ -222,12 +236,7 @@ class Outbox:
             catalog.record_delivery_failed(
                 session, delivery.delivery_id, text, None, self._clock(), holder=delivery.holder
             )
-        return True
-
-    def _lost(self, error: FileStoreError) -> bool:
-        """Whether a file is missing in a store that is there, as far as can be seen."""
-        missing = isinstance(error.__cause__, FileNotFoundError)
-        return missing and (self._files.root / Area.RESULTS).is_dir()
+        return None
 
     def _put_back(self, delivery_ids: set[int], holder: str) -> None:
         """Give back what was not tried."""
@@ -257,20 +266,20 @@ class Outbox:
                 log.exception("transfer-not-told", destination=destination)
 
     def _sent(
-        self, destination: str, deliveries: Sequence[catalog.DueDelivery]
+        self, destination: str, deliveries: Sequence[tuple[catalog.DueDelivery, Path]]
     ) -> Iterator[tuple[catalog.DueDelivery, Answer]]:
         if not deliveries:
             return
-        by_id = {delivery.delivery_id: delivery for delivery in deliveries}
+        by_id = {delivery.delivery_id: delivery for delivery, _ in deliveries}
         outgoing = [
             Outgoing(
                 delivery_id=delivery.delivery_id,
-                path=self._files.path(delivery.result.file_key),
+                path=path,
                 sop_class_uid=delivery.result.sop_class_uid,
                 sop_instance_uid=delivery.result.sop_instance_uid,
                 transfer_syntax_uid=delivery.result.transfer_syntax_uid,
             )
-            for delivery in deliveries
+            for delivery, path in deliveries
         ]
         for answer in self._senders[destination].send(outgoing):
             yield by_id[answer.delivery_id], answer
@@ -311,7 +320,7 @@ class Outbox:
             return False
         try:
             forms = form_for(
-                self._files.path(original.file_key).read_bytes(),
+                bytes_of(self._files, original.file_key),
                 refused,
                 {
                     uid: [_reference(item, delivery.study_instance_uid) for item in items]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _ASK_EVERY_BYTES = 16 << 20
+_BEGIN_BYTES = 1 << 16
 
 
 class IncomingFile:
@@ -35,6 +37,8 @@ class IncomingFile:
         self._refusing = refusing
         self._written = 0
         self._handle: int | None = None
+        self._begin = bytearray()
+        self._digest: hashlib._Hash | None = None
         self.problem = refusing()
         if self.problem is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -43,9 +47,29 @@ class IncomingFile:
             except OSError as error:
                 self._give_up(f"no file can be made: {error.strerror}")
 
-    def write(self, data: bytes) -> int:
+    def write_head(self, head: bytes) -> None:
+        """Write what stands before the data set; all that follows is the data set's."""
+        self.write(head)
+        self._begin += head
+        self._digest = hashlib.sha256()
+
+    @property
+    def begin(self) -> bytes:
+        """The first bytes of the file, where :meth:`write_head` began it."""
+        return bytes(self._begin)
+
+    @property
+    def content_sha256(self) -> str | None:
+        """The digest of the data set so far, where :meth:`write_head` began the file."""
+        return None if self._digest is None else self._digest.hexdigest()
+
+    def write(self, data: bytes | memoryview) -> int:
         """Append, or drop where nothing can be kept."""
         rest = memoryview(data)
+        if self._digest is not None:
+            self._digest.update(rest)
+            if len(self._begin) < _BEGIN_BYTES:
+                self._begin += rest[: _BEGIN_BYTES - len(self._begin)]
         try:
             while rest and self._handle is not None:
                 rest = rest[os.write(self._handle, rest) :]

@@ -33,7 +33,7 @@ from node.watch.transfers import Peer
 from storage import catalog
 from storage.catalog import PromiseItem, PromiseRequestRecord
 from storage.database import Database, DatabaseError
-from storage.files import FileStore
+from storage.files import FileStore, FileStoreError
 from storage.states import FileState
 
 log = structlog.get_logger(__name__)
@@ -315,8 +315,8 @@ class PromiseKeeper:
         if instance.sop_class_uid != item.sop_class_uid:
             return CLASS_CONFLICT
         try:
-            size = self._files.path(instance.file_key).stat().st_size
-        except OSError:
+            size = self._files.size_bytes(instance.file_key)
+        except FileStoreError:
             return PROCESSING_FAILURE
         return None if size == instance.size_bytes else PROCESSING_FAILURE
 

@@ -33,6 +33,7 @@ from node.doors.contexts import (
     VERIFICATION_CLASS,
 )
 from node.doors.incoming import IncomingFile
+from node.doors.lane import StoreRequest
 from node.doors.promises import NO_SUCH_INSTANCE, RESOURCE_LIMITATION, PromiseKeeper
 from node.doors.transport import Bounds, Connection, DoorServer
 from node.intake import LATER, Arrival, Intake, Receipt, Status
@@ -161,7 +162,7 @@ class DimseDoor:
         server: Any = entity.make_server(  # the library does not know that it is a DoorServer
             (settings.host, settings.port),
             evt_handlers=[
-                (evt.EVT_C_STORE, self._store),
+                (evt.EVT_C_STORE, self._store_by_library),
                 (evt.EVT_C_ECHO, lambda _event: int(Status.SUCCESS)),
                 (evt.EVT_N_ACTION, self._promise_asked),
                 (evt.EVT_N_EVENT_REPORT, self._reported),
@@ -175,6 +176,7 @@ class DimseDoor:
             admits=Addresses(settings.allowed_addresses).refuse,
             turned_away=self._book.enter,
             new_file=partial(IncomingFile, self._incoming, self._refusing),
+            store=self._store,
             ticking=self._report_here,
             ended=self._ended,
         )
@@ -274,31 +276,51 @@ class DimseDoor:
         )
         return status, None
 
-    def _store(self, event: evt.Event) -> Dataset | int:
-        peer = self._peer(event.assoc)
-        request = cast(C_STORE, event.request)
+    def _store(
+        self, connection: Connection, request: StoreRequest, file: IncomingFile
+    ) -> tuple[int, str]:
+        association = cast(Association, connection.association)
         arrival = Arrival(
-            path=event.dataset_path,
+            path=file.path,
             door="dimse",
-            calling_ae=peer.ae_title,
-            called_ae=str(event.assoc.acceptor.ae_title),
-            peer_host=peer.host,
-            announced_class_uid=str(request.AffectedSOPClassUID),
-            announced_instance_uid=str(request.AffectedSOPInstanceUID),
-            urgency=LATER if self._asked_for(request) else 0,
+            calling_ae=connection.peer.ae_title,
+            called_ae=str(association.acceptor.ae_title),
+            peer_host=connection.peer.host,
+            announced_class_uid=request.sop_class_uid,
+            announced_instance_uid=request.sop_instance_uid,
+            # An archive sends because we asked it to: `echonode fetch --by move`.
+            urgency=LATER if request.move_originator == self._settings.ae_title else 0,
+            begin=file.begin,
+            content_sha256=file.content_sha256,
         )
-        receipt = self._receive(arrival, cast(IncomingFile, request._dataset_file))
+        receipt = self._receive(arrival, file)
         with self._lock:
-            studies = self._tallies.setdefault(event.assoc, {})
+            studies = self._tallies.setdefault(association, {})
             tally = studies.setdefault(receipt.study_instance_uid or "", _Tally())
-            tally.classes[arrival.announced_class_uid or ""] = None
+            tally.classes[request.sop_class_uid] = None
             tally.count += 1
             tally.accepted &= receipt.status == Status.SUCCESS
         return _answer(receipt)
 
-    def _asked_for(self, request: C_STORE) -> bool:
-        """Whether an archive sends because we asked it to: `echonode fetch --by move`."""
-        return request.MoveOriginatorApplicationEntityTitle == self._settings.ae_title
+    def _store_by_library(self, event: evt.Event) -> Dataset | int:
+        """An object whose request was put in an unusual way; see :mod:`node.doors.lane`."""
+        connection = self._connection(event.assoc)
+        request = cast(C_STORE, event.request)
+        if connection is None:
+            return int(Status.OUT_OF_RESOURCES)  # the door is closing
+        stated = StoreRequest(
+            context_id=event.context.context_id,
+            message_id=cast(int, request.MessageID),
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            move_originator=str(request.MoveOriginatorApplicationEntityTitle or ""),
+        )
+        status, comment = self._store(connection, stated, cast(IncomingFile, request._dataset_file))
+        answer = Dataset()
+        answer.Status = status
+        if comment:
+            answer.ErrorComment = comment
+        return answer
 
     def _receive(self, arrival: Arrival, file: IncomingFile) -> Receipt:
         reason = file.problem or self._refusing()
@@ -369,13 +391,11 @@ def _bounds(settings: DimseSettings) -> Bounds:
     )
 
 
-def _answer(receipt: Receipt) -> Dataset | int:
+def _answer(receipt: Receipt) -> tuple[int, str]:
+    """The status and the comment for the sender."""
     if receipt.status == Status.SUCCESS:
-        return int(receipt.status)
-    answer = Dataset()
-    answer.Status = int(receipt.status)
+        return int(receipt.status), ""
     # What a reader says of a broken object may quote it: such words are for the quarantine.
     unread = receipt.status == Status.CANNOT_UNDERSTAND
     comment = "it cannot be read" if unread else receipt.comment
-    answer.ErrorComment = comment[:64]  # LO, PS3.7 Annex E
-    return answer
+    return int(receipt.status), comment[:64]  # LO, PS3.7 Annex E

@@ -30,7 +30,7 @@ from node.settings import Settings
 from node.watch.disk import DiskWatch, Trouble
 from storage import catalog
 from storage.database import Database, open_database
-from storage.files import Area, FileStore, FileStoreError, open_store
+from storage.files import Area, FileStore, FileStoreError, open_store, store_folder
 
 __all__ = [
     "DOOR",
@@ -97,7 +97,7 @@ def open_intake(settings: Settings) -> Iterator[OpenIntake]:
     """
     database = open_database(settings.database_url)
     try:
-        _check_mounted(settings.data_dir, database)
+        _check_mounted(settings, database)
         files = open_store(settings.store_url, settings.data_dir)
         yield OpenIntake(
             database=database,
@@ -107,6 +107,7 @@ def open_intake(settings: Settings) -> Iterator[OpenIntake]:
                 settings.disk,
                 settings.data_dir,
                 database,
+                files=files,
                 longest_pause_s=settings.delivery.longest_pause_s,
             ),
         )
@@ -420,13 +421,14 @@ def _shown(value: object) -> str:
     return UID(text).name if _UID.fullmatch(text) else "what is no UID"
 
 
-def _check_mounted(data_dir: Path, database: Database) -> None:
+def _check_mounted(settings: Settings, database: Database) -> None:
     """Make no store where the volume of the one that is known is missing."""
-    if all((data_dir / area).is_dir() for area in Area):
+    folder = store_folder(settings.store_url, settings.data_dir)
+    if folder is None or all((folder / area).is_dir() for area in Area):
         return
     with database.read() as session:
         if catalog.newest_time(session) is not None:
             raise FileStoreError(
-                f"file store {data_dir}: its folders are not there, and the database knows what is "
+                f"file store {folder}: its folders are not there, and the database knows what is "
                 "kept in them; see that its volume is mounted"
             )

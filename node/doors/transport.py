@@ -24,6 +24,9 @@ import functools
 import gc
 import ipaddress
 import itertools
+import os
+import queue
+import select
 import socket
 import ssl
 import struct
@@ -50,6 +53,8 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 
 from node.doors.contexts import COMMITMENT_CLASS, COMMITMENT_INSTANCE
 from node.doors.incoming import IncomingFile
+from node.doors.lane import Inbox, Lane, LaneError, StoreRequest, store_answer
+from node.doors.proposal import with_refused, without_unknown
 from node.watch.transfers import Peer
 
 log = structlog.get_logger(__name__)
@@ -57,10 +62,13 @@ log = structlog.get_logger(__name__)
 TRIED_WITH = "3.0.4"
 
 _TICK_S = 0.25
+_POLL_S = 0.001  # as the library does where one of its threads waits for the other
+_WAITING_STATES = ("Sta2", "Sta6")  # PS3.8 9.2.1: for a request to associate, and associated
 _GRACE_S = 5.0  # from the word that it is over to the end of the threads
 _COLLECT_EVERY_S = 30.0
+_HEAD_BYTES = 6  # of a PDU
 _PIECE_BYTES = 1 << 18
-_P_DATA = 0x04
+_ASSOCIATE_RQ, _ASSOCIATE_AC, _P_DATA = 0x01, 0x02, 0x04
 # PS3.8 9.3: an A-ASSOCIATE with 128 contexts of many syntaxes has less than 100 kB; a release or
 # an abort has four bytes.
 _LONGEST_PDU_BYTES = {0x01: 1 << 18, 0x02: 1 << 18} | dict.fromkeys((0x03, 0x05, 0x06, 0x07), 64)
@@ -109,6 +117,8 @@ class DoorServer(ThreadedAssociationServer):
         Told of each caller that was turned away here, and why.
     new_file
         Makes the file for a data set that arrives.
+    store
+        Takes an object whose data set has arrived; gives the status to answer, and a comment.
     ticking
         Called now and then by the thread of each connection with an association.
     ended
@@ -126,14 +136,20 @@ class DoorServer(ThreadedAssociationServer):
         admits: Callable[[str], str | None],
         turned_away: Callable[[Peer, str], None],
         new_file: Callable[[], IncomingFile],
+        store: Callable[[Connection, StoreRequest, IncomingFile], tuple[int, str]],
         ticking: Callable[[Connection], None],
         ended: Callable[[Connection], None],
         **options: Any,
     ) -> None:
         _use_our_files()
         super().__init__(*args, **options)
+        self.known_classes = frozenset(
+            str(context.abstract_syntax).encode() for context in self.contexts
+        )
+        self.contexts = _Shared(self.contexts)
         self.bounds = bounds
         self.new_file = new_file
+        self.store = store
         self._tls = tls
         self._admits = admits
         self._turned_away = turned_away
@@ -279,12 +295,23 @@ class Connection:
         self._over_since: float | None = None
         self._message_numbers = itertools.count(1)
         self._awaited: dict[int, Callable[[int | None], None]] = {}
+        longest = max(self._bounds.pdu_bytes + _SLACK_BYTES, *_LONGEST_PDU_BYTES.values())
+        self._inbox = Inbox(_HEAD_BYTES + longest)
+        self._lane = Lane(self._syntax_of, self.new_file, self._store)
+        self._bell = _Bell()
+        self._refused = b""  #: contexts that the library was not shown
 
     def attend(self, association: Association) -> None:
         """Start an association and stay until it has ended, or end it when it is overdue."""
         self.association = association
         dul = association.dul
-        dul.event_queue.get_nowait()  # "Evt5" of the library's own socket; ours puts it again
+        # The library looks for news a thousand times a second, in two threads for each association.
+        dul.event_queue = _Queue(self._bell.ring)  # without "Evt5" of the library's own socket
+        dul.to_provider_queue = _Queue(self._bell.ring)
+        news = _Checkpoint()
+        association._reactor_checkpoint = news
+        dul.to_user_queue = _Queue(news.ring)
+        association.dimse.msg_queue = _Queue(news.ring)
         dul.socket = _Socket(association, self)
         dul.daemon = True
         _CONNECTIONS[dul] = weakref.ref(self)
@@ -374,6 +401,14 @@ class Connection:
         self._files = []
         while self._awaited:
             self._awaited.popitem()[1](None)
+        self._bell.close()
+
+    def complete(self, pdu: bytes) -> bytes:
+        """A PDU that the library made, with what it could not know."""
+        if pdu[0] != _ASSOCIATE_AC or not self._refused:
+            return pdu
+        refused, self._refused = self._refused, b""
+        return with_refused(pdu, refused)
 
     @property
     def has_place(self) -> bool:
@@ -396,57 +431,130 @@ class Connection:
         if dul.state_machine.current_state == "Sta13":
             self._drain()
             return
-        self._pdu_since = time.monotonic()
-        try:
-            event = self._read_and_decode()
-        except OSError:
-            event = "Evt17"  # the connection is lost
-        finally:
-            self._pdu_since = None
+        event: str | None = None
+        while event is None:
+            self._pdu_since = time.monotonic()
+            try:
+                event = self._read_and_decode()
+            except OSError:
+                event = "Evt17"  # the connection is lost
+            finally:
+                self._pdu_since = None
+            if event is None and not self._comes_more():
+                return
         # Evt19 sends an A-ABORT; where we ended the reading ourselves, the peer shall hear it.
         dul.event_queue.put("Evt19" if event == "Evt17" and self._over_since else event)
 
-    def _read_and_decode(self) -> str:
+    def comes_something(self) -> bool:
+        """Whether there is something to read; waits a while for it where nothing else is to do."""
         dul = cast(Association, self.association).dul
-        head = self._read(bytearray(6), 0)
-        if head is None:
+        may_wait = dul.state_machine.current_state in _WAITING_STATES and not self._is_called
+        # How long the library sleeps where there is nothing to do: it has waited here.
+        dul._run_loop_delay = 0.0 if may_wait else _POLL_S
+        if dul.state_machine.current_state == "Sta13":
+            self._inbox.clear()
+        if len(self._inbox) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()):
+            return True
+        return self._bell.wait_for(self.socket, _TICK_S if may_wait else 0.0)
+
+    def _comes_more(self) -> bool:
+        return not self._is_called and self.comes_something()
+
+    @property
+    def _is_called(self) -> bool:
+        """Whether the thread that reads has something else to do."""
+        dul = cast(Association, self.association).dul
+        empty = dul.event_queue.empty() and dul.to_provider_queue.empty()
+        return dul._kill_thread or not empty
+
+    def _read_and_decode(self) -> str | None:
+        dul = cast(Association, self.association).dul
+        inbox = self._inbox
+        if not self._has(_HEAD_BYTES):
             return "Evt17"
-        kind, _, length = struct.unpack(">BBL", head)
+        kind, _, length = struct.unpack(">BBL", inbox.peek(_HEAD_BYTES))
         longest = self._bounds.pdu_bytes + _SLACK_BYTES
         if kind != _P_DATA:
             longest = _LONGEST_PDU_BYTES.get(kind, -1)
         if length > longest:
             log.warning("pdu-refused", peer=self.peer.host, type=kind, length=length)
             return "Evt19"
-        head.extend(bytes(length))
-        pdu_bytes = self._read(head, 6)
-        if pdu_bytes is None:
+        if not self._has(_HEAD_BYTES + length):
             return "Evt17"
+        self._pdu_since = None
+        pdu_bytes = inbox.peek(_HEAD_BYTES + length)
         try:
-            pdu, event = dul._decode_pdu(pdu_bytes)
+            if kind == _P_DATA and self._lane_is_free():
+                rest = self._by_lane(pdu_bytes[_HEAD_BYTES:])
+                if rest is None:
+                    return None
+                pdu_bytes = memoryview(struct.pack(">BBL", kind, 0, len(rest)) + rest)
+            whole = bytearray(pdu_bytes)
+            if kind == _ASSOCIATE_RQ:
+                shown, self._refused = without_unknown(bytes(whole), self._server.known_classes)
+                whole = bytearray(shown)
+            pdu, event = dul._decode_pdu(whole)
+        except LaneError as error:
+            log.warning("pdu-not-understood", peer=self.peer.host, error=str(error))
+            return "Evt19"
         except Exception as error:  # noqa: BLE001 - a foreign PDU may fail in any way
             log.warning("pdu-not-understood", peer=self.peer.host, error=type(error).__name__)
             return "Evt19"
+        finally:
+            inbox.skip(_HEAD_BYTES + length)
         dul._recv_pdu.put(pdu)
         return event
 
-    def _read(self, buffer: bytearray, start: int) -> bytearray | None:
-        """Fill a buffer from ``start``; None where the peer closes before."""
-        with memoryview(buffer) as view:
-            while start < len(buffer):
-                # An unmodified storescu waits for our acknowledgement before each small object
-                # (Nagle), and Linux holds that back for 40 ms unless it is told each time.
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                count = self.socket.recv_into(view[start : start + _PIECE_BYTES])
-                if not count:
-                    return None
-                start += count
-                self._heard = time.monotonic()
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return buffer
+    def _has(self, count: int) -> bool:
+        """Wait for so many bytes; False where the peer closes before."""
+        while len(self._inbox) < count:
+            # An unmodified storescu waits for our acknowledgement before each small object
+            # (Nagle), and Linux holds that back for 40 ms unless it is told each time.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if not self._inbox.read(self.socket, count):
+                return False
+            self._heard = time.monotonic()
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return True
+
+    # C-STORE requests, by their lane.
+
+    def _lane_is_free(self) -> bool:
+        """Whether the library is at no message of its own."""
+        association = cast(Association, self.association)
+        is_open = association.dul.state_machine.current_state == "Sta6"
+        return is_open and association.dimse.message is None
+
+    def _by_lane(self, items: memoryview) -> memoryview | None:
+        if self._message_since is None:
+            self._message_since, self._message_bytes = time.monotonic(), 0
+        self._message_bytes += len(items)
+        rest = self._lane.take(items)
+        cast(Association, self.association).dul._idle_timer.restart()
+        if not self._lane.is_taking:
+            self._message_since = None
+        return rest
+
+    def _syntax_of(self, context_id: int) -> str | None:
+        context = cast(Association, self.association)._accepted_cx.get(context_id)
+        return None if context is None else str(context.transfer_syntax[0])
+
+    def _store(self, request: StoreRequest, file: IncomingFile) -> None:
+        association = cast(Association, self.association)
+        self._message_since = None
+        with self.serving:
+            try:
+                status, comment = self._server.store(self, request, file)
+            finally:
+                file.discard()  # where no one has taken it over
+            longest = association.dimse.maximum_pdu_size
+            for pdu in store_answer(request, status, comment, longest):
+                cast(AssociationSocket, association.dul.socket).send(pdu)
+        self._heard = time.monotonic()
 
     def _drain(self) -> None:
         """What comes after the end is dropped, and not for long."""
+        self._inbox.clear()
         with suppress(OSError):
             count = len(self.socket.recv(_PIECE_BYTES))
             self._drained_bytes += count
@@ -573,13 +681,105 @@ class _Socket(AssociationSocket):
     @property
     def ready(self) -> bool:
         """Whether there is something to read, and room for it."""
-        return not self._connection.busy and super().ready
+        if self._connection.busy:
+            self._assoc.dul._run_loop_delay = _POLL_S
+            return False
+        try:
+            return self._connection.comes_something()
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # the connection is lost
+            return False
+
+    def send(self, bytestream: bytes) -> None:
+        """Send a PDU."""
+        super().send(self._connection.complete(bytestream))
 
     def _shutdown_socket(self) -> None:
         if self.socket is not None:
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.socket.close()
+
+
+class _Shared(list[Any]):
+    """The contexts that all associations have: read by all, changed by none.
+
+    The library copies them for each association, deeply, which takes milliseconds.
+    """
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> list[Any]:
+        return list(self)
+
+
+class _Bell:
+    """Wakes the thread that reads a connection while it waits for the peer."""
+
+    def __init__(self) -> None:
+        self._handle = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()
+
+    def ring(self) -> None:
+        """Wake it."""
+        with self._lock:
+            if self._handle >= 0:
+                os.eventfd_write(self._handle, 1)
+
+    def wait_for(self, source: socket.socket, timeout_s: float) -> bool:
+        """Whether something came from a socket, or it ended, before the bell rang or in time."""
+        poll = select.poll()
+        poll.register(source, select.POLLIN)
+        poll.register(self._handle, select.POLLIN)
+        ready = dict(poll.poll(timeout_s * 1000))
+        if self._handle in ready:
+            os.eventfd_read(self._handle)
+        return source.fileno() in ready
+
+    def close(self) -> None:
+        """Let go of it; it rings no more."""
+        with self._lock:
+            os.close(self._handle)
+            self._handle = -1
+
+
+class _Queue(queue.Queue[Any]):
+    """Tells when something was put in."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        super().__init__()
+        self._ring = ring
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put in, and tell."""
+        super().put(item, block, timeout)
+        self._ring()
+
+
+class _Checkpoint(threading.Event):
+    """Where an association's thread stops in each turn: until there is news, or for a while.
+
+    The library made it to hold the thread up while another sends; so it does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = threading.Event()
+        super().set()
+
+    def ring(self) -> None:
+        """There is news."""
+        self._news.set()
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        super().set()
+        self._news.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the thread may go on and has a reason to."""
+        passed = super().wait(timeout)
+        self._news.wait(_TICK_S)
+        self._news.clear()
+        return passed
 
 
 class _Handler(RequestHandler):

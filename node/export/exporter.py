@@ -29,7 +29,7 @@ from node.export.tables import NAME, join_tables, rows_of, write_table
 from storage import catalog
 from storage.catalog import HeldObject, RecordingRecord, StudyState
 from storage.database import Database
-from storage.files import FileStore
+from storage.files import FileStore, FileStoreError
 
 _MANIFEST: Final = "export.json"
 _SHEETS: Final = "contact-sheets"
@@ -132,24 +132,30 @@ class Exporter:
             if reason:
                 outcome.left_out[reason] += 1
                 continue
-            path = self._files.path(one.file_key)
             new = self._names.uid(one.sop_instance_uid)
             try:
                 if patient and (folder / f"{new}.dcm").exists():
                     outcome.there += 1
                     copied.add(one.sop_instance_uid)
                     continue
-                source = fit_source(path, self._wishes)
-                if not patient:
-                    patient = self._patient(source)
-                    folder = self._place(patient, study, outcome)
-                if (folder / f"{new}.dcm").exists():
-                    outcome.there += 1
-                else:
-                    self._write(source, patient, folder, outcome)
+                with self._files.local(one.file_key) as path:
+                    source = fit_source(path, self._wishes)
+                    if not patient:
+                        patient = self._patient(source)
+                        folder = self._place(patient, study, outcome)
+                    if (folder / f"{new}.dcm").exists():
+                        outcome.there += 1
+                    else:
+                        self._write(source, patient, folder, outcome)
                 copied.add(one.sop_instance_uid)
             except LeftOut as error:
                 outcome.left_out[str(error)] += 1
+            except FileStoreError as error:
+                if not error.is_lasting:
+                    raise ExportError(
+                        f"{error}; what was written so far is whole: start the same command again"
+                    ) from error
+                outcome.left_out["its file is gone or damaged"] += 1
             except NotClean as error:
                 outcome.failed[f"its copy did not pass the inspection: {error}"] += 1
             except _UNWRITABLE as error:

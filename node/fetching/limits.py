@@ -106,10 +106,18 @@ class Hours:
         )
         if within:
             return 0.0
-        begin = datetime.combine(now.date(), self.begin, now.tzinfo)
-        if begin <= now:
-            begin += timedelta(days=1)
-        return (begin - now).total_seconds()
+        return _until(self.begin, now)
+
+    def left_s(self, now: datetime) -> float:
+        """How long they last from now on; 0 outside of them."""
+        return 0.0 if self.wait_s(now) > 0 else _until(self.end, now)
+
+
+def _until(at: time_of_day, now: datetime) -> float:
+    then = datetime.combine(now.date(), at, now.tzinfo)
+    if then <= now:
+        then += timedelta(days=1)
+    return (then - now).total_seconds()
 
 
 def read_hours(text: str) -> Hours:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -57,7 +57,8 @@ class Terms:
     """How gently, how much, and when.
 
     ``limit``: studies that are fetched; ``queue_below``: clips that may wait here; ``pause_s``:
-    between two studies.
+    between two studies; ``tries``: at an archive that cannot be reached, and ``refusal_s``: how
+    long our own disk may refuse, None: for ever.
     """
 
     limit: int | None = None
@@ -66,6 +67,8 @@ class Terms:
     pause_s: float = 2.0
     again: bool = False
     dry_run: bool = False
+    tries: int | None = _TRIES
+    refusal_s: float | None = _LONGEST_REFUSAL_S
 
 
 class Watcher(Protocol):
@@ -178,8 +181,20 @@ class Fetch:
                 break
             if self.summary.studies:
                 self._sleep(self._pause_s(self.summary.studies[-1]))
-            self._study(study, wish)
+            self.study(study, wish.modalities)
         return self.summary
+
+    def find(self, question: Question) -> Answers[FoundStudy]:
+        """What the archive answers, once it can be reached.
+
+        Raises
+        ------
+        RefusedError
+            If it will not answer.
+        Broken, FetchError
+            As with :meth:`run`.
+        """
+        return self._persist(partial(_studies_for, question))
 
     def _pause_s(self, last: StudyReport) -> float:
         """A fetch that goes on passes over what is here without the whole pause."""
@@ -195,7 +210,7 @@ class Fetch:
         for question in wish.questions():
             self._hold_back(queue=False)
             try:
-                answers = self._persist(partial(_studies_for, question))
+                answers = self.find(question)
             except RefusedError as error:
                 self.summary.troubles.append(f"{question}: {error}")
                 log.warning("question-refused", archive=self._archive.name, reason=str(error))
@@ -225,20 +240,22 @@ class Fetch:
     def _wait_after(self, error: UnreachableError) -> None:
         self._in_vain += 1
         log.warning("archive-not-reached", archive=self._archive.name, reason=str(error))
-        if self._in_vain >= _TRIES:
-            raise Broken(f"{error}; given up after {_TRIES} tries") from error
+        tries = self._terms.tries
+        if tries is not None and self._in_vain >= tries:
+            raise Broken(f"{error}; given up after {tries} tries") from error
         pause_s = growing_pause(self._pauses, self._in_vain).total_seconds()
         pause_s = max(pause_s, error.after_s or 0.0)
         self._watcher.waits(str(error), pause_s)
         self._sleep(pause_s)
 
-    def _study(self, study: FoundStudy, wish: Wish) -> None:
+    def study(self, study: FoundStudy, modalities: Sequence[str] = ()) -> StudyReport:
+        """Fetch what is missing of one study; raises as :meth:`run` does."""
         uid = study.study_instance_uid
         with self._opened.database.read() as session:
             here = catalog.study_here(session, uid)
         plan = self._persist(
             lambda asker: make_plan(
-                asker, study, here, modalities=wish.modalities, again=self._terms.again
+                asker, study, here, modalities=modalities, again=self._terms.again
             )
         )
         report = plan.report
@@ -254,6 +271,7 @@ class Fetch:
             finally:
                 self._count(plan, to_its_end=to_its_end)
         self._watcher.ended(report)
+        return report
 
     def _take(self, plan: Plan) -> None:
         """All of a study in pieces, and what did not come once more, one by one."""
@@ -307,8 +325,7 @@ class Fetch:
             if refusing is not None:
                 if refused_s == 0.0:
                     self._watcher.waits(f"here {refusing}", None)
-                if refused_s >= _LONGEST_REFUSAL_S:
-                    raise Broken(self._why_refused(refusing))
+                self._check_patience(refused_s, refusing)
                 refused_s += _LOOK_EVERY_S
                 self._sleep(_LOOK_EVERY_S)
             elif self._pace.owed_s > 0:
@@ -317,6 +334,10 @@ class Fetch:
                 return
             with suppress(DatabaseError), self._opened.database.write() as session:
                 catalog.more_to_come(session, study_instance_uid, datetime.now(UTC))
+
+    def _check_patience(self, refused_s: float, refusing: str) -> None:
+        if self._terms.refusal_s is not None and refused_s >= self._terms.refusal_s:
+            raise Broken(self._why_refused(refusing))
 
     def _why_refused(self, refusing: str) -> str:
         trouble = self._opened.trouble()
@@ -332,8 +353,8 @@ class Fetch:
                 self._watcher.waits(words, wait_s)
             if wait_s is None:
                 refused_s += _LOOK_EVERY_S
-                if refused_s > _LONGEST_REFUSAL_S and self._opened.refusing() is not None:
-                    raise Broken(self._why_refused(words))
+                if self._opened.refusing() is not None:
+                    self._check_patience(refused_s, words)
             self._sleep(min(wait_s or _LOOK_EVERY_S, 60.0))
 
     def _why_not_now(self, *, queue: bool) -> tuple[str, float | None] | None:

@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 from node.sections import DiskSettings
 from storage import catalog
 from storage.database import Database, DatabaseError
-from storage.files import Area
+from storage.files import Area, FileStore, FileStoreError
 
 log = structlog.get_logger(__name__)
 
@@ -103,9 +103,11 @@ class DiskWatch:
     settings
         The marks.
     data_dir
-        The store's folder.
+        The node's own folder.
     database
         Asked whether it would take a row.
+    files
+        The store, where it is not in ``data_dir``.
     longest_pause_s
         The longest pause between two tries at a delivery: see
         :func:`storage.catalog.mend_times`.
@@ -117,11 +119,15 @@ class DiskWatch:
         data_dir: Path,
         database: Database,
         *,
+        files: FileStore | None = None,
         longest_pause_s: float = 900.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
         self._data_dir = data_dir
+        self._files = files
+        self._is_full = False  # here, as the last look found
+        self._elsewhere: list[Trouble] = []  # of a store that is asked at each look
         self._database = database
         self._longest_pause_s = longest_pause_s
         self._clock = clock
@@ -172,6 +178,7 @@ class DiskWatch:
     def look(self) -> DiskState:
         """Look at everything now: also whether a file can be written and a row would be taken."""
         at_database = self._at_database()  # may wait for a lock: nobody waits for this meanwhile
+        self._elsewhere = reach_troubles(self._files, self._clock())  # and for an answer
         with self._looking:
             self._found(self._at_volumes(probe=True), at_database)
         return self._state
@@ -182,15 +189,19 @@ class DiskWatch:
 
     def _at_volumes(self, *, probe: bool) -> tuple[tuple[Volume, ...], list[Trouble]]:
         now = self._clock()
-        full = any(item.kind is TroubleKind.DISK_FULL for item in self._state.troubles)
         try:
-            volumes = volumes_of(self._settings, self._data_dir, str(self._database.url))
+            url = str(self._database.url)
+            volumes = volumes_of(self._settings, self._data_dir, url, self._files)
         except OSError as error:
             words = f"data_dir {self._data_dir}: {error.strerror}"
+            if error.filename:
+                words = f"{error.filename}: {error.strerror}"
             return (), [_trouble(TroubleKind.STORE_GONE, words, _MOUNT, now)]
-        no_space = full_volumes(volumes, now, already_full=full)
-        probe = probe and not no_space
-        return volumes, no_space + store_troubles(self._data_dir, now, probe=probe)
+        troubles = full_volumes(volumes, now, already_full=self._is_full)
+        probe = probe and not troubles
+        troubles += store_troubles(self._data_dir, now, probe=probe, files=self._files)
+        self._is_full = any(item.kind is TroubleKind.DISK_FULL for item in troubles)
+        return volumes, troubles + self._elsewhere
 
     def _at_database(self) -> list[Trouble]:
         now = self._clock()
@@ -272,21 +283,25 @@ def shown(state: DiskState) -> dict[str, Any]:
     }
 
 
-def volumes_of(settings: DiskSettings, data_dir: Path, database_url: str) -> tuple[Volume, ...]:
-    """The volume of the data folder, and that of the database where it is another.
+def volumes_of(
+    settings: DiskSettings, data_dir: Path, database_url: str, files: FileStore | None = None
+) -> tuple[Volume, ...]:
+    """The volume of the data folder, and those of the store and the database where they are others.
 
     Raises
     ------
     OSError
         If the data folder is not there.
     """
-    volumes = [_volume(settings, data_dir)]
+    volumes = {data_dir.stat().st_dev: _volume(settings, data_dir)}
+    if files is not None:
+        volumes.setdefault(files.root.stat().st_dev, _volume(settings, files.root))
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite" and url.database is not None:
         folder = Path(url.database).parent
-        if folder.is_dir() and folder.stat().st_dev != data_dir.stat().st_dev:
-            volumes.append(_volume(settings, folder))
-    return tuple(volumes)
+        if folder.is_dir():
+            volumes.setdefault(folder.stat().st_dev, _volume(settings, folder))
+    return tuple(volumes.values())
 
 
 def full_volumes(
@@ -309,26 +324,43 @@ def full_volumes(
     return []
 
 
-def store_troubles(data_dir: Path, now: datetime, *, probe: bool) -> list[Trouble]:
-    """What keeps files from being written; ``probe`` writes one to see."""
-    incoming = data_dir / "incoming"
-    for folder in (incoming, *(data_dir / area for area in Area)):
+def store_troubles(
+    data_dir: Path, now: datetime, *, probe: bool, files: FileStore | None = None
+) -> list[Trouble]:
+    """What keeps files from being written on this machine; ``probe`` writes one to see."""
+    root, incoming = data_dir, data_dir / "incoming"
+    folders: tuple[Path, ...] = (incoming, *(data_dir / area for area in Area))
+    if files is not None:
+        root, incoming, folders = files.root, files.incoming_folder, files.folders
+    for folder in folders:
         if not folder.is_dir():
             return [
                 _trouble(TroubleKind.STORE_GONE, f"the folder {folder} is not there", _MOUNT, now)
             ]
     try:
-        if os.statvfs(data_dir).f_flag & os.ST_RDONLY:
+        if os.statvfs(root).f_flag & os.ST_RDONLY:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))  # noqa: TRY301 - as a write would
         if probe:
             _try_to_write(incoming)
     except OSError as error:
-        words = f"the store at {data_dir} cannot be written: {error.strerror}"
+        words = f"the store at {root} cannot be written: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             next_step = "free space there: bytes, inodes, or this user's quota"
             return [_trouble(TroubleKind.DISK_FULL, words, next_step, now)]
         next_step = "see why the volume is read-only, and that this user may write there"
         return [_trouble(TroubleKind.STORE_READ_ONLY, words, next_step, now)]
+    return []
+
+
+def reach_troubles(files: FileStore | None, now: datetime, *, write: bool = False) -> list[Trouble]:
+    """What keeps files from being written to a store that is not on this machine."""
+    try:
+        if files is not None:
+            files.reach(write=write)
+    except FileStoreError as error:
+        words, _, next_step = str(error).rpartition("; ")
+        kind = TroubleKind.DISK_FULL if error.disk_full else TroubleKind.STORE_GONE
+        return [_trouble(kind, words, next_step, now)]
     return []
 
 

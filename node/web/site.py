@@ -26,7 +26,7 @@ from node.web.gate import Application, Gate
 from node.web.problems import on_crash, on_http_error, on_invalid, problem
 from node.web.users import Role
 from storage.database import Database, DatabaseError
-from storage.files import FileStore
+from storage.files import FileStore, FileStoreError
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +65,7 @@ def make_site(parts: Parts, *routers: APIRouter) -> Application:
     site.add_exception_handler(StarletteHTTPException, on_http_error)
     site.add_exception_handler(RequestValidationError, on_invalid)
     site.add_exception_handler(DatabaseError, _on_database_error)
+    site.add_exception_handler(FileStoreError, _on_store_error)
     site.add_exception_handler(Exception, on_crash)
     return Gate(site, parts.settings.http, parts.settings.dicomweb)
 
@@ -117,6 +118,11 @@ def _not_authenticated(reason: str) -> HTTPException:
 async def _on_database_error(_request: Request, error: Exception) -> JSONResponse:
     log.error("http-database-error", error=str(error))
     return problem(503, "the database does not answer now", {"retry-after": "5"})
+
+
+async def _on_store_error(_request: Request, error: Exception) -> JSONResponse:
+    log.error("http-store-error", error=str(error))
+    return problem(503, "the store cannot be read now", {"retry-after": "30"})
 
 
 health = APIRouter(tags=["health"])

@@ -17,6 +17,7 @@ from storage.catalog._moves import CatalogError, add_event, counted, delivery_by
 from storage.catalog._records import CommitmentRecord, PromiseCounts, PromiseDue
 from storage.catalog._results import settle_deliveries
 from storage.catalog._rows import result_record
+from storage.catalog._tallies import count_deliveries
 from storage.states import CommitmentOutcome, DeliveryState, EventKind, Promise, StudyState
 from storage.tables import Commitment, CommitmentItem, Delivery, Result, Study
 
@@ -280,7 +281,7 @@ def close_interrupted_commitments(session: Session, now: datetime) -> int:
     """
     interrupted = session.scalars(
         select(Commitment).where(
-            Commitment.closed_at.is_(None),
+            Commitment.outcome.is_(None),  # not closed, by its index
             Commitment.accepted_at.is_(None),
             is_void(Commitment.holder),
         )
@@ -296,24 +297,8 @@ def close_interrupted_commitments(session: Session, now: datetime) -> int:
 
 def promise_counts(session: Session) -> Mapping[str, PromiseCounts]:
     """What each destination has promised, shown and refused so far, and what is waited for."""
-    names = set(session.scalars(select(Delivery.destination).distinct()))
-    names |= set(session.scalars(select(Commitment.destination).distinct()))
-    by_promise = {
-        (row[0], row[1]): row[2]
-        for row in session.execute(
-            select(Delivery.destination, Delivery.promise, func.count())
-            .where(Delivery.state == DeliveryState.DELIVERED)
-            .group_by(Delivery.destination, Delivery.promise)
-        )
-    }
-    states = {
-        (row[0], row[1]): row[2]
-        for row in session.execute(
-            select(Delivery.destination, Delivery.state, func.count()).group_by(
-                Delivery.destination, Delivery.state
-            )
-        )
-    }
+    deliveries = count_deliveries(session)
+    names = {name for name, _, _ in deliveries}
     refused = _count(
         session,
         select(Commitment.destination, func.count())
@@ -327,27 +312,38 @@ def promise_counts(session: Session) -> Mapping[str, PromiseCounts]:
         .where(Commitment.outcome == CommitmentOutcome.OVERDUE)
         .group_by(Commitment.destination),
     )
-    taken = {
-        row[0]: row[1]
-        for row in session.execute(
-            select(Commitment.destination, func.max(Commitment.accepted_at)).group_by(
-                Commitment.destination
-            )
-        )
+    taken = {name: _last_taken_at(session, name) for name in names}
+    delivered = {
+        (name, promise): number
+        for (name, state, promise), number in deliveries.items()
+        if state == DeliveryState.DELIVERED
     }
+
+    def in_state(name: str, wanted: DeliveryState) -> int:
+        return sum(
+            number for (to, state, _), number in deliveries.items() if (to, state) == (name, wanted)
+        )
+
     return {
         name: PromiseCounts(
-            committed=by_promise.get((name, Promise.COMMITTED), 0),
-            found=by_promise.get((name, Promise.FOUND), 0),
-            by_status=by_promise.get((name, Promise.STATUS), 0),
-            waiting=states.get((name, DeliveryState.SENT), 0),
+            committed=delivered.get((name, Promise.COMMITTED), 0),
+            found=delivered.get((name, Promise.FOUND), 0),
+            by_status=delivered.get((name, Promise.STATUS), 0),
+            waiting=in_state(name, DeliveryState.SENT),
             refused=refused.get(name, 0),
             overdue=overdue.get(name, 0),
-            failed=states.get((name, DeliveryState.FAILED), 0),
-            last_taken_at=taken.get(name),
+            failed=in_state(name, DeliveryState.FAILED),
+            last_taken_at=taken[name],
         )
         for name in sorted(names)
     }
+
+
+def _last_taken_at(session: Session, destination: str) -> datetime | None:
+    # One by one, each by its index: asked for at once, SQLite goes through every transaction.
+    return session.scalar(
+        select(func.max(Commitment.accepted_at)).where(Commitment.destination == destination)
+    )
 
 
 def _count(session: Session, query: object) -> dict[str, int]:

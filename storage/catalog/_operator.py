@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
+from storage.catalog._backfill import BACKFILL_URGENCY
 from storage.catalog._files import make_results_again
 from storage.catalog._moves import (
     CatalogError,
@@ -25,6 +25,7 @@ from storage.catalog._queue import recordings_of
 from storage.catalog._records import QueueStatus, StudyDetail, StudyRecord, Trouble, Waiting
 from storage.catalog._results import new_delivery, requeue_delivery, results_of
 from storage.catalog._rows import event_record, study_records
+from storage.catalog._tallies import count_states
 from storage.states import (
     HOLDABLE,
     TROUBLE,
@@ -261,9 +262,9 @@ def queue_status(
     """Count what is in which state, and name what waits longest and what went wrong last."""
     now = now or utc_now()
     return QueueStatus(
-        studies=_counts(session, Study.state, StudyState),
-        recordings=_counts(session, Recording.state, RecordingState),
-        deliveries=_counts(session, Delivery.state, DeliveryState),
+        studies=_counts(session, Study, StudyState),
+        recordings=_counts(session, Recording, RecordingState),
+        deliveries=_counts(session, Delivery, DeliveryState),
         quarantined=session.scalar(select(func.count()).select_from(QuarantinedObject)) or 0,
         oldest_recording=_oldest_recording(session, now),
         oldest_delivery=_oldest_delivery(session, now),
@@ -349,19 +350,22 @@ def _no_such_destination(study: Study, results: Iterable[Result], destination: s
 
 
 def _counts(
-    session: Session, column: InstrumentedAttribute[Any], states: type[StrEnum]
+    session: Session,
+    table: type[Study] | type[Recording] | type[Delivery],
+    states: type[StrEnum],
 ) -> dict[str, int]:
-    counts = {state.value: 0 for state in states}
-    for state, count in session.execute(select(column, func.count()).group_by(column)):
-        counts[state.value] = count
-    return counts
+    return {**{state.value: 0 for state in states}, **count_states(session, table)}
 
 
 def _oldest_recording(session: Session, now: datetime) -> Waiting | None:
-    # The row first, by its index, and then what belongs to it.
+    # The row first, by its index, and then what belongs to it. What a backfill brought is meant
+    # to wait for as long as there is anything else.
     oldest = session.scalar(
         select(Recording.id)
-        .where(Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)))
+        .where(
+            Recording.state.in_((RecordingState.TO_VIEW, RecordingState.QUEUED)),
+            Recording.urgency > BACKFILL_URGENCY,
+        )
         .order_by(Recording.queued_at, Recording.id)
         .limit(1)
     )

@@ -7,11 +7,11 @@ What came of a recording is told by its ``holder``, and refused
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session, contains_eager, joinedload, selectinload
+from sqlalchemy import Select, func, select, union_all
+from sqlalchemy.orm import Session, aliased, contains_eager, joinedload, selectinload
 
 from storage.catalog._holders import check_holds, check_lives, is_void
 from storage.catalog._moves import (
@@ -41,6 +41,16 @@ _AT_WORK = {
 }
 _WAITING = {at_work: waiting for waiting, at_work in _AT_WORK.items()}
 
+_earlier = aliased(Recording)
+#: The how-manieth of its study a recording is.
+_ORDINAL = (
+    select(func.count())
+    .select_from(_earlier)
+    .where(_earlier.study_id == Recording.study_id, _earlier.id <= Recording.id)
+    .correlate(Recording)
+    .scalar_subquery()
+)
+
 
 def claim_next(
     session: Session,
@@ -63,17 +73,19 @@ def claim_next(
     """
     now = now or utc_now()
     check_lives(session, holder)
-    recording = None
+    row = None
     for state in _by_turn(session, states):
-        recording = session.scalar(
+        row = session.execute(
             _first_of(state)
+            .add_columns(_ORDINAL)
             .options(contains_eager(Recording.study), joinedload(Recording.instance))
             .with_for_update(of=Recording, skip_locked=True)
-        )
-        if recording is not None:
+        ).first()
+        if row is not None:
             break
-    if recording is None:
+    if row is None:
         return None
+    recording, ordinal = row
     move_recording(recording, _AT_WORK[recording.state], at=now)
     recording.attempts += 1
     recording.worker = worker
@@ -90,7 +102,7 @@ def claim_next(
         state=recording.state,
         file_key=instance.file_key,
         attempts=recording.attempts,
-        ordinal=_ordinal(session, recording),
+        ordinal=ordinal,
         view_label=recording.view_label,
         view_score=recording.view_score,
         calling_ae=instance.calling_ae,
@@ -114,15 +126,16 @@ def _first_of(state: RecordingState) -> Select[tuple[Recording]]:
 
 def _by_turn(session: Session, states: Sequence[RecordingState]) -> list[RecordingState]:
     """The states in which something waits, by the turn of the first in each."""
-    turns = []
-    for state in states:
-        first = session.execute(
-            _first_of(state).with_only_columns(Recording.urgency, Recording.queued_at, Recording.id)
-        ).first()
-        if first is not None:
-            urgency, queued_at, row_id = first
-            turns.append((-urgency, queued_at.timestamp() if queued_at else 0.0, row_id, state))
-    return [state for *_turn, state in sorted(turns)]
+    firsts = [
+        _first_of(state)
+        .with_only_columns(Recording.state, Recording.urgency, Recording.queued_at, Recording.id)
+        .subquery()
+        for state in states
+    ]
+    turns = session.execute(union_all(*(select(first) for first in firsts))).all()
+    never = datetime.min.replace(tzinfo=UTC)
+    turns.sort(key=lambda row: (-row.urgency, row.queued_at or never, row.id))
+    return [row.state for row in turns]
 
 
 def requeue_interrupted(
@@ -352,13 +365,6 @@ def _back(recording: Recording) -> RecordingState:
     if waiting is None:
         raise CatalogError(f"recording {recording.id} is {recording.state}: no worker has it")
     return waiting
-
-
-def _ordinal(session: Session, recording: Recording) -> int:
-    query = select(func.count()).where(
-        Recording.study_id == recording.study_id, Recording.id <= recording.id
-    )
-    return session.scalar(query) or 1
 
 
 def _fail(session: Session, recording: Recording, reason: str, now: datetime) -> None:

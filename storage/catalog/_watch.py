@@ -75,12 +75,9 @@ def _silent_s(session: Session, destination: str, now: datetime) -> float:
             Delivery.attempts > 0,
         )
     )
-    # The newest that was stored, by row: rows are many, and the last ones are found at once.
+    # By its index, the last of which is found at once, however many were stored.
     taken = session.scalar(
-        select(Delivery.stored_at)
-        .where(Delivery.destination == destination, Delivery.stored_at.is_not(None))
-        .order_by(Delivery.id.desc())
-        .limit(1)
+        select(func.max(Delivery.stored_at)).where(Delivery.destination == destination)
     )
     since = max(at for at in (tried, taken) if at is not None)
     return max(0.0, (now - since).total_seconds())

@@ -2,8 +2,7 @@
 
 from storage.files.address import Address
 from storage.files.folder import FolderStore
-from storage.files.objects import ObjectStore
-from storage.files.opening import local, open_store
+from storage.files.opening import local, open_store, store_folder
 from storage.files.store import Area, FileStore, FileStoreError, KeptFile
 
 __all__ = [
@@ -13,7 +12,7 @@ __all__ = [
     "FileStoreError",
     "FolderStore",
     "KeptFile",
-    "ObjectStore",
     "local",
     "open_store",
+    "store_folder",
 ]

@@ -17,13 +17,14 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
 from storage.files.address import Address
 from storage.files.bucket import Bucket, sha256_of
+from storage.files.copies import Copies
 from storage.files.store import (
     CHUNK_BYTES,
     INCOMING,
@@ -37,6 +38,7 @@ from storage.files.store import (
 )
 
 _MARK_DIGITS = 39  # of 128 bits
+_COPIES = "copies"
 _PROBE = "probe"  #: beside the areas; written where a write has failed, to see when it is over
 _PROBE_BYTES = 4096
 
@@ -61,6 +63,7 @@ class ObjectStore:
         self.address = address
         self.root = data_dir.absolute()
         self._bucket = Bucket(address)
+        self._copies = Copies(self.root / _COPIES)
         self._refused = False
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -140,6 +143,7 @@ class ObjectStore:
             If it cannot be kept.
         """
         check_key(key)
+        self._copies.drop(key)
         try:
             with tempfile.TemporaryFile(dir=self.incoming_folder) as file:
                 shutil.copyfileobj(data, file, CHUNK_BYTES)
@@ -149,10 +153,6 @@ class ObjectStore:
         except OSError as error:
             raise self._no_room(f"cannot keep {key}", error) from error
 
-    def path(self, key: str) -> Path:
-        """Going."""
-        raise NotImplementedError(key)
-
     def source(self, key: str) -> str:
         """The URL of a key's file, for :func:`storage.files.local` on any machine."""
         check_key(key)
@@ -160,14 +160,20 @@ class ObjectStore:
 
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
-        """A copy of a kept file, which goes afterwards.
+        """A copy of a kept file, which stays for some minutes if there is room.
 
         Raises
         ------
         FileStoreError
             If it is not there, cannot be read, or is not what was kept.
         """
-        with fetched(self._bucket, key) as path:
+        check_key(key)
+        with ExitStack() as held:
+            try:
+                fetch = partial(_fetch, self._bucket, key)
+                path = held.enter_context(self._copies.hold(key, fetch))
+            except OSError as error:
+                raise self._no_room(f"cannot copy {key}", error) from error
             yield path
 
     def open(self, key: str) -> BinaryIO:
@@ -218,14 +224,14 @@ class ObjectStore:
         Raises
         ------
         FileStoreError
-            If it is not there or cannot be read.
+            If it is not there, cannot be read, or is not what was kept.
         """
-        check_key(key)
-        self._bucket.fetch(self._name(key), len)
+        _fetch(self._bucket, key, None)
 
     def delete(self, key: str) -> None:
         """Delete a kept file, for good. One that is gone already is no error."""
         check_key(key)
+        self._copies.drop(key)
         self._bucket.delete(self._name(key))
 
     def listed(self, area: Area) -> Iterator[KeptFile]:
@@ -253,6 +259,7 @@ class ObjectStore:
 
         Returns how many files. ``older_than_s`` leaves those that were written to lately.
         """
+        self._copies.sweep()
         try:
             return clear_folder(self.incoming_folder, older_than_s)
         except OSError as error:
@@ -304,29 +311,36 @@ def _bucket(address: Address) -> Bucket:
 @contextmanager
 def fetched(bucket: Bucket, key: str) -> Iterator[Path]:
     """A copy of an object in a file without a name: it goes with the process that has it open."""
-    check_key(key)
-    digest = hashlib.sha256()
     with tempfile.TemporaryFile(buffering=0) as file:
-
-        def take(chunk: bytes) -> None:
-            digest.update(chunk)
-            file.write(chunk)
-
         try:
-            bucket.fetch(bucket.address.folder + key, take)
+            _fetch(bucket, key, file)
         except OSError as error:
             raise FileStoreError(
                 f"{bucket}: {key} cannot be fetched into {tempfile.gettempdir()}: "
                 f"{error.strerror}; free space there, or set TMPDIR",
                 disk_full=error.errno in (errno.ENOSPC, errno.EDQUOT),
             ) from error
-        mark = _mark_in(key)
-        if mark is not None and mark != _mark(digest.digest()):
-            raise FileStoreError(
-                f"{bucket}: {key}: its bytes are not those that were kept; see to the server, then "
-                "`echonode db check --deep`"
-            )
         yield Path(f"/proc/self/fd/{file.fileno()}")
+
+
+def _fetch(bucket: Bucket, key: str, file: BinaryIO | None) -> None:
+    """Read an object, into a file or not, and compare its bytes with the mark in its key."""
+    check_key(key)
+    digest = hashlib.sha256()
+
+    def take(chunk: bytes) -> None:
+        digest.update(chunk)
+        if file is not None:
+            file.write(chunk)
+
+    bucket.fetch(bucket.address.folder + key, take)
+    mark = _mark_in(key)
+    if mark is not None and mark != _mark(digest.digest()):
+        raise FileStoreError(
+            f"{bucket}: {key}: its bytes are not those that were kept; see to the server, then "
+            "`echonode db check --deep`",
+            damaged=True,
+        )
 
 
 def _key(area: Area, digest: str, file: BinaryIO) -> str:

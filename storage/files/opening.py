@@ -10,7 +10,6 @@ from pathlib import Path
 
 from storage.files.address import Address
 from storage.files.folder import FolderStore
-from storage.files.objects import ObjectStore, fetched_from
 from storage.files.store import FileStore, FileStoreError
 
 
@@ -31,17 +30,24 @@ def open_store(url: str, data_dir: Path) -> FileStore:
     FileStoreError
         If it cannot be opened.
     """
-    if not url:
-        return FolderStore(data_dir)
-    scheme, there, path = url.partition("://")
-    if scheme == "s3":
+    folder = store_folder(url, data_dir)
+    if folder is None:
+        from storage.files.objects import ObjectStore
+
         return ObjectStore(_address(url), data_dir)
-    folder = Path(path if there else url)
     if folder.absolute() == data_dir.absolute():
         return FolderStore(data_dir)
     # Every node clears what it was receiving when it stopped, and nothing of another's.
     node = f"{socket.gethostname()}\n{data_dir.resolve()}"
     return FolderStore(folder, arriving=hashlib.sha256(node.encode()).hexdigest()[:16])
+
+
+def store_folder(url: str, data_dir: Path) -> Path | None:
+    """The folder that an address names; None where it names an object store."""
+    if not url:
+        return data_dir
+    scheme, there, path = url.partition("://")
+    return None if scheme == "s3" else Path(path if there else url)
 
 
 @contextmanager
@@ -59,6 +65,8 @@ def local(source: str) -> Iterator[Path]:
     if not source.startswith("s3://"):
         yield Path(source)
         return
+    from storage.files.objects import fetched_from
+
     with fetched_from(source) as path:
         yield path
 

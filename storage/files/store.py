@@ -33,13 +33,27 @@ class FileStoreError(Exception):
     """A file cannot be kept or found; the message says which and what to do.
 
     ``disk_full`` tells whether it may succeed later, when there is space again; ``missing``, that
-    the store is there and this one file is not. Anything else may be over in a moment.
+    the store is there and this one file is not; ``damaged``, that its bytes are not those that were
+    kept. Anything else may be over in a moment.
     """
 
-    def __init__(self, message: str, *, disk_full: bool = False, missing: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        disk_full: bool = False,
+        missing: bool = False,
+        damaged: bool = False,
+    ) -> None:
         super().__init__(message)
         self.disk_full = disk_full
         self.missing = missing
+        self.damaged = damaged
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the file will not be there by itself."""
+        return self.missing or self.damaged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,9 +136,6 @@ class FileStore(Protocol):
             If it cannot be kept.
         """
 
-    def path(self, key: str) -> Path:
-        """Where the file of a key lies; going: use :meth:`local`, which every store has."""
-
     def source(self, key: str) -> str:
         """What :func:`local` takes, on this machine or another: a path, or a URL without secrets.
 
@@ -136,6 +147,8 @@ class FileStore(Protocol):
 
     def local(self, key: str) -> AbstractContextManager[Path]:
         """A kept file as one of this machine, to be read only, and only within the context.
+
+        In one process its path is the same each time.
 
         Raises
         ------

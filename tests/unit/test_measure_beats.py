@@ -78,7 +78,7 @@ def test_a_still_cannot_give_an_ejection_fraction() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.7, 3.0])
-def test_a_cavity_that_keeps_its_size_is_traced_wrong_somewhere(seconds: float) -> None:
+def test_a_cavity_that_keeps_its_size_is_left_to_a_person(seconds: float) -> None:
     times, volumes = beating(seconds=seconds, edv=44.0, esv=43.0)
     with pytest.raises(MeasureError, match=r"keeps its size \(ejection of 2 %\)"):
         find_beats(smooth_curve(times, volumes))

@@ -12,7 +12,8 @@ from collections import OrderedDict
 
 from pydicom.datadict import tag_for_keyword
 
-from models.clip import ClipError, read_header
+from models.clip import ClipError
+from node.kept import header_of
 from node.web.dicomweb.model import Json, json_of
 from storage.files import FileStore
 
@@ -112,6 +113,6 @@ class Reading:
             raise TooManyFilesError
         self._read += 1
         try:
-            return json_of(read_header(self._files.path(key)))
+            return json_of(header_of(self._files, key))
         except ClipError:
             return {}

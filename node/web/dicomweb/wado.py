@@ -12,7 +12,7 @@ import html
 import re
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -34,8 +34,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from models.clip import ClipError, read_header
+from models.clip import ClipError
 from models.frames import Frames, header_and_pixels
+from node.kept import header_of
 from node.results.rendering import render_report
 from node.web.dicomweb.access import (
     ROOT,
@@ -210,11 +211,10 @@ def retrieve_frames(
     kind, media, multipart, plain = _frame_form(
         item.transfer_syntax_uid, _wanted(request, accept), len(numbers)
     )
-    path = files_of(request).path(item.file_key)
     count = _frame_count(request, item)
     if max(numbers) > count:
         raise unknown("frame", f"the object has {count}")
-    bodies = _frame_bodies(request, path, [number - 1 for number in numbers], plain=plain)
+    bodies = _frame_bodies(request, item, [number - 1 for number in numbers], plain=plain)
     tell_looked(request, caller, study)
     url = f"{_url(request, item)}/frames"
     parts = (
@@ -354,14 +354,15 @@ def _object_parts(request: Request, given: list[tuple[HeldObject, str]]) -> Iter
 def _opened(files: FileStore, item: HeldObject) -> Iterator[bytes]:
     try:
         return _rest(files.open(item.file_key))
-    except FileStoreError:
-        raise unknown("object", "its file was given up this moment") from None
+    except FileStoreError as error:
+        raise _not_read(error) from None
 
 
 def _converted(request: Request, files: FileStore, item: HeldObject) -> Iterator[bytes]:
     target = files.incoming_folder / f"plain-{uuid.uuid4().hex}.dcm"
     try:
-        pixels_of(request).write_plain(files.path(item.file_key), target)
+        with _local(files, item) as path:
+            pixels_of(request).write_plain(path, target)
     except PictureError as error:
         target.unlink(missing_ok=True)
         raise _not_given(
@@ -370,6 +371,24 @@ def _converted(request: Request, files: FileStore, item: HeldObject) -> Iterator
     opened = target.open("rb")
     target.unlink()  # it lasts as long as it is open
     return _rest(opened)
+
+
+@contextmanager
+def _local(files: FileStore, item: HeldObject) -> Iterator[Path]:
+    """An object's file on this machine."""
+    with ExitStack() as held:
+        try:
+            path = held.enter_context(files.local(item.file_key))
+        except FileStoreError as error:
+            raise _not_read(error) from None
+        yield path
+
+
+def _not_read(error: FileStoreError) -> HTTPException:
+    if error.missing:
+        return unknown("object", "its file was given up this moment")
+    log.warning("store-not-read", reason=str(error))
+    return HTTPException(503, "the store cannot be read now", {"retry-after": "30"})
 
 
 def _not_given(error: PictureError, step: str = "") -> HTTPException:
@@ -422,11 +441,11 @@ def model_type(takes: list[Wanted]) -> str:
 def _models(request: Request, held: Iterable[HeldObject]) -> Iterator[Json]:
     files = files_of(request)
     for item in held:
-        path = files.path(item.file_key)
         url = f"{_url(request, item)}/bulkdata"
         try:
-            header, pixels = header_and_pixels(path)
-        except ClipError:
+            with files.open(item.file_key) as file:
+                header, pixels = header_and_pixels(file)
+        except (ClipError, FileStoreError):
             log.warning("metadata-not-read", sop_class=item.sop_class_uid)
             continue
         model = json_of(header, partial(_bulk_url, url))
@@ -443,9 +462,11 @@ def _bulk_url(url: str, place: tuple[str | int, ...]) -> str:
 
 def _header(request: Request, item: HeldObject) -> Dataset:
     try:
-        return read_header(files_of(request).path(item.file_key))
+        return header_of(files_of(request), item.file_key)
     except ClipError as error:
         raise not_acceptable(str(error)) from None
+    except FileStoreError as error:
+        raise _not_read(error) from None
 
 
 # Frames and other bulk data.
@@ -459,8 +480,8 @@ def _frames(path: Path) -> Frames:
 
 def _frame_count(request: Request, item: HeldObject) -> int:
     if item.transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
-        with suppress(ClipError):
-            return _frames(files_of(request).path(item.file_key)).count
+        with suppress(ClipError), _local(files_of(request), item) as path:
+            return _frames(path).count
     header = _header(request, item)
     if "Rows" not in header:
         raise unknown("frame", "the object has no pixels")
@@ -499,26 +520,32 @@ def _frame_form(stored: str, takes: list[Wanted], count: int) -> tuple[str, str,
 
 
 def _frame_bodies(
-    request: Request, path: Path, indices: list[int], *, plain: bool
+    request: Request, item: HeldObject, indices: list[int], *, plain: bool
 ) -> Iterator[bytes]:
     """The frames, the first of them read at once: what is broken is told before the answer."""
-    if plain:
+    files = files_of(request)
+    with _local(files, item) as path:
+        if plain:
+            try:
+                return iter(pixels_of(request).plain_frames(path, indices))
+            except PictureError as error:
+                raise _not_given(error, "ask for transfer-syntax=*") from None
         try:
-            return iter(pixels_of(request).plain_frames(path, indices))
-        except PictureError as error:
-            raise _not_given(error, "ask for transfer-syntax=*") from None
-    try:
-        found = _frames(path)
-        first = found.stored(indices[0])
-    except ClipError as error:
-        raise not_acceptable(str(error)) from None
-    return _with_rest(found, first, indices)
+            found = _frames(path)
+            first = found.stored(indices[0])
+        except ClipError as error:
+            raise not_acceptable(str(error)) from None
+    return _with_rest(files, item, found, first, indices)
 
 
-def _with_rest(frames: Frames, first: bytes, indices: list[int]) -> Iterator[bytes]:
+def _with_rest(
+    files: FileStore, item: HeldObject, frames: Frames, first: bytes, indices: list[int]
+) -> Iterator[bytes]:
     yield first
     for index in indices[1:]:
-        yield frames.stored(index)
+        with files.local(item.file_key):  # at the same place, also where it is fetched again
+            body = frames.stored(index)
+        yield body
 
 
 def _pixel_data(request: Request, item: HeldObject, takes: list[Wanted], url: str) -> Response:
@@ -527,8 +554,7 @@ def _pixel_data(request: Request, item: HeldObject, takes: list[Wanted], url: st
     stored = item.transfer_syntax_uid
     compressed = stored in _IMAGES
     kind, media, multipart, plain = _frame_form(stored, takes, count if compressed else 1)
-    path = files_of(request).path(item.file_key)
-    bodies = _frame_bodies(request, path, list(range(count)), plain=plain)
+    bodies = _frame_bodies(request, item, list(range(count)), plain=plain)
     if compressed:
         parts = (Part(media=media, body=[body], location=url) for body in bodies)
         return several(parts, kind) if multipart else alone(next(parts))
@@ -609,9 +635,9 @@ def _picture(request: Request, item: HeldObject, number: int, drawing: Drawing) 
     count = _frame_count(request, item)
     if not 1 <= number <= count:
         raise unknown("frame", f"the object has {count}")
-    path = files_of(request).path(item.file_key)
     try:
-        body = pixels_of(request).draw(path, number - 1, drawing)
+        with _local(files_of(request), item) as path:
+            body = pixels_of(request).draw(path, number - 1, drawing)
     except PictureError as error:
         raise _not_given(error) from None
     return Response(body, media_type=drawing.media)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -79,7 +81,9 @@ class Pictures:
                 cine = self._cine(shown.cine_key)
                 numbers = range(1, cine.count + 1)
                 return _film([cine.time_ms(number) for number in numbers], cine.poster)
-            clip = self._clip(_source(shown))
+            key = _source(shown)
+            with self._local(key):
+                clip = self._clip(key)
             return _film(clip.time_axis.times_ms.tolist(), 1 + clip.frame_count // 3)
 
     def frame(self, shown: ShownRecording, number: int) -> bytes:
@@ -93,7 +97,9 @@ class Pictures:
         with self._decoding:
             if shown.cine_key is not None:
                 return _of_cine(self._cine(shown.cine_key), number)
-            return _of_clip(self._clip(_source(shown)), number)
+            key = _source(shown)
+            with self._local(key):
+                return _of_clip(self._clip(key), number)
 
     def poster(self, shown: ShownRecording) -> bytes:
         """The frame that stands for a clip; raises :class:`NoPictureError` as :meth:`frame`."""
@@ -122,7 +128,8 @@ class Pictures:
 
     def _opened_clip(self, key: str) -> Clip:
         try:
-            clip = read_clip(self._files.path(key))
+            with self._local(key) as path:
+                clip = read_clip(path)
         except ClipError as error:
             raise NoPictureError(f"the clip cannot be read: {error}") from error
         # What is stated in the row came of the same file, and might be another's by now.
@@ -130,9 +137,19 @@ class Pictures:
             raise NoPictureError("no sector is seen, and nothing outside one is shown")
         return clip
 
+    @contextmanager
+    def _local(self, key: str) -> Iterator[Path]:
+        """A clip's file: always at the same place, so a clip that is held finds it again."""
+        with ExitStack() as held:
+            try:
+                path = held.enter_context(self._files.local(key))
+            except FileStoreError as error:
+                raise NoPictureError("the file is gone or cannot be read") from error
+            yield path
+
     def _read(self, key: str) -> bytes:
         try:
-            if self._files.path(key).stat().st_size > _LARGEST_CINE:
+            if (self._files.size_bytes(key) or 0) > _LARGEST_CINE:
                 raise NoPictureError("the file is too large to be shown here")
             with self._files.open(key) as file:
                 return file.read()

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
-from models.clip import ClipError, read_header
+from models.clip import ClipError
 from models.finding import Evidence, Finding, PackRef
 from models.packs import Pack
 from models.tasks import TASKS
 from node.cli.findings import beats, finding_json, interval, output_title, value
 from node.evidence import cautions, reportable
+from node.kept import header_of
 from node.records import finding_from_row
 from node.results import ClipResult
 from node.results.evidence import evidence_words, outside_words
@@ -34,7 +34,7 @@ from storage.catalog import (
     StudyDetail,
     StudyState,
 )
-from storage.files import FileStore
+from storage.files import FileStore, FileStoreError
 from storage.states import HOLDABLE
 
 SIMULATED = "SIMULATED ONLY: "
@@ -143,8 +143,8 @@ def headline(
         said = _reportable(recording, settings)
         if recording.state is RecordingState.DONE and said:
             try:
-                header = _stage(files.path(recording.file_key))
-            except ClipError:
+                header = _stage(header_of(files, recording.file_key))
+            except (ClipError, FileStoreError):
                 return None  # rest and peak of a stress study could not be told apart
             clips.append(ClipResult(header=header))
             findings.append(said)
@@ -304,9 +304,8 @@ def _tested_on(packs: Sequence[Pack]) -> dict[tuple[PackRef, str], str]:
 
 
 @lru_cache(maxsize=512)
-def _stage(path: Path) -> Dataset:
+def _stage(header: Dataset) -> Dataset:
     """What a clip's header says of a stress study, and nothing else of it."""
-    header = read_header(path)
     kept = Dataset()
     for keyword in _STAGE:
         if keyword in header:
