@@ -28,6 +28,7 @@ _MOST_BORDER = 0.12  # share of the cavity's outline that may lie on the frame's
 _LEAST_SLENDER, _MOST_SLENDER = 0.9, 5.0  # long axis over greatest diameter
 _MOST_LEANING = 0.75  # cosine between long axis and annulus
 _MOST_BAD_FRAMES = 0.34
+_LEAST_EF_PERCENT = 4.0  # one of CAMUS's 449 patients has less; a wrong tracing does more often
 _MOST_JUMPING = 0.15  # share of frames that may leave the smooth curve by a third
 _SHORTEST_MS = 250.0  # contraction alone takes about 300 ms
 _FASTEST_EJECTION = 5.0  # end-diastolic volumes a second; peak rates are near 3
@@ -291,14 +292,24 @@ def find_beats(curve: Curve, *, trusted_times: bool = True) -> tuple[Beat, ...]:
             raise MeasureError(
                 f"the clip lasts {lasts:.0f} ms, too short to hold end diastole and end systole"
             )
-        return (_beat(volumes, int(np.argmax(volumes)), int(np.argmin(volumes))),)
+        return _moving((_beat(volumes, int(np.argmax(volumes)), int(np.argmin(volumes))),))
     beats = _regular_beats(times, volumes)
     if beats:
-        return beats
+        return _moving(beats)
     ed, es = int(np.argmax(volumes)), int(np.argmin(volumes))
     if len(times) > 4 and es == 0 and ed == len(times) - 1:
         raise MeasureError("the clip shows the ventricle filling but no contraction")
-    return (_beat(volumes, ed, es),)
+    return _moving((_beat(volumes, ed, es),))
+
+
+def _moving(beats: tuple[Beat, ...]) -> tuple[Beat, ...]:
+    ef = float(np.mean([beat.ef_percent for beat in beats]))
+    if ef < _LEAST_EF_PERCENT:
+        raise MeasureError(
+            f"the traced cavity keeps its size (ejection of {ef:.0f} %): "
+            "a heart that hardly moves, or a wrong tracing"
+        )
+    return beats
 
 
 def heart_rate_bpm(curve: Curve, beats: Sequence[Beat]) -> float | None:

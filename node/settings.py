@@ -49,6 +49,7 @@ from node.sections import (
 from node.settings_file import (
     DEFAULT_DATA_DIR,
     ENV_PREFIX,
+    FILE_VARIABLE,
     SettingsError,
     beside,
     read_settings_file,
@@ -56,7 +57,6 @@ from node.settings_file import (
 )
 
 _DELIMITER = "__"
-_NAMES_THE_FILE = "CONFIG"  #: ECHONODE_CONFIG, which the command line reads
 _DEFAULT = "default"
 _NEVER_SHOWN = frozenset({"database_url", "store_url", "url"})  #: may carry a password
 
@@ -234,7 +234,8 @@ def unknown_variables() -> tuple[str, ...]:
     They are told and not refused: Kubernetes sets ``ECHONODE_PORT`` and its like by itself for a
     service of this name.
     """
-    known = {name.upper() for name in Settings.model_fields} | {_NAMES_THE_FILE}
+    known = {name.upper() for name in Settings.model_fields}
+    known.add(FILE_VARIABLE.removeprefix(ENV_PREFIX))
     return tuple(
         sorted(
             name

@@ -14,6 +14,7 @@ from typing import Any
 DEFAULT_FILE = Path("echonode.toml")
 DEFAULT_DATA_DIR = Path("var/echonode")
 ENV_PREFIX = "ECHONODE_"
+FILE_VARIABLE = f"{ENV_PREFIX}CONFIG"  #: names the file, which the command line reads
 
 
 class SettingsError(Exception):

@@ -12,9 +12,13 @@ from node.analysis import load_packs
 from node.sections import LogSettings
 from node.watch import set_up_logging
 
+NICE = 10  #: how far workers step back, of 19
+
 
 def prepare_worker(folders: Sequence[str], workers: int, log: LogSettings) -> None:
     """Set up logs as in the node, so that no library's warning quotes a patient; load the packs.
+
+    The process steps behind all others: a machine that sends and a person who asks come first.
 
     Parameters
     ----------
@@ -26,6 +30,7 @@ def prepare_worker(folders: Sequence[str], workers: int, log: LogSettings) -> No
     PackError
         If a pack cannot be used.
     """
+    os.nice(NICE)
     set_up_logging(log)
     gc.disable()  # nothing of all that is made here is garbage: looking for it takes a tenth more
     try:

@@ -62,6 +62,7 @@ EPOCHS, RATE, WEIGHT_DECAY = 150, 2e-3, 1e-4
 """Of the whole training: two thirds of the epochs on small frames at this rate, the rest at half
 of it."""
 
+VERSION = "0.4.0"  #: of the pack that the recipe makes
 KNOBS: Mapping[str, Any] = {
     "widths": [24, 48, 96, 128, 160],
     "sizes": [128, 192],
@@ -195,7 +196,7 @@ def pack(datasets: Sequence[Dataset], trial: Trial, out: Path) -> Pack:
         _take_weights(network, _stages(trial, knobs), trial)
     manifest = {
         "name": "lv",
-        "version": "0.3.0",
+        "version": VERSION,
         "kind": PackKind.TRACING,
         "title": "Tracing of the left heart, A4C",
         "licence": strictest_licence(datasets),
@@ -405,11 +406,11 @@ def _output(name: str, **more: object) -> dict[str, object]:
 def _card(datasets: Sequence[Dataset], network: keras.Model) -> str:
     data = "\n".join(f"  - {one.title} ({one.licence})" for one in datasets)
     weights = network.count_params() / 1e6
-    return _CARD.format(weights=f"{weights:.1f}", data=data)
+    return _CARD.format(version=VERSION, weights=f"{weights:.1f}", data=data)
 
 
 _CARD = """\
-# lv 0.3.0: tracing of the left heart
+# lv {version}: tracing of the left heart
 
 A U-Net ({weights} M weights) that traces left-ventricular cavity, myocardium and left atrium in
 each frame of an apical four-chamber clip. The node measures the tracings: single-plane discs, beat

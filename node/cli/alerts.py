@@ -6,15 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    print_json,
-    print_table,
-    print_text,
-    settings_of,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_table, print_text, settings_of
 
 commands = typer.Typer(help="Who is told of trouble, and whether it arrives.", no_args_is_help=True)
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from node.cli.options import JsonOption
 from node.cli.output import (
     ExitCode,
-    JsonOption,
     Problem,
     print_json,
     print_table,

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from node.cli.examples import add_examples
-from node.cli.output import ExitCode, Problem, print_text, say
-from node.settings_file import SettingsError
+from node.cli.output import ExitCode, Problem, complain, print_text, say
+from node.settings_file import FILE_VARIABLE, SettingsError
 
 #: Where each command is: module and function, or group of commands, in the order of ``--help``.
 COMMANDS = MappingProxyType(
@@ -103,7 +103,7 @@ def _options(
         typer.Option(
             "--config",
             metavar="FILE",
-            envvar="ECHONODE_CONFIG",
+            envvar=FILE_VARIABLE,
             help="The settings file; without it echonode.toml in the working folder, if any.",
         ),
     ] = None,
@@ -137,9 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED)
     except OSError as error:
-        # The edge of the process: a full disk behind stdout, a folder that has gone.
-        say(f"echonode: {error.filename or 'output'}: {error.strerror}")
-        return int(ExitCode.FAILED)
+        return int(complain(error))
     return code if isinstance(code, int) else int(ExitCode.OK)
 
 

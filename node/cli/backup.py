@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node.cli.catalog import open_catalog
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    config_file,
-    print_json,
-    print_text,
-    settings_of,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, config_file, print_json, print_text, settings_of
 from node.settings import Settings
 from node.settings_file import settings_file
 from node.window import SOCKET_NAME

@@ -7,15 +7,8 @@ from typing import Any
 
 import typer
 
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    config_file,
-    print_json,
-    print_table,
-    print_text,
-    say,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, config_file, print_json, print_table, print_text, say
 from node.settings import (
     Settings,
     cautions,

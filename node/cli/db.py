@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node.cli.catalog import open_catalog
-from node.cli.output import ExitCode, JsonOption, Problem, print_json, print_text, settings_of
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_text, settings_of
 from node.settings import Settings, shown
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from node.cli.output import JsonOption, Problem, print_json, print_table, print_text, say
+from node.cli.options import JsonOption
+from node.cli.output import Problem, print_json, print_table, print_text, say
 
 if TYPE_CHECKING:
     from node.demo.run import DemoOutcome

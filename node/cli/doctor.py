@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.cli.output import ExitCode, JsonOption, Problem, config_file, print_json, print_text
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, config_file, print_json, print_text
 from node.settings import load_settings
 from node.settings_file import SettingsError
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from node.cli.figures import print_report
-from node.cli.output import ExitCode, JsonOption, Problem, print_json, print_text
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_text
 from node.cli.packs import find_pack
 
 if TYPE_CHECKING:

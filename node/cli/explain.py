@@ -14,16 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    print_json,
-    print_table,
-    print_text,
-    say,
-    settings_of,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_table, print_text, say, settings_of
 from node.cli.packs import load_packs
 
 if TYPE_CHECKING:

@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.catalog import known_study, open_catalog
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    print_json,
-    print_table,
-    print_text,
-    say,
-    settings_of,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_table, print_text, say, settings_of
 from node.cli.telling import audit_of
 
 if TYPE_CHECKING:

@@ -17,16 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.catalog import running_nodes
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    print_json,
-    print_table,
-    print_text,
-    say,
-    settings_of,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_table, print_text, say, settings_of
 from node.cli.telling import audit_of
 from node.sections import LogSettings
 from node.settings import Settings

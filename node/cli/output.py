@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from node.settings import Settings
+    import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+    from node.settings import Settings
 
 
 class ExitCode(IntEnum):
@@ -61,17 +59,25 @@ def config_file(context: typer.Context) -> Path | None:
 
 def say(line: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    typer.echo(line, err=True)
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def complain(error: OSError) -> ExitCode:
+    """Say, at the edge of the process, that stdout's disk is full or a folder has gone."""
+    say(f"echonode: {error.filename or 'output'}: {error.strerror}")
+    return ExitCode.FAILED
 
 
 def print_json(value: Any) -> None:
     """Any of our records as JSON on stdout."""
-    typer.echo(json.dumps(plain(value), ensure_ascii=False, indent=2))
+    print_text(json.dumps(plain(value), ensure_ascii=False, indent=2))
 
 
 def print_text(text: str) -> None:
     """A line or a page on stdout."""
-    typer.echo(text)
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def print_table(

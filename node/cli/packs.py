@@ -9,15 +9,8 @@ import typer
 
 from node.cli.figures import can_be_printed, print_evaluation, print_markdown
 from node.cli.map_checks import print_map_checks
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    print_json,
-    print_table,
-    print_text,
-    settings_of,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_table, print_text, settings_of
 
 if TYPE_CHECKING:
     from models.packs import Pack

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    plain,
-    print_json,
-    print_text,
-    say,
-    settings_of,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, plain, print_json, print_text, say, settings_of
 from node.cli.packs import commands
 
 if TYPE_CHECKING:

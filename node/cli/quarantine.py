@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.catalog import open_catalog
+from node.cli.options import JsonOption
 from node.cli.output import (
     ExitCode,
-    JsonOption,
     Problem,
     plain,
     print_json,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.catalog import open_catalog
-from node.cli.output import JsonOption, print_json, print_table, print_text, settings_of
+from node.cli.options import JsonOption
+from node.cli.output import print_json, print_table, print_text, settings_of
 from node.cli.telling import audit_of
 
 if TYPE_CHECKING:

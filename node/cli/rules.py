@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from node.cli.options import JsonOption
 from node.cli.output import (
     ExitCode,
-    JsonOption,
     Problem,
     print_json,
     print_table,

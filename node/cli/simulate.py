@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.output import (
-    ExitCode,
-    JsonOption,
-    Problem,
-    plain,
-    print_json,
-    print_table,
-    print_text,
-    say,
-)
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, plain, print_json, print_table, print_text, say
 
 if TYPE_CHECKING:
     from models.simulator import Lead, Person, SimulatedClip

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.catalog import known_study, open_catalog, running_nodes
+from node.cli.options import JsonOption
 from node.cli.output import (
     ExitCode,
-    JsonOption,
     Problem,
     cell,
     plain,

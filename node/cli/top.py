@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.catalog import open_catalog, running_nodes
-from node.cli.output import JsonOption, cell, print_json, settings_of
+from node.cli.options import JsonOption
+from node.cli.output import cell, print_json, settings_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -216,7 +217,7 @@ def _throughput(seen: Mapping[str, Any]) -> RenderableType:
 def _workers(seen: Mapping[str, Any]) -> RenderableType:
     from rich.text import Text
 
-    from node.cli.status import worker_name
+    from node.cli.glance import worker_name
 
     table = _table("worker", "state", "clips done", "restarts")
     colours = {"busy": "green", "failed": "bold red", "starting": "yellow"}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.output import ExitCode, JsonOption, Problem, print_json, print_text, say
+from node.cli.options import JsonOption
+from node.cli.output import ExitCode, Problem, print_json, print_text, say
 
 if TYPE_CHECKING:
     from models.data.dataset import Dataset

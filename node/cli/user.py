@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from node.cli.options import JsonOption
 from node.cli.output import (
     ExitCode,
-    JsonOption,
     Problem,
     cell,
     print_json,

@@ -77,6 +77,23 @@ def test_a_still_cannot_give_an_ejection_fraction() -> None:
         find_beats(smooth_curve(np.zeros(1), np.array([100.0])))
 
 
+@pytest.mark.parametrize("seconds", [0.7, 3.0])
+def test_a_cavity_that_keeps_its_size_is_left_to_a_person(seconds: float) -> None:
+    times, volumes = beating(seconds=seconds, edv=44.0, esv=43.0)
+    with pytest.raises(MeasureError, match=r"keeps its size \(ejection of 2 %\)"):
+        find_beats(smooth_curve(times, volumes))
+
+
+def test_a_stored_pair_of_which_one_tracing_is_wrong_is_refused() -> None:
+    with pytest.raises(MeasureError, match="keeps its size"):
+        find_beats(smooth_curve(np.array([0.0, 400.0]), np.array([43.9, 43.2])))
+
+
+def test_a_very_weak_heart_is_measured() -> None:
+    times, volumes = beating(edv=106.5, esv=101.5)
+    assert np.mean([beat.ef_percent for beat in find_beats(smooth_curve(times, volumes))]) < 6
+
+
 def test_a_clip_of_a_tenth_of_a_second_is_too_short() -> None:
     times, volumes = beating(seconds=0.1)
     with pytest.raises(MeasureError, match="lasts 75 ms, too short"):

@@ -52,6 +52,9 @@ def test_a_worker_keeps_the_greetings_of_tensorflow_off_stderr_and_stdout() -> N
         "from node.settings import LogSettings\n"
         "from node.workers import prepare_worker\n"
         "prepare_worker([], 1, LogSettings())\n"
+        "import os\n"
+        "of_parent = os.getpriority(os.PRIO_PROCESS, os.getppid())\n"
+        "assert os.nice(0) == min(19, of_parent + 10)\n"
     )
 
     done = subprocess.run(
