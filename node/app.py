@@ -220,6 +220,7 @@ class Node:
                 allow_simulated_evidence=settings.analysis.allow_simulated_evidence,
                 rules=settings.rules,
                 packs=reading_packs(packs),
+                ahead=settings.analysis.ahead,
             ),
             report_settings,
             work=Work(analyse=partial(analyse, drawn=picture_settings(settings))),

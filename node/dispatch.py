@@ -47,6 +47,7 @@ class DispatchSettings:
     allow_simulated_evidence: bool  #: the picture may show outputs that only saw the simulator
     rules: tuple[Rule, ...] = ()  #: leave clips out, or packs
     packs: tuple[str, ...] = ()  #: those for measurements, of which rules choose
+    ahead: bool = False  #: read clips while their study still arrives, where nothing else waits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +119,9 @@ class Dispatcher:
         self._holder = holder
         self._worker = worker
         self._clock = clock
+        self._states = (RecordingState.QUEUED, RecordingState.TO_VIEW)
+        if settings.ahead:
+            self._states = (*self._states, RecordingState.RECEIVED)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._not_before = 0.0  # of the monotonic clock: workers that do not start are let alone
@@ -162,7 +166,11 @@ class Dispatcher:
         try:
             with self._database.beside() as session:
                 claimed = catalog.claim_next(
-                    session, worker=self._worker, now=self._clock(), holder=self._holder()
+                    session,
+                    worker=self._worker,
+                    now=self._clock(),
+                    states=self._states,
+                    holder=self._holder(),
                 )
             if claimed is None:
                 return False

@@ -604,6 +604,9 @@ class AnalysisSettings(Section):
         (),
         description='also report these estimates of the person: "age", "sex", "weight", "height"',
     )
+    ahead: bool = Field(
+        True, description="read clips while their study still arrives, where nothing else waits"
+    )
     time_limit_s: Seconds = Field(600.0, description="longest time for one clip")
     max_attempts: int = Field(3, ge=1, le=100, description="tries before a clip has failed")
     packs: tuple[AbsolutePath, ...] = Field(

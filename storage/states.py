@@ -190,7 +190,8 @@ HOLDABLE = frozenset(
 
 #: Which state of a recording may follow which.
 RECORDING_MOVES: dict[RecordingState, frozenset[RecordingState]] = {
-    RecordingState.RECEIVED: frozenset({RecordingState.TO_VIEW}),
+    # Straight to a worker: it is read ahead, while its study may still arrive.
+    RecordingState.RECEIVED: frozenset({RecordingState.TO_VIEW, RecordingState.VIEWING}),
     RecordingState.TO_VIEW: frozenset({RecordingState.VIEWING}),
     RecordingState.VIEWING: frozenset(
         {

@@ -40,6 +40,7 @@ _AT_WORK = {
     RecordingState.QUEUED: RecordingState.ANALYSING,
 }
 _WAITING = {at_work: waiting for waiting, at_work in _AT_WORK.items()}
+_AT_WORK[RecordingState.RECEIVED] = RecordingState.VIEWING  # read ahead; it waits for good then
 
 _earlier = aliased(Recording)
 #: The how-manieth of its study a recording is.
@@ -62,7 +63,9 @@ def claim_next(
 ) -> ClaimedRecording | None:
     """Take the next waiting recording: the most urgent, and of these the one that waits longest.
 
-    A recording in TO_VIEW goes to VIEWING, one in QUEUED to ANALYSING; the attempt is counted.
+    A recording in TO_VIEW goes to VIEWING, one in QUEUED to ANALYSING; the attempt is counted. With
+    RECEIVED among ``states``, a recording whose study may still arrive is read ahead (to VIEWING)
+    where nothing as urgent waits.
     Recordings of held studies stay where they are. No two callers ever get the same one: the row
     is locked, and what another is just taking is passed by. Returns None when nothing waits.
 
@@ -137,7 +140,14 @@ def _by_turn(session: Session, states: Sequence[RecordingState]) -> list[Recordi
     ]
     turns = session.execute(union_all(*(select(first) for first in firsts))).all()
     never = datetime.min.replace(tzinfo=UTC)
-    turns.sort(key=lambda row: (-row.urgency, row.queued_at or never, row.id))
+    turns.sort(
+        key=lambda row: (
+            -row.urgency,
+            row.state is RecordingState.RECEIVED,
+            row.queued_at or never,
+            row.id,
+        )
+    )
     return [row.state for row in turns]
 
 

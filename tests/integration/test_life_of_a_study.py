@@ -145,6 +145,7 @@ class House:
         view: Callable[[str], ClipView],
         analyse: Callable[..., ClipAnalysis],
         until: Callable[[], bool] | None = None,
+        ahead: bool = False,
     ) -> None:
         """Let the dispatcher work until every recording of the study has an end."""
         ends = {
@@ -164,6 +165,7 @@ class House:
                     allow_simulated_evidence=False,
                     rules=self.rules,
                     packs=self.packs,
+                    ahead=ahead,
                 ),
                 self.report_settings,
                 work=Work(name_view=view, analyse=analyse),
@@ -205,6 +207,50 @@ def test_an_a4c_clip_becomes_a_report_that_points_at_its_cine(house: House) -> N
     assert cine.sop_instance_uid in report.to_json()
     assert [item.destination for item in detail.deliveries] == ["pacs", "pacs"]
     assert [finding.value for finding in detail.recordings[0].findings] == [55.0]
+
+
+def test_clips_are_read_while_their_study_still_arrives_and_reported_once_it_is_complete(
+    house: House,
+) -> None:
+    uid = generate_uid()
+    house.receive(uid)
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found(), ahead=True)
+    assert house.recordings(uid) == [RecordingState.DONE]
+    assert house.state(uid) is StudyState.RECEIVING
+    house.lifecycle.report_ready()
+    assert house.state(uid) is StudyState.RECEIVING, "more of it may come"
+
+    house.receive(uid)
+    house.complete()
+    assert house.recordings(uid) == [RecordingState.DONE, RecordingState.TO_VIEW]
+    house.run(uid, view=lambda _path: a4c(), analyse=lambda _path, **_options: found())
+    house.lifecycle.report_ready()
+
+    detail = house.detail(uid)
+    assert detail.study.revision == 1
+    kinds = [result.kind for result in detail.results]
+    assert kinds.count(ResultKind.SR) == 1
+    assert kinds.count(ResultKind.SC) == 2, "a cine each"
+
+
+def test_nothing_is_read_ahead_of_what_waits_or_of_a_held_study(house: House) -> None:
+    complete, arriving, held = generate_uid(), generate_uid(), generate_uid()
+    house.receive(held)
+    with house.database.write() as session:
+        catalog.hold(session, held, "")
+    house.receive(complete)
+    house.complete()
+    house.receive(arriving)
+    seen: list[str] = []
+
+    def view(path: str) -> ClipView:
+        seen.append(str(dcmread(path, specific_tags=["StudyInstanceUID"]).StudyInstanceUID))
+        return a4c()
+
+    house.run(arriving, view=view, analyse=lambda _path, **_options: found(), ahead=True)
+
+    assert seen == [complete, arriving]
+    assert house.recordings(held) == [RecordingState.RECEIVED]
 
 
 def test_results_that_come_back_by_routing_are_kept_and_start_nothing(house: House) -> None:

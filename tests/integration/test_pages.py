@@ -568,7 +568,7 @@ def test_packs_are_listed_with_their_evidence_and_licence(site: Site) -> None:
 def test_a_pack_shows_its_reports_with_their_pictures(site: Site) -> None:
     answer = ask(site, "/packs/lv")
 
-    assert "<h3>lv 0.3.0: evaluation</h3>" in answer.text
+    assert "<h3>lv 0.4.0: evaluation</h3>" in answer.text
     assert "Left ventricular ejection fraction, points" in answer.text
     pictures = re.findall(r'src="(/packs/lv/pictures/[^"]+)"', answer.text)
     assert len(pictures) > 10
