@@ -318,6 +318,7 @@ class Cluster(Executor):
         from distributed import Client
 
         try:
+            _knock(self._address)
             client = Client(
                 self._url,
                 security=self._security,
@@ -386,12 +387,20 @@ def look_at(analysis: AnalysisSettings, card: Card) -> tuple[Member, ...]:
 
     url = scheduler_url(analysis, analysis.cluster)
     try:
+        _knock(analysis.cluster)
         with Client(url, security=security, timeout=CONNECT_S, set_as_default=False) as client:
             return members_of(client.scheduler_info(n_workers=-1), card)
     except (OSError, TimeoutError) as error:
         raise ComputeError(
             f"no scheduler answers at {analysis.cluster}: {_reason(error)}"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at an address: Dask itself asks ever more rarely."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S):
+        pass
 
 
 def _translated(error: BaseException) -> Exception:

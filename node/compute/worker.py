@@ -100,7 +100,7 @@ class Machine:
             await asyncio.sleep(_PAUSE_S)  # by then this worker has taken its offer back
             raise Reschedule from None
         except Exception as error:  # noqa: BLE001 - the edge of the worker: the node gets it
-            return packed_error(error)
+            return packed_error(error.with_traceback(None))  # of what is ours it tells nothing
 
     @property
     def ready(self) -> bool:
@@ -167,6 +167,12 @@ async def serve(
         while not stopping.is_set():
             if not (machine.ready or machine.failed):
                 await _pause(stopping, _LOOK_S)
+                continue
+            if (away := await _why_away(machine.offer.scheduler)) is not None:
+                if not told:
+                    log.warning("scheduler-not-reached", scheduler=scheduler, reason=away)
+                told = True
+                await _pause(stopping, _PAUSE_S)
                 continue
             failed = machine.failed
             worker = kind(
@@ -279,6 +285,19 @@ async def _leave(worker: Any) -> None:
         await asyncio.wait_for(worker.close_gracefully(reason="stopped"), _LEAVE_S)
     with contextlib.suppress(Exception):
         await asyncio.wait_for(worker.close(timeout=2, executor_wait=False), _LEAVE_S)
+
+
+async def _why_away(scheduler: str) -> str | None:
+    """Why nothing can be had at the scheduler's port; Dask itself asks ever more rarely."""
+    host, _, port = scheduler.rpartition(":")
+    try:
+        _, writer = await asyncio.wait_for(
+            asyncio.open_connection(host.strip("[]"), int(port)), CONNECT_S
+        )
+    except (OSError, TimeoutError) as error:
+        return _words(error)
+    writer.close()
+    return None
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:

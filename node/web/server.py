@@ -26,6 +26,7 @@ _START_S = 30.0
 _STOP_S = 5
 _HEADER_S = 20.0  # from a connection's first byte to a request
 _LONGEST_HEADER = 16_384
+_READ_BYTES = 1 << 20
 
 
 class HttpError(Exception):
@@ -178,6 +179,8 @@ def _protocol(max_connections: int) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # How much asyncio reads at once: each reading costs as much as copying a megabyte.
+            transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
             if len(self.connections) > max_connections:
                 transport.abort()
                 return
