@@ -116,7 +116,7 @@ def claim_next(
     )
 
 
-def _first_of(state: RecordingState) -> Select[tuple[Recording]]:
+def _first_of(state: RecordingState) -> Select[Recording]:
     # One state at a time: the index gives its first row, however many wait.
     return (
         select(Recording)
@@ -135,9 +135,11 @@ def _by_turn(session: Session, states: Sequence[RecordingState]) -> list[Recordi
         .subquery()
         for state in states
     ]
-    turns = session.execute(union_all(*(select(first) for first in firsts))).all()
     never = datetime.min.replace(tzinfo=UTC)
-    turns.sort(key=lambda row: (-row.urgency, row.queued_at or never, row.id))
+    turns = sorted(
+        session.execute(union_all(*(select(first) for first in firsts))),
+        key=lambda row: (-row.urgency, row.queued_at or never, row.id),
+    )
     return [row.state for row in turns]
 
 
