@@ -568,13 +568,13 @@ def add_files(
     for day, new in by_day.items():
         _add_studies(session, backfill_id, _day_of(session, backfill_id, day), new)
     rows = dict(_rows_of(session, backfill_id, days))
-    values = [
-        {"backfill_id": backfill_id, "digest": file.digest, "place": place, "study_id": study}
-        for file in files
-        for place, study in (
-            [(place, rows[uid]) for place, uid, _day in file.objects] or [(0, None)]
-        )
-    ]
+    values: list[dict[str, Any]] = []
+    for file in files:
+        found: list[tuple[int, int | None]] = [(at, rows[uid]) for at, uid, _day in file.objects]
+        values += [
+            {"backfill_id": backfill_id, "digest": file.digest, "place": at, "study_id": study}
+            for at, study in found or [(0, None)]
+        ]
     if values:
         session.execute(insert(BackfillFile), values)
     return rows
@@ -724,7 +724,7 @@ def last_backfilled(session: Session, backfill_id: int) -> tuple[datetime, int, 
         .order_by(BackfillStudy.ended_at.desc())
         .limit(1)
     ).first()
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None or row[0] is None else (row[0], row[1], row[2])
 
 
 def backfilled_clips_waiting(session: Session, backfill_id: int) -> int:
