@@ -11,6 +11,7 @@ import base64
 import configparser
 import hashlib
 import io
+import os
 import stat
 import threading
 import time
@@ -471,14 +472,16 @@ def _credentials(file: Path) -> dict[str, str]:
     """Key and secret from a file as Amazon's tools write it, which others must not read."""
     try:
         with file.open("rb") as opened:
-            mode = stat.S_IMODE(file.stat().st_mode)
+            status = os.fstat(opened.fileno())
             text = opened.read(_LONGEST_CREDENTIALS).decode()
     except (OSError, UnicodeDecodeError) as error:
         words = error.strerror if isinstance(error, OSError) else "it is no text"
         raise FileStoreError(
             f"the credentials of the file store in {file} cannot be read: {words}"
         ) from None
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+    # What another owns, root mostly, may be for our group to read: so services are given secrets.
+    ours = status.st_uid == os.geteuid()
+    if status.st_mode & (stat.S_IRWXO | (stat.S_IRWXG if ours else stat.S_IWGRP)):
         raise FileStoreError(
             f"the credentials of the file store in {file} are open to others; chmod 600 {file}"
         )
