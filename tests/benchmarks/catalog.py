@@ -193,7 +193,7 @@ MEASURED = (
     Measured(what="list of studies, by HTTP", take=page(lambda _: "/studies"), wanted=_WANTED),
     Measured(
         what="list of studies in one state, by HTTP",
-        take=page(lambda _: "/studies?state=failed"),
+        take=page(lambda _: "/studies?state=done"),
     ),
     Measured(
         what="study page, by HTTP", take=page(lambda a: f"/studies/{a.uid()}"), wanted=_WANTED
