@@ -732,16 +732,13 @@ def backfilled_clips_waiting(session: Session, backfill_id: int) -> int:
     """How many clips of what came are not at an end."""
     # In steps, from what waits, which the queue's limit keeps small, to whose it is: asked for at
     # once, SQLite goes through every study of the backfill.
-    waiting = dict(
-        session.execute(
-            select(Recording.study_id, func.count())
-            .join(Study, Study.id == Recording.study_id)
-            .where(Recording.state.in_(_WAITING), Study.state != StudyState.HELD)
-            .group_by(Recording.study_id)
-        )
-        .tuples()
-        .all()
-    )
+    rows = session.execute(
+        select(Recording.study_id, func.count())
+        .join(Study, Study.id == Recording.study_id)
+        .where(Recording.state.in_(_WAITING), Study.state != StudyState.HELD)
+        .group_by(Recording.study_id)
+    ).all()
+    waiting = {row[0]: row[1] for row in rows}
     return sum(waiting[one] for one in _brought(session, backfill_id, waiting))
 
 
@@ -774,11 +771,10 @@ def _clips_ended(session: Session, backfill_id: int, since: datetime) -> int:
 def _brought(session: Session, backfill_id: int, study_ids: Collection[int]) -> Iterable[int]:
     """Of some studies those that came by a backfill."""
     for some in _in_pieces(list(study_ids)):
-        uids = dict(
-            session.execute(select(Study.study_instance_uid, Study.id).where(Study.id.in_(some)))
-            .tuples()
-            .all()
-        )
+        rows = session.execute(
+            select(Study.study_instance_uid, Study.id).where(Study.id.in_(some))
+        ).all()
+        uids = {row[0]: row[1] for row in rows}
         for uid in session.scalars(
             select(BackfillStudy.study_instance_uid).where(
                 BackfillStudy.backfill_id == backfill_id,
