@@ -118,8 +118,7 @@ def tell_planes(samples: NDArray[Any]) -> Planes | None:
     A grey pixel is (g, g, g) in RGB and (g, 128, 128) in YBR. Pixels near 128 are both, and so
     do not count.
     """
-    thin = samples[::2, ::2].astype(np.int16)
-    y, b, r = thin[..., 0], thin[..., 1], thin[..., 2]
+    y, b, r = (samples[::2, ::2, plane].astype(np.int16) for plane in range(3))
     telling = np.abs(y - 128) > 24
     ybr = int((telling & (np.abs(b - 128) < 8) & (np.abs(r - 128) < 8)).sum())
     rgb = int((telling & (np.abs(b - y) < 8) & (np.abs(r - y) < 8)).sum())

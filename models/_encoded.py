@@ -63,6 +63,8 @@ class EncodedFrames:
         """Frame ``index``: samples of shape ``(rows, columns[, 3])``, and what they mean."""
         data, head = self._frame(stream, index)
         samples = self._decode(data, head, index)
+        if index == 0 and samples.ndim == 3 and "_first_seen" not in self.__dict__:
+            self.__dict__["_first_seen"] = tell_planes(samples)  # it need not be decoded again
         if samples.ndim == 2:
             return samples, Planes.GREY if self._layout.samples == 3 else self._layout.planes
         return samples, tell_planes(samples) or self._planes(head)

@@ -7,9 +7,9 @@ the upper 8, fewer stretched to 255; signed samples lifted by half the range.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -29,10 +29,15 @@ THIN: Final = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Probe:
-    """One frame twice: ``grey`` whole, ``colour`` (RGB) with every ``THIN``-th row and column."""
+    """One frame, ``grey`` whole, and with every ``THIN``-th row and column its colour."""
 
     grey: NDArray[np.uint8]
-    colour: NDArray[np.uint8]
+    _thin: NDArray[Any]
+    _painted: Callable[[NDArray[Any]], NDArray[np.uint8]]
+
+    def colour(self, box: tuple[slice, slice], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """The colour, RGB, shape ``(n, 3)``, of what ``mask`` shows of a box of the thin frame."""
+        return self._painted(self._thin[box][mask][np.newaxis])[0]
 
 
 class FrameReader:
@@ -74,8 +79,11 @@ class FrameReader:
         """Frame ``index``, decoded once, as grey and as colour."""
         with self._opened.source.open() as stream:
             samples, planes = self._samples(stream, index)
-        thin = samples[::THIN, ::THIN]
-        return Probe(grey=self._to_grey(samples, planes), colour=self._to_rgb(thin, planes))
+        return Probe(
+            grey=self._to_grey(samples, planes),
+            _thin=samples[::THIN, ::THIN],
+            _painted=partial(self._to_rgb, planes=planes),
+        )
 
     def stored(self, indices: Sequence[int]) -> Iterator[tuple[NDArray[Any], Planes]]:
         """Frames as they are stored, with what their samples mean, decoded as they are asked for.

@@ -98,8 +98,9 @@ def sector_mask(frames: NDArray[np.uint8]) -> Mask:
 
 def _moving_patch(probes: NDArray[np.uint8]) -> Mask | None:
     """The picture of a cine: what moves, and the quiet speckle that hangs together with it."""
-    step = _noise(probes) + _OVER_NOISE
-    speckle = _speckle(probes, step)
+    background = _background(probes)
+    step = _noise(probes, background) + _OVER_NOISE
+    speckle = _speckle(probes, background >= step)
     moving = speckle * _moving(probes, step)
     density = _density(moving)
     dense, dim = density > _SEED_DENSITY, density > _DIM_DENSITY
@@ -116,7 +117,7 @@ def _moving_patch(probes: NDArray[np.uint8]) -> Mask | None:
 
 def _still_patch(probes: NDArray[np.uint8]) -> Mask | None:
     """The picture of a still: the largest patch of speckle that is free of letters."""
-    speckle = _speckle(probes, _STEP)
+    speckle = _speckle(probes, _background(probes) >= _STEP)
     dense = _density(speckle) > _SEED_DENSITY
     patch = _largest(dense & ~_letters(probes, _LEAP), _COMPANION_STILL)
     if patch is None:
@@ -153,23 +154,23 @@ def _background(probes: NDArray[np.uint8]) -> NDArray[np.int16]:
     return distance
 
 
-def _noise(probes: NDArray[np.uint8]) -> int:
+def _noise(probes: NDArray[np.uint8], background: NDArray[np.int16]) -> int:
     """How much the empty screen changes from probe to probe: 0 unless it was digitised."""
-    empty = _background(probes)[::2, ::2] < _STEP
+    empty = background[::2, ::2] < _STEP
     levels = probes[:, ::2, ::2][:, empty].astype(np.int16)
     counts = np.bincount(np.abs(np.diff(levels, axis=0)).ravel(), minlength=1)
     return min(_MOST_NOISE, int(np.searchsorted(counts.cumsum(), 0.9 * counts.sum())))
 
 
-def _speckle(probes: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+def _speckle(probes: NDArray[np.uint8], lit: Mask) -> NDArray[np.float32]:
     """How often each pixel is lit and differs from its neighbours above and to the left."""
-    lit = _background(probes) >= step
-    textured = np.zeros(lit.shape, np.float32)
+    textured = np.zeros(lit.shape, np.uint8)  # there are but a few probes
     for probe in probes:
         textured[1:, 1:] += (probe[1:, 1:] != probe[:-1, 1:]) & (probe[1:, 1:] != probe[1:, :-1])
     # Dim speckle sinks to black in some frames: half of them is enough.
     enough = np.float32(0.5 * len(probes) if len(probes) > 1 else 1.0)
-    speckle: NDArray[np.float32] = np.minimum(np.float32(1.0), textured / enough) * lit
+    share = textured.astype(np.float32) / enough
+    speckle: NDArray[np.float32] = np.minimum(np.float32(1.0), share) * lit
     return speckle
 
 

@@ -319,15 +319,17 @@ def _shows_flow(probes: Sequence[Probe], sector: Sector) -> bool:
     mask = sector.mask[first::THIN, start::THIN]
     top, left = (sector.top + first) // THIN, (sector.left + start) // THIN
     box = np.s_[top : top + mask.shape[0], left : left + mask.shape[1]]
-    inside = np.concatenate([probe.colour[box][mask] for probe in probes]).astype(np.int16)
-    highest, lowest = inside.max(axis=-1, initial=0), inside.min(axis=-1, initial=255)
+    inside = [probe.colour(box, mask) for probe in probes]
+    red, green, blue = (np.concatenate([one[:, plane] for one in inside]) for plane in range(3))
+    highest = np.maximum(np.maximum(red, green), blue).astype(np.int16)
+    lowest = np.minimum(np.minimum(red, green), blue).astype(np.int16)
     lit = highest >= 64
     strong = lit & (2 * (highest - lowest) > highest)
     coloured = int(strong.sum())
-    if coloured <= _FLOW_SHARE * len(inside):
+    if coloured <= _FLOW_SHARE * len(red):
         return False
-    red = int((strong & (inside[:, 0] > inside[:, 2])).sum())
-    return 0.1 < red / coloured < 0.9 or coloured < _TINT_SHARE * int(lit.sum())
+    reddish = int((strong & (red > blue)).sum())
+    return 0.1 < reddish / coloured < 0.9 or coloured < _TINT_SHARE * int(lit.sum())
 
 
 def _invented_header(frames: NDArray[np.uint8], frame_time_ms: float) -> Dataset:

@@ -137,10 +137,11 @@ class ViewReader:
     def _compiled(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         import tensorflow as tf
 
-        network, spec = self.pack.network, self.pack.manifest.input
+        spec = self.pack.manifest.input
         run = tf.function(
-            lambda batch: network(batch, training=False),
+            self.pack.settled,
             input_signature=[tf.TensorSpec((None, spec.rows, spec.columns, 1), tf.float32)],
+            autograph=False,
         )
         return lambda batch: np.asarray(run(tf.constant(batch)).numpy(), np.float32)
 

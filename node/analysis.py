@@ -46,6 +46,20 @@ ReadingT = TypeVar("ReadingT", covariant=True)
 
 _TRACING_SAMPLES = 4  # noisy copies of one frame: for the share outside the sector, not for a map
 
+_NO_REWRITING = (
+    "arithmetic_optimization",
+    "auto_mixed_precision",
+    "common_subgraph_elimination",
+    "constant_folding",
+    "dependency_optimization",
+    "implementation_selector",
+    "layout_optimizer",
+    "loop_optimization",
+    "pin_to_host_optimization",
+    "scoped_allocator_optimization",
+    "shape_optimization",
+)
+
 _AS_DRAWN = panels.PictureSettings()
 
 _WHY_NOT: Mapping[Mode, str] = {
@@ -268,7 +282,7 @@ class _Packs:
         """A pack's network as what is explained of it: one object, so it is compiled once."""
         name = pack.manifest.name
         if name not in self._explained:
-            self._explained[name] = explained(pack)
+            self._explained[name] = explained(pack, settled=True)
         return self._explained[name]
 
     def narrowed(self, only: Collection[str] | None) -> _Packs:
@@ -335,9 +349,9 @@ def _share_cores(workers: int) -> None:
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    # Rewriting the graph of a gradient, some ten thousand steps, took a fifth of a worker's start
-    # and made no clip quicker: convolutions take the time, and they are as they were.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # Of rewriting the graph, joining convolution, bias and activation is what makes a clip quicker.
+    # The rest takes longer on a gradient's graph of thousands of steps than it ever gives back.
+    tf.config.optimizer.set_experimental_options(dict.fromkeys(_NO_REWRITING, False))
 
 
 def _speckled_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

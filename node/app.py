@@ -130,6 +130,20 @@ class Node:
             self._database = Database(settings.database_url)
         except DatabaseError as error:
             raise NodeError(str(error)) from error
+        self._membership = Membership(
+            self._database,
+            settings.node.name,
+            seat=_device_serial(settings.data_dir),
+            lease_s=settings.node.lease_s,
+            max_attempts=settings.analysis.max_attempts,
+            started_at=self._started_at,
+            details=self._details,
+            taken_up=lambda: self._dispatcher.wake(),
+        )
+        try:
+            self._membership.set_clock()
+        except DatabaseError as error:
+            raise NodeError(str(error)) from error
         try:
             self._audit = Audit(settings.audit, settings.data_dir, settings.dimse.ae_title)
         except (AuditFileError, TlsError) as error:
@@ -145,12 +159,14 @@ class Node:
             self._files = open_store(settings.store_url, settings.data_dir)
         except FileStoreError as error:
             raise NodeError(str(error)) from error
+        clock = self._membership.now
         self._disk = DiskWatch(
             settings.disk,
             settings.data_dir,
             self._database,
             files=self._files,
             longest_pause_s=settings.delivery.longest_pause_s,
+            clock=clock,
         )
         self._watch()
         self._sweep(older_than_s=0.0)
@@ -167,7 +183,9 @@ class Node:
         except WayError as error:
             raise NodeError(str(error)) from error
         holder = self._membership.holder
-        promises = Promises(self._database, ways.terms, settings.delivery, holder=holder)
+        promises = Promises(
+            self._database, ways.terms, settings.delivery, holder=holder, clock=clock
+        )
         # On a server another node may ask for what waits at a destination that is not ours.
         promises.settle_unasked(None if self._membership.alone else list(ways.senders))
         self._outbox = Outbox(
@@ -181,6 +199,7 @@ class Node:
             answered=self._metrics.delivered,
             stage_took=self._metrics.stage_took,
             holder=holder,
+            clock=clock,
         )
         reporter = Reporter(
             self._files,
@@ -205,6 +224,7 @@ class Node:
             stage_took=self._metrics.stage_took,
             ended=self._metrics.study_ended,
             holder=holder,
+            clock=clock,
         )
         self._dispatcher = Dispatcher(
             self._database,
@@ -228,6 +248,7 @@ class Node:
             metrics=self._metrics,
             holder=holder,
             worker=settings.node.name,
+            clock=clock,
         )
         retention = Retention(
             settings.retention,
@@ -235,6 +256,7 @@ class Node:
             self._files,
             self._files.free_bytes,
             deleted=lambda study, why: self._audit.deleted(study, why=why),
+            clock=clock,
         )
         self._keeper = PromiseKeeper(
             self._database,
@@ -244,8 +266,11 @@ class Node:
             settings.delivery,
             lines=ways.lines,
             holder=holder,
+            clock=clock,
         )
-        intake = Intake(self._database, self._files, handled=self._count, rules=settings.rules)
+        intake = Intake(
+            self._database, self._files, handled=self._count, rules=settings.rules, clock=clock
+        )
         self._folders = FolderDoors(
             [
                 FolderDoor(
@@ -427,17 +452,6 @@ class Node:
         NodeError
             If another node of the same name is there.
         """
-        settings = self._settings
-        self._membership = Membership(
-            self._database,
-            settings.node.name,
-            seat=_device_serial(settings.data_dir),
-            lease_s=settings.node.lease_s,
-            max_attempts=settings.analysis.max_attempts,
-            started_at=self._started_at,
-            details=self._details,
-            taken_up=lambda: self._dispatcher.wake(),
-        )
         try:
             self._membership.join()
         except (catalog.CatalogError, DatabaseError) as error:

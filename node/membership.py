@@ -1,8 +1,8 @@
 """This node among others that share its database: its heartbeat, and taking over a dead one's work.
 
-No clock of two machines is compared. A node is dead when its heartbeat has not changed for as long
+No machine's clock decides who lives. A node is dead when its heartbeat has not changed for as long
 as its lease, by the steady clock of whoever watches it, and while the watcher's own heartbeats all
-went through: after a silence of the database nobody is judged before everybody could speak again.
+went through: after a silence of the database nobody is judged before all could speak again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_BEAT_S = 5.0
 _BEATS = 4  # in a lease
+_NO_MATTER = timedelta(seconds=0.5)  # between two clocks
+_FAR_OFF = timedelta(seconds=60)
 
 
 def beat_every_s(lease_s: float) -> float:
@@ -87,6 +89,29 @@ class Membership:
         self._beating = threading.Lock()
         self._last_beat = float("-inf")
         self._others: dict[str, _Seen] = {}
+        self._offset = timedelta()
+
+    def now(self) -> datetime:
+        """The time by the server's clock, which all nodes go by; of a file, by the machine's."""
+        return datetime.now(UTC) + self._offset
+
+    def set_clock(self) -> None:
+        """Go by the server's clock: a study is quiet at the same time on all nodes."""
+        if self._alone:
+            return
+        with self._database.read() as session:
+            catalog.clock_of(session, None)  # the connection is made
+            before = datetime.now(UTC)
+            there = catalog.clock_of(session, None)
+            after = datetime.now(UTC)
+        offset = there - (before + (after - before) / 2)
+        if abs(offset) > _FAR_OFF >= abs(self._offset):
+            log.warning(
+                "clock-off",
+                seconds=round(offset.total_seconds()),
+                next_step="keep the clocks of this machine and of the database's right by NTP",
+            )
+        self._offset = offset if abs(offset) > _NO_MATTER else timedelta()
 
     def holder(self) -> str:
         """What this node's claims bear now."""
@@ -117,6 +142,7 @@ class Membership:
                 alone=self._alone,
             )
             taken = catalog.take_up(session, max_attempts=self._max_attempts)
+        self.set_clock()
         self._last_beat = self._steady()
         if taken:
             log.info("interrupted-work-taken-up", **_counts(taken))
@@ -134,6 +160,7 @@ class Membership:
                 self._join_anew()
             self._last_beat = self._steady()
             if not self._alone:
+                self.set_clock()
                 self._look_after_others()
 
     def leave(self) -> None:

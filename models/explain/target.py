@@ -108,17 +108,28 @@ class Explained:
         What is asked of it.
     temperature
         Divides the logits of classes.
+    settled
+        The same network as it runs faster, with weights that stay as they are; see
+        :attr:`models.packs.Pack.settled`.
     """
 
     def __init__(
-        self, network: keras.Model, targets: Sequence[Target], *, temperature: float = 1.0
+        self,
+        network: keras.Model,
+        targets: Sequence[Target],
+        *,
+        temperature: float = 1.0,
+        settled: Callable[[Any], Any] | None = None,
     ) -> None:
         self.network = network
         self.targets = tuple(targets)
         self._temperature = temperature
+        self._settled = settled
 
     def __call__(self, inputs: Any, training: bool = False) -> Any:
         """(n, rows, columns, 1) to (n, targets), differentiable by TensorFlow."""
+        if self._settled is not None and not training:
+            return self.numbers(self._settled(inputs))
         return self.numbers(self.network(inputs, training=training))
 
     def numbers(self, raw: Any) -> Any:
@@ -160,8 +171,10 @@ class Explained:
         return names.index(name)
 
 
-def explained(pack: Pack) -> Explained:
+def explained(pack: Pack, *, settled: bool = False) -> Explained:
     """A pack's network with everything of it that can be explained. Imports Keras.
+
+    Where nobody will change its weights, it is quicker ``settled``.
 
     Raises
     ------
@@ -175,7 +188,12 @@ def explained(pack: Pack) -> Explained:
             f"pack {pack.manifest.name}: its network sees {pack.manifest.input.window} frames at "
             "once; only networks that see one frame are explained"
         )
-    return Explained(pack.network, targets_of(pack), temperature=pack.manifest.temperature)
+    return Explained(
+        pack.network,
+        targets_of(pack),
+        temperature=pack.manifest.temperature,
+        settled=pack.settled if settled else None,
+    )
 
 
 def targets_of(pack: Pack) -> tuple[Target, ...]:

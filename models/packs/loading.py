@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,19 @@ class Pack:
             If the network is unknown, may not be loaded, or is not what the manifest says.
         """
         return fitted(self.folder, self.manifest, _build(self.folder, self.manifest))
+
+    @cached_property
+    def settled(self) -> Callable[[Any], Any]:
+        """The network as it runs fastest, tensor in, tensor out; :mod:`models.networks.folding`.
+
+        Raises
+        ------
+        PackError
+            As :attr:`network`.
+        """
+        from models.networks.folding import settled
+
+        return settled(self.network)
 
 
 def answering_as(pack: Pack, network: keras.Model) -> Pack:

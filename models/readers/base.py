@@ -78,12 +78,11 @@ class Reader:
     def _compiled(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         import tensorflow as tf
 
-        network = self.network
         shape = (self.batch, self.spec.rows, self.spec.columns, 1)
-
         run = tf.function(
-            lambda batch: network(batch, training=False),
+            self.pack.settled,
             input_signature=[tf.TensorSpec(shape, tf.float32)],
+            autograph=False,
         )
         return lambda batch: np.asarray(run(tf.constant(batch)).numpy(), np.float32)
 

@@ -224,8 +224,8 @@ class FolderSource:
         """The objects of a study, each to be taken before the next; in words what cannot be."""
         names: dict[str, set[int]] = {}
         for name in sorted(self._files.get(study.row_id, ())):
-            path, _, place = name.partition(_IN)
-            names.setdefault(path, set()).add(int(place or 0))
+            path, _, number = name.partition(_IN)
+            names.setdefault(path, set()).add(int(number or 0))
         if not names:
             yield "its files are not there any more"
         for name, places in names.items():

@@ -28,6 +28,7 @@ def scheduler(
     """
     from node.compute.scheduler import run
     from node.compute.settings import ComputeError
+    from node.memory import leave_no_holes
     from node.watch import set_up_logging
 
     settings = settings_of(context)
@@ -41,6 +42,7 @@ def scheduler(
         else:
             say(f"listening at {address}")
 
+    leave_no_holes()  # clips come and go here by the megabyte
     try:
         run(analysis, host, port, ready=ready)
     except (ComputeError, OSError) as error:

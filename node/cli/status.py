@@ -104,7 +104,6 @@ def _left_word(settings: Settings) -> dict[str, Any] | None:
 
 def _disk(settings: Settings, nodes: tuple[NodeRecord, ...]) -> dict[str, Any]:
     """What the node said of its disk, or what can be seen from here where it says nothing."""
-    from node.kept import elsewhere
     from node.watch.disk import (
         DiskState,
         Trouble,
@@ -118,10 +117,14 @@ def _disk(settings: Settings, nodes: tuple[NodeRecord, ...]) -> dict[str, Any]:
 
     now = datetime.now(UTC)
     away: tuple[Trouble, ...] = ()
-    try:
-        files = elsewhere(settings)
-    except FileStoreError as error:
-        files, away = None, (of_store(error, now),)
+    files = None
+    if settings.store_url:
+        from node.kept import elsewhere  # which reads pictures' headers: not where none is needed
+
+        try:
+            files = elsewhere(settings)
+        except FileStoreError as error:
+            away = (of_store(error, now),)
     try:
         volumes = volumes_of(settings.disk, settings.data_dir, settings.database_url, files)
     except OSError as error:

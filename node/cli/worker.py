@@ -49,6 +49,7 @@ def worker(
     from node.compute.settings import ComputeError, security_of
     from node.compute.worker import Machine, Offer, run
     from node.evidence import running_packs
+    from node.memory import leave_no_holes
     from node.watch import set_up_logging
 
     settings = settings_of(context)
@@ -81,6 +82,7 @@ def worker(
         if as_json:
             print_text(json.dumps({"worker": address, "scheduler": offer.scheduler}))
 
+    leave_no_holes()  # clips come and go here by the megabyte
     run(Machine(offer, analysis, logs), analysis, joined=joined)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult, delete, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -62,6 +62,7 @@ _UNSETTLED = (BackfilledState.WAITING, BackfilledState.FETCHING)
 _MOST_REASONS = 20
 _MOST_TEXT = 500
 _AT_ONCE = 200  # values in one question
+Value = TypeVar("Value")
 
 
 class BackfillLostError(CatalogError):
@@ -568,13 +569,13 @@ def add_files(
     for day, new in by_day.items():
         _add_studies(session, backfill_id, _day_of(session, backfill_id, day), new)
     rows = dict(_rows_of(session, backfill_id, days))
-    values = [
-        {"backfill_id": backfill_id, "digest": file.digest, "place": place, "study_id": study}
-        for file in files
-        for place, study in (
-            [(place, rows[uid]) for place, uid, _day in file.objects] or [(0, None)]
-        )
-    ]
+    values: list[dict[str, Any]] = []
+    for file in files:
+        found: list[tuple[int, int | None]] = [(at, rows[uid]) for at, uid, _day in file.objects]
+        values += [
+            {"backfill_id": backfill_id, "digest": file.digest, "place": at, "study_id": study}
+            for at, study in found or [(0, None)]
+        ]
     if values:
         session.execute(insert(BackfillFile), values)
     return rows
@@ -724,50 +725,64 @@ def last_backfilled(session: Session, backfill_id: int) -> tuple[datetime, int, 
         .order_by(BackfillStudy.ended_at.desc())
         .limit(1)
     ).first()
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None or row[0] is None else (row[0], row[1], row[2])
 
 
 def backfilled_clips_waiting(session: Session, backfill_id: int) -> int:
     """How many clips of what came are not at an end."""
-    # From what waits, which the queue's limit keeps small, to whose it is: never the other way.
-    query = (
-        select(func.count())
-        .select_from(Recording)
+    # In steps, from what waits, which the queue's limit keeps small, to whose it is: asked for at
+    # once, SQLite goes through every study of the backfill.
+    rows = session.execute(
+        select(Recording.study_id, func.count())
         .join(Study, Study.id == Recording.study_id)
-        .join(BackfillStudy, BackfillStudy.study_instance_uid == Study.study_instance_uid)
-        .where(
-            Recording.state.in_(_WAITING),
-            Study.state != StudyState.HELD,
-            BackfillStudy.backfill_id == backfill_id,
-            BackfillStudy.begun_at.is_not(None),
-        )
-    )
-    return session.scalar(query) or 0
+        .where(Recording.state.in_(_WAITING), Study.state != StudyState.HELD)
+        .group_by(Recording.study_id)
+    ).all()
+    waiting = {row[0]: row[1] for row in rows}
+    return sum(waiting[one] for one in _brought(session, backfill_id, waiting))
 
 
 def _clips_ended(session: Session, backfill_id: int, since: datetime) -> int:
-    # From what happened lately, by its index, to whose it is.
-    lately = (
+    # In steps again, from what happened lately to whose it is.
+    lately = session.scalars(
         select(TimelineEvent.study_id)
         .where(
             TimelineEvent.kind.in_([kind.value for kind in _CLIP_ENDS]), TimelineEvent.at >= since
         )
         .distinct()
-    )
-    query = (
-        select(func.count())
-        .select_from(Recording)
-        .join(Study, Study.id == Recording.study_id)
-        .join(BackfillStudy, BackfillStudy.study_instance_uid == Study.study_instance_uid)
-        .where(
-            Recording.study_id.in_(lately),
-            Recording.finished_at >= since,
-            Recording.state.not_in(_WAITING),
-            BackfillStudy.backfill_id == backfill_id,
-            BackfillStudy.begun_at.is_not(None),
+    ).all()
+    ended = 0
+    for some in _in_pieces(list(_brought(session, backfill_id, lately))):
+        ended += (
+            session.scalar(
+                select(func.count())
+                .select_from(Recording)
+                .where(
+                    Recording.study_id.in_(some),
+                    Recording.finished_at >= since,
+                    Recording.state.not_in(_WAITING),
+                )
+            )
+            or 0
         )
-    )
-    return session.scalar(query) or 0
+    return ended
+
+
+def _brought(session: Session, backfill_id: int, study_ids: Collection[int]) -> Iterable[int]:
+    """Of some studies those that came by a backfill."""
+    for some in _in_pieces(list(study_ids)):
+        rows = session.execute(
+            select(Study.study_instance_uid, Study.id).where(Study.id.in_(some))
+        ).all()
+        uids = {row[0]: row[1] for row in rows}
+        for uid in session.scalars(
+            select(BackfillStudy.study_instance_uid).where(
+                BackfillStudy.backfill_id == backfill_id,
+                BackfillStudy.study_instance_uid.in_(list(uids)),
+                BackfillStudy.begun_at.is_not(None),
+            )
+        ):
+            yield uids[uid]
 
 
 # Rows.
@@ -898,7 +913,7 @@ def _came(session: Session, row: BackfillStudy) -> tuple[int, int, int]:
     return int(objects), int(size), int(clips)
 
 
-def _in_pieces(values: Collection[str]) -> Iterable[list[str]]:
+def _in_pieces(values: Collection[Value]) -> Iterable[list[Value]]:
     listed = list(values)
     for first in range(0, len(listed), _AT_ONCE):
         yield listed[first : first + _AT_ONCE]

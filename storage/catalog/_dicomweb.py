@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session, aliased
 
 from storage.states import FileState
 from storage.tables import Instance, Result, Study
@@ -133,18 +133,18 @@ def first_files(session: Session, studies: Collection[str]) -> tuple[HeldStudy, 
     """One file of each of these studies, the first that came; studies without any are left out."""
     keys: dict[str, str] = {}
     for table in (Instance, Result):
-        first = (
-            select(func.min(table.id))
-            .join(Study, Study.id == table.study_id)
-            .where(Study.study_instance_uid.in_(tuple(studies)), table.file_state == FileState.KEPT)
-            .group_by(table.study_id)
+        # Study by study: asked for all at once, SQLite goes through every object that is kept.
+        of_it = aliased(table)
+        first = select(of_it.id).where(
+            of_it.study_id == Study.id, of_it.file_state == FileState.KEPT
         )
         if table is Result:
-            first = first.where(Result.stands_for.is_(None))
+            first = first.where(of_it.stands_for.is_(None))
+        first = first.order_by(of_it.id).limit(1).correlate(Study)
         query = (
             select(Study.study_instance_uid, table.file_key)
-            .join(Study, Study.id == table.study_id)
-            .where(table.id.in_(first))
+            .join(table, table.id == first.scalar_subquery())
+            .where(Study.study_instance_uid.in_(tuple(studies)))
         )
         for uid, key in session.execute(query):
             keys.setdefault(uid, key)

@@ -196,7 +196,7 @@ def take_up(
     Called after :func:`join`, when what the node itself held before is void, and whenever a holder
     becomes void. See :func:`storage.catalog.requeue_interrupted` for ``max_attempts``.
     """
-    now = now or utc_now()
+    now = clock_of(session, now)
     taken = TakenUp(
         recordings=requeue_interrupted(session, max_attempts=max_attempts, why=reason, now=now),
         deliveries=requeue_interrupted_deliveries(session, why=reason, now=now),
@@ -213,7 +213,8 @@ def clock_of(session: Session, now: datetime | None) -> datetime:
         return now
     if session.get_bind().dialect.name != "postgresql":
         return utc_now()
-    return session.scalars(select(func.clock_timestamp())).one()
+    there: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return there
 
 
 def _lives(row: NodeProcess, now: datetime) -> bool:

@@ -119,7 +119,7 @@ def claim_next(
     )
 
 
-def _first_of(state: RecordingState) -> Select[tuple[Recording]]:
+def _first_of(state: RecordingState) -> Select[Recording]:
     # One state at a time: the index gives its first row, however many wait.
     return (
         select(Recording)
@@ -138,15 +138,15 @@ def _by_turn(session: Session, states: Sequence[RecordingState]) -> list[Recordi
         .subquery()
         for state in states
     ]
-    turns = session.execute(union_all(*(select(first) for first in firsts))).all()
     never = datetime.min.replace(tzinfo=UTC)
-    turns.sort(
+    turns = sorted(
+        session.execute(union_all(*(select(first) for first in firsts))),
         key=lambda row: (
             -row.urgency,
             row.state is RecordingState.RECEIVED,
             row.queued_at or never,
             row.id,
-        )
+        ),
     )
     return [row.state for row in turns]
 

@@ -70,7 +70,7 @@ def claim_reports(
         If ``holder`` is void.
     """
     check_lives(session, holder)
-    taken = []
+    taken: list[ReportableStudy] = []
     for query in (_left_in_reporting(holder), _to_report()):
         for study in session.scalars(
             query.where(Study.id.not_in(but_not))
@@ -346,7 +346,7 @@ def settle_deliveries(session: Session, study: Study, now: datetime) -> None:
     session.flush()
 
 
-def _to_report() -> Select[tuple[Study]]:
+def _to_report() -> Select[Study]:
     # By the states that lead on, few rows by index; by those that end, all that ever came.
     unfinished = select(Recording.study_id).where(
         Recording.state.in_([state for state in RecordingState if state not in RECORDING_ENDS])
@@ -358,7 +358,7 @@ def _to_report() -> Select[tuple[Study]]:
     )
 
 
-def _left_in_reporting(holder: str) -> Select[tuple[Study]]:
+def _left_in_reporting(holder: str) -> Select[Study]:
     """Studies whose results were being made, by nobody or by the holder himself."""
     return (
         select(Study)

@@ -11,6 +11,7 @@ import base64
 import configparser
 import hashlib
 import io
+import os
 import stat
 import threading
 import time
@@ -25,9 +26,9 @@ from typing import Any, BinaryIO, TypeVar
 from storage.files.address import Address
 from storage.files.store import FileStoreError
 
-PART_BYTES = 16 << 20  #: what is held in memory of an object on its way; 10,000 parts are allowed
+PART_BYTES = 8 << 20  #: what is held in memory of an object on its way; 10,000 parts are allowed
 _CONNECT_S = 5.0
-_SILENCE_S = 15.0  # of a server that has a request
+_SILENCE_S = 600.0  # of a server that puts many parts together; what follows ends other waits
 _SHORT_S = 8.0  # for what moves no bytes, tries included
 _LONG_S = 40.0  # for what does, and in addition ...
 _SLOWEST_BYTES_S = 1_000_000.0  # ... the time that these bytes take at this rate
@@ -93,7 +94,12 @@ class Bucket:
         # Keys of the server's own make tags that are no MD5: then what is there itself is read.
         ours = sha256_of(data)
         there = hashlib.sha256()
-        self.fetch(name, there.update)
+        try:
+            self.fetch(name, there.update)
+        except FileStoreError as error:
+            if error.missing:
+                raise self._error(what, "the server has not kept it") from error
+            raise
         if there.digest() != ours:
             self.delete(name)
             raise FileStoreError(
@@ -134,13 +140,23 @@ class Bucket:
             self._check_length(what, data.tell(), size_bytes)
             all_parts = {"Parts": parts}
             done = self._call("complete_multipart_upload", **ticket, MultipartUpload=all_parts)
-            whole = _tag(self._run(what, done, size_bytes))
+            whole = self._completed(what, done, size_bytes)
         except BaseException:
             # The first error says what is wrong; what stays behind, the bucket's own rule clears.
             with suppress(FileStoreError):
                 self._run(what, self._call("abort_multipart_upload", **ticket))
             raise
         return same and whole == f"{_md5(digests).hexdigest()}-{len(parts)}"
+
+    def _completed(self, what: str, done: Coroutine[Any, Any, Any], size_bytes: int) -> str:
+        """The tag of all parts together; empty where the answer was lost and it may be done."""
+        try:
+            return _tag(self._run(what, done, size_bytes))
+        except FileStoreError as error:
+            code = _answer(error).get("Error", {}).get("Code")
+            if code in (None, "NoSuchUpload"):
+                return ""
+            raise
 
     def _check_length(self, what: str, read: int, wanted: int) -> None:
         if read != wanted:
@@ -294,6 +310,7 @@ class Bucket:
         try:
             with _opening:
                 return _system(
+                    os.getpid(),
                     self.address.endpoint,
                     self.address.region,
                     self.address.credentials,
@@ -311,7 +328,7 @@ class Bucket:
         if code in _FULL or status == 507:
             words = f"the server has no room ({status} {code})".replace(" )", ")")
             return self._error(what, words, "full", disk_full=True)
-        if code in ("NoSuchKey", "404") or (status == 404 and code != "NoSuchBucket"):
+        if code in ("NoSuchKey", "404", "NotFound"):
             return self._error(what, "no such object", "missing", missing=True)
         if status == 403 and code not in _STEPS:
             code = "AccessDenied"
@@ -345,9 +362,16 @@ _opening = threading.Lock()
 
 @cache
 def _system(
-    endpoint: str | None, region: str | None, credentials: Path | None, authorities: Path | None
+    _process: int,
+    endpoint: str | None,
+    region: str | None,
+    credentials: Path | None,
+    authorities: Path | None,
 ) -> Any:
-    """One client for all buckets that are reached in the same way: it takes long to make."""
+    """One client for all buckets that are reached in the same way: it takes long to make.
+
+    Its thread stays behind where a process is forked, so each process has its own.
+    """
     import s3fs
 
     given = {} if credentials is None else _credentials(credentials)
@@ -471,14 +495,16 @@ def _credentials(file: Path) -> dict[str, str]:
     """Key and secret from a file as Amazon's tools write it, which others must not read."""
     try:
         with file.open("rb") as opened:
-            mode = stat.S_IMODE(file.stat().st_mode)
+            status = os.fstat(opened.fileno())
             text = opened.read(_LONGEST_CREDENTIALS).decode()
     except (OSError, UnicodeDecodeError) as error:
         words = error.strerror if isinstance(error, OSError) else "it is no text"
         raise FileStoreError(
             f"the credentials of the file store in {file} cannot be read: {words}"
         ) from None
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+    # What another owns, root mostly, may be for our group to read: so services are given secrets.
+    ours = status.st_uid == os.geteuid()
+    if status.st_mode & (stat.S_IRWXO | (stat.S_IRWXG if ours else stat.S_IWGRP)):
         raise FileStoreError(
             f"the credentials of the file store in {file} are open to others; chmod 600 {file}"
         )

@@ -154,6 +154,23 @@ def test_a_server_whose_tags_are_no_checksums_is_read_back(
     assert [asked.method for asked in way.seen[-2:]] == ["PUT", "GET"]
 
 
+def test_an_upload_in_parts_whose_last_answer_is_lost_is_read_back(
+    store: FileStore, way: BadWay, server: ObjectsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_module, "PART_BYTES", 5 << 20)
+    completions: list[Asked] = []
+
+    def first(asked: Asked) -> bool:
+        completions.extend([asked] * (asked.method == "POST" and "uploadId" in asked.path))
+        return bool(completions) and completions[0] is asked
+
+    way.on, way.cut = first, 0
+    key = store.adopt(arrived(store, DATA * 20), Area.OBJECTS, DIGEST)
+    assert len(completions) == 2
+    assert server.file(key).read_bytes() == DATA * 20
+    assert way.seen[-1].method == "GET"
+
+
 def test_nobody_waits_for_ever(
     store: FileStore, way: BadWay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,6 +234,7 @@ def test_what_is_shown_is_plain_and_whole() -> None:
         "dimse",
         "folders",
         "http",
+        "store_url",
         "study",
         "destinations",
         "analysis",
@@ -243,6 +244,7 @@ def test_what_is_shown_is_plain_and_whole() -> None:
         "rules",
         "disk",
         "machines",
+        "node",
         "audit",
         "log",
     }

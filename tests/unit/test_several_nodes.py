@@ -345,6 +345,17 @@ def test_a_node_that_leaves_lies_about_nothing(database: Database) -> None:
         assert catalog.read_nodes(session) == ()
 
 
+def test_nodes_go_by_the_servers_clock(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = member(database, "one", Steady())
+    assert abs(one.now() - catalog.utc_now()) < timedelta(seconds=5)
+    ahead = timedelta(seconds=90)
+    monkeypatch.setattr(catalog, "clock_of", lambda _session, _now: catalog.utc_now() + ahead)
+    one.beat()
+    of_a_file = database.url.get_backend_name() == "sqlite"
+    expected = catalog.utc_now() + (timedelta() if of_a_file else ahead)
+    assert abs(one.now() - expected) < timedelta(seconds=5)
+
+
 def test_the_time_of_the_nodes_is_the_servers(database: Database) -> None:
     with database.read() as session:
         there = catalog.clock_of(session, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -28,6 +29,8 @@ SHORT = (
     # An index of those rows alone, of which there are few.
     "SCAN commitment_item USING INDEX ix_commitment_item_refused",
 )
+#: By an index, and yet through nearly all: the files of nearly all objects are there.
+KEPT = re.compile(r"SEARCH .* INDEX ix_\w+_file \(file_state=\?\)")
 SORTED = "USE TEMP B-TREE FOR ORDER BY"
 
 Asked = Callable[[Session, Filled], object]
@@ -145,6 +148,7 @@ def test_what_goes_through_all_rows_is_known_by_its_plan(
             "SELECT count(*) FROM recording",
             "SELECT state, count(*) FROM recording GROUP BY state",
             "SELECT * FROM study AS s ORDER BY reason",
+            "SELECT * FROM instance WHERE file_state = 'kept' AND door = 'dimse'",
         ):
             assert [step for step in _plan(session, query, ()) if _is_long(step)], query
 
@@ -178,6 +182,8 @@ def _plan(session: Session, statement: str, parameters: Any) -> list[str]:
 
 def _is_long(step: str) -> bool:
     """Whether a step of a plan goes through a large table, or all of an index of one."""
+    if KEPT.fullmatch(step):
+        return True
     words = step.split()
     if words[0] != "SCAN" or step.startswith(SHORT):
         return False
