@@ -37,7 +37,8 @@ class Probe:
 
     def colour(self, box: tuple[slice, slice], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """The colour, RGB, shape ``(n, 3)``, of what ``mask`` shows of a box of the thin frame."""
-        return self._painted(self._thin[box][mask][np.newaxis])[0]
+        painted: NDArray[np.uint8] = self._painted(self._thin[box][mask][np.newaxis])[0]
+        return painted
 
 
 class FrameReader:

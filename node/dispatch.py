@@ -119,7 +119,7 @@ class Dispatcher:
         self._holder = holder
         self._worker = worker
         self._clock = clock
-        self._states = (RecordingState.QUEUED, RecordingState.TO_VIEW)
+        self._states: tuple[RecordingState, ...] = (RecordingState.QUEUED, RecordingState.TO_VIEW)
         if settings.ahead:
             self._states = (*self._states, RecordingState.RECEIVED)
         self._wake = threading.Event()

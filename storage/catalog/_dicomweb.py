@@ -132,14 +132,15 @@ def held_studies(
 def first_files(session: Session, studies: Collection[str]) -> tuple[HeldStudy, ...]:
     """One file of each of these studies, the first that came; studies without any are left out."""
     keys: dict[str, str] = {}
-    for table in (Instance, Result):
+    tables: tuple[type[Instance | Result], ...] = (Instance, Result)
+    for table in tables:
         # Study by study: asked for all at once, SQLite goes through every object that is kept.
         of_it = aliased(table)
         first = select(of_it.id).where(
             of_it.study_id == Study.id, of_it.file_state == FileState.KEPT
         )
         if table is Result:
-            first = first.where(of_it.stands_for.is_(None))
+            first = first.where(of_it.stands_for.is_(None))  # type: ignore[union-attr]  # Result's
         first = first.order_by(of_it.id).limit(1).correlate(Study)
         query = (
             select(Study.study_instance_uid, table.file_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
@@ -24,9 +25,14 @@ from storage.database import Database
 from storage.states import EventKind, FileState, RecordingKind, RecordingState, StudyState
 from storage.tables import Instance, Recording, Study
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Table
+
 # Each object that arrives asks these while its sender waits: without the mapping to classes they
 # take a quarter of the time.
-_INSTANCE, _STUDY, _RECORDING = Instance.__table__, Study.__table__, Recording.__table__
+_INSTANCE, _STUDY, _RECORDING = (
+    cast("Table", one.__table__) for one in (Instance, Study, Recording)
+)
 _FIND = (
     select(
         _INSTANCE,
@@ -106,8 +112,7 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
         return None
     values = {name: getattr(new, name) for name in _NEW_COLUMNS}
     values |= {"study_id": study.id, "revision": study.revision}
-    added = connection.execute(insert(_INSTANCE), values).inserted_primary_key
-    instance_id = int(added[0])
+    instance_id = _insert(connection, _INSTANCE, values)
     recording_id = None
     if new.recording_kind is not None:
         recording = {
@@ -117,8 +122,7 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
             "state": RecordingState.RECEIVED,
             "urgency": study.urgency,
         }
-        recorded = connection.execute(insert(_RECORDING), recording).inserted_primary_key
-        recording_id = int(recorded[0])
+        recording_id = _insert(connection, _RECORDING, recording)
     if new.received_at > study.last_image_at:
         connection.execute(_NOTE_IMAGE, {"study": study.id, "at": new.received_at})
     return InstanceRecord(
@@ -128,6 +132,12 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
         recording_id=recording_id,
         file_state=FileState.KEPT,
     )
+
+
+def _insert(connection: Connection, table: Table, values: dict[str, Any]) -> int:
+    key = connection.execute(insert(table), values).inserted_primary_key
+    assert key is not None, "a row inserted by itself has a key"  # noqa: S101 - for the types
+    return int(key[0])
 
 
 def _add(session: Session, new: NewInstance) -> InstanceRecord:

@@ -216,7 +216,7 @@ class Upload:
         start = data_set_start(BytesIO(head))
         if start:
             file.write_head(bytes(head[:start]))
-        file.write(head[start:])
+        file.write(bytes(head[start:]))
 
     def _end(self) -> None:
         if self._head is not None and self._file is not None:
