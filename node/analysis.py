@@ -46,19 +46,17 @@ ReadingT = TypeVar("ReadingT", covariant=True)
 
 _TRACING_SAMPLES = 4  # noisy copies of one frame: for the share outside the sector, not for a map
 
-_NO_REWRITING = (
+NO_REWRITING = (
     "arithmetic_optimization",
-    "auto_mixed_precision",
     "common_subgraph_elimination",
     "constant_folding",
     "dependency_optimization",
     "implementation_selector",
     "layout_optimizer",
     "loop_optimization",
-    "pin_to_host_optimization",
-    "scoped_allocator_optimization",
     "shape_optimization",
 )
+"""What TensorFlow leaves undone of rewriting a graph; otherwise it does all of these."""
 
 _AS_DRAWN = panels.PictureSettings()
 
@@ -351,7 +349,7 @@ def _share_cores(workers: int) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     # Of rewriting the graph, joining convolution, bias and activation is what makes a clip quicker.
     # The rest takes longer on a gradient's graph of thousands of steps than it ever gives back.
-    tf.config.optimizer.set_experimental_options(dict.fromkeys(_NO_REWRITING, False))
+    tf.config.optimizer.set_experimental_options(dict.fromkeys(NO_REWRITING, False))
 
 
 def _speckled_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

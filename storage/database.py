@@ -171,12 +171,18 @@ class Database:
             return
         key = int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], signed=True)
         try:
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            mine = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key})
+            connection = self._engine.connect()
         except DBAPIError as error:
             raise _explained(self.url, error) from error
+        mine = False
         try:
-            yield bool(mine)
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            mine = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}))
+        except DBAPIError as error:
+            self._give_back(connection, None)
+            raise _explained(self.url, error) from error
+        try:
+            yield mine
         finally:
             self._give_back(connection, key if mine else None)
 

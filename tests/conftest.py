@@ -48,8 +48,10 @@ def _process_as_it_was() -> Iterator[None]:
     else:
         structlog.reset_defaults()
     if "tensorflow" in sys.modules:
+        from node.analysis import NO_REWRITING
+
         optimizer = sys.modules["tensorflow"].config.optimizer
-        optimizer.set_experimental_options({"disable_meta_optimizer": False})
+        optimizer.set_experimental_options(dict.fromkeys(NO_REWRITING, True))
 
 
 def _loggers() -> dict[str, logging.Logger]:

@@ -55,20 +55,21 @@ def join(
     Raises
     ------
     CatalogError
-        If another node of this name lives.
+        If another node of this name lives; where there can be one alone, if any other does.
     """
     now = clock_of(session, now)
+    for row in session.scalars(select(NodeProcess).with_for_update()).all():
+        if (alone or row.id == name) and row.seat not in ("", seat) and _lives(row, now):
+            step = "SQLite has one node" if alone else "give this one another name in [node]"
+            raise CatalogError(
+                f"a node named {row.id} works on this database already (process {row.pid}, last "
+                f"sign at {row.heartbeat_at:%H:%M:%S} UTC); {step}, or wait {row.lease_s:.0f} s "
+                "where that one has died"
+            )
     forgotten = delete(NodeProcess).where(NodeProcess.id != name)
     if not alone:
         forgotten = forgotten.where(NodeProcess.taken_over_at < now - _REMEMBERED)
     session.execute(forgotten.execution_options(synchronize_session=False))
-    row = session.get(NodeProcess, name, with_for_update=True)
-    if row is not None and row.seat != seat and not alone and _lives(row, now):
-        raise CatalogError(
-            f"a node named {name} works on this database already (process {row.pid}, last sign at "
-            f"{row.heartbeat_at:%H:%M:%S} UTC); give this one another name in [node], or wait "
-            f"{row.lease_s:.0f} s where that one has died"
-        )
     holder = f"{name}/{secrets.token_hex(4)}"
     session.merge(
         NodeProcess(
@@ -121,7 +122,7 @@ def forget_node(session: Session, name: str) -> None:
     row = session.get(NodeProcess, name, with_for_update=True)
     if row is None:
         raise CatalogError(f"no node {name}; `echonode status` names those that are there")
-    if row.taken_over_at is None and _lives(row, clock_of(session, None)):
+    if _lives(row, clock_of(session, None)):
         raise CatalogError(f"node {name} gave a sign of life a moment ago; stop it first")
     session.delete(row)
     session.flush()
@@ -143,7 +144,7 @@ def read_nodes(session: Session, now: datetime | None = None) -> tuple[NodeRecor
             holder=row.holder or "",
             seat=row.seat,
             lease_s=row.lease_s,
-            alive=row.taken_over_at is None and _lives(row, now),
+            alive=_lives(row, now),
             taken_over_at=row.taken_over_at,
             taken_over_by=row.taken_over_by,
         )
@@ -218,6 +219,8 @@ def clock_of(session: Session, now: datetime | None) -> datetime:
 
 
 def _lives(row: NodeProcess, now: datetime) -> bool:
+    if row.taken_over_at is not None:
+        return False
     # A heartbeat from the future is from before the clock was set back: it says nothing of now.
     return abs(now - row.heartbeat_at) < timedelta(seconds=row.lease_s)
 

@@ -44,10 +44,7 @@ class Cluster:
         self.sendings = 0
         self.nodes = {}
         for name in ("one", "two"):
-            (folder / name / "data").mkdir(parents=True)
-            for area in ("objects", "results", "quarantine"):
-                (folder / "store" / area).mkdir(parents=True, exist_ok=True)
-                (folder / name / "data" / area).symlink_to(folder / "store" / area)
+            (folder / name).mkdir()
             self.nodes[name] = PreparedNode(
                 folder=folder / name,
                 archives=[archive],
@@ -55,6 +52,7 @@ class Cluster:
                 quiet_s=0.3,
                 environment={
                     "ECHONODE_DATABASE_URL": url,
+                    "ECHONODE_STORE_URL": f"file://{folder / 'store'}",
                     "ECHONODE_NODE__NAME": name,
                     "ECHONODE_NODE__LEASE_S": str(LEASE_S),
                     light.SLOW: "1.5",

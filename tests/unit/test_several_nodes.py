@@ -152,11 +152,13 @@ def test_what_a_node_leaves_when_it_stops_is_free(database: Database) -> None:
 
 
 def test_a_node_that_is_alone_keeps_no_rows_of_others(database: Database) -> None:
-    join(database, "of an earlier host")
-    join(database, "one", seat="a")
-    join(database, "one", seat="b", alone=True)
+    join(database, "of an earlier host", seat="a")
+    with pytest.raises(CatalogError, match="SQLite has one node"):
+        join(database, "one", seat="b", at=29, alone=True)
+    join(database, "one", seat="b", at=31, alone=True)
+    join(database, "renamed", seat="b", at=32, alone=True)
     with database.read() as session:
-        assert [one.node_id for one in catalog.read_nodes(session)] == ["one"]
+        assert [one.node_id for one in catalog.read_nodes(session)] == ["renamed"]
 
 
 def test_a_node_that_will_not_come_back_can_be_forgotten(database: Database) -> None:
