@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import bindparam, exists, insert, select, update
+from sqlalchemy import Table, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog._moves import (
@@ -26,7 +27,9 @@ from storage.tables import Instance, Recording, Study
 
 # Each object that arrives asks these while its sender waits: without the mapping to classes they
 # take a quarter of the time.
-_INSTANCE, _STUDY, _RECORDING = Instance.__table__, Study.__table__, Recording.__table__
+_INSTANCE, _STUDY, _RECORDING = (
+    cast(Table, each.__table__) for each in (Instance, Study, Recording)
+)
 _FIND = (
     select(
         _INSTANCE,
@@ -107,7 +110,7 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
     values = {name: getattr(new, name) for name in _NEW_COLUMNS}
     values |= {"study_id": study.id, "revision": study.revision}
     added = connection.execute(insert(_INSTANCE), values).inserted_primary_key
-    instance_id = int(added[0])
+    instance_id = int(cast(Sequence[int], added)[0])
     recording_id = None
     if new.recording_kind is not None:
         recording = {
@@ -118,7 +121,7 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
             "urgency": study.urgency,
         }
         recorded = connection.execute(insert(_RECORDING), recording).inserted_primary_key
-        recording_id = int(recorded[0])
+        recording_id = int(cast(Sequence[int], recorded)[0])
     if new.received_at > study.last_image_at:
         connection.execute(_NOTE_IMAGE, {"study": study.id, "at": new.received_at})
     return InstanceRecord(
