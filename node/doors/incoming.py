@@ -63,7 +63,7 @@ class IncomingFile:
         """The digest of the data set so far, where :meth:`write_head` began the file."""
         return None if self._digest is None else self._digest.hexdigest()
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append, or drop where nothing can be kept."""
         rest = memoryview(data)
         if self._digest is not None:

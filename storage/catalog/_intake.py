@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
-from sqlalchemy import bindparam, exists, insert, select, update
+from sqlalchemy import Table, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog._moves import (
@@ -25,13 +25,10 @@ from storage.database import Database
 from storage.states import EventKind, FileState, RecordingKind, RecordingState, StudyState
 from storage.tables import Instance, Recording, Study
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Table
-
 # Each object that arrives asks these while its sender waits: without the mapping to classes they
 # take a quarter of the time.
 _INSTANCE, _STUDY, _RECORDING = (
-    cast("Table", one.__table__) for one in (Instance, Study, Recording)
+    cast(Table, each.__table__) for each in (Instance, Study, Recording)
 )
 _FIND = (
     select(
@@ -112,7 +109,8 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
         return None
     values = {name: getattr(new, name) for name in _NEW_COLUMNS}
     values |= {"study_id": study.id, "revision": study.revision}
-    instance_id = _insert(connection, _INSTANCE, values)
+    added = connection.execute(insert(_INSTANCE), values).inserted_primary_key
+    instance_id = int(cast(Sequence[int], added)[0])
     recording_id = None
     if new.recording_kind is not None:
         recording = {
@@ -122,7 +120,8 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
             "state": RecordingState.RECEIVED,
             "urgency": study.urgency,
         }
-        recording_id = _insert(connection, _RECORDING, recording)
+        recorded = connection.execute(insert(_RECORDING), recording).inserted_primary_key
+        recording_id = int(cast(Sequence[int], recorded)[0])
     if new.received_at > study.last_image_at:
         connection.execute(_NOTE_IMAGE, {"study": study.id, "at": new.received_at})
     return InstanceRecord(
@@ -132,12 +131,6 @@ def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
         recording_id=recording_id,
         file_state=FileState.KEPT,
     )
-
-
-def _insert(connection: Connection, table: Table, values: dict[str, Any]) -> int:
-    key = connection.execute(insert(table), values).inserted_primary_key
-    assert key is not None, "a row inserted by itself has a key"  # noqa: S101 - for the types
-    return int(key[0])
 
 
 def _add(session: Session, new: NewInstance) -> InstanceRecord:

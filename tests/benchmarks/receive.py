@@ -135,7 +135,7 @@ def seconds(
             loads = [paths[place::associations] for place in range(associations)]
         _settle()
         start = time.perf_counter()
-        senders = [_storescu(target.port, paths) for paths in loads]
+        senders = [_storescu(target.port, paths) for paths in loads if paths]
         for sender in senders:
             said = sender.communicate(timeout=600)[1]
             if sender.returncode != 0:
@@ -319,20 +319,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _go_first()
         for one in (table[name] for name in chosen if name in table):
             one.measure(node)  # to warm up
-            rows = [
-                _compared(one, node, peers[peer], wanted, options.rounds)
-                for peer, wanted in one.wanted.items()
-                if peer in peers
-            ]
-            _keep(rows or [_alone(one, node, options.rounds)], options)
+            wanted = {peer: ratio for peer, ratio in one.wanted.items() if peer in peers}
+            for peer, ratio in wanted.items():
+                _keep(_compared(one, node, peers[peer], ratio, options.rounds), options)
+            if not wanted:
+                _keep(_alone(one, node, options.rounds), options)
         if "memory" in chosen:
             number = min(3, options.rounds)
-            _keep([memory_row(node, folder, options.large_bytes, number)], options)
+            _keep(memory_row(node, folder, options.large_bytes, number), options)
 
 
-def _keep(rows: Sequence[Row], options: Namespace) -> None:
+def _keep(row: Row, options: Namespace) -> None:
     beside = {"beside it": options.conditions} if options.conditions else {}
-    rounds.keep("receive", TITLE, rows, conditions=peer_versions() | beside, folder=options.folder)
+    rounds.keep("receive", TITLE, [row], conditions=peer_versions() | beside, folder=options.folder)
 
 
 def peer_versions() -> dict[str, str]:
