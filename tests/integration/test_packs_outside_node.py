@@ -144,7 +144,7 @@ def answer(site: Path, imported: tuple[Path, Path]) -> Any:
     words = ["--config", _settings(site, *imported), "analyze", str(REAL_CINE)]
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("typer.echo", lambda text, err=False: told.append(text) if not err else None)
+        patch.setattr("node.cli.output.print_text", told.append)
         assert main([*words, "--out", str(site / "results"), "--json"]) == ExitCode.OK
     return json.loads("".join(told))
 

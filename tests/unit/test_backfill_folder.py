@@ -231,7 +231,7 @@ def test_what_is_here_or_was_given_up_is_not_taken_again(
     with rows.write() as session:  # as retention leaves it
         session.execute(
             update(Instance)
-            .where(Instance.sop_instance_uid == "1.2.2.1")
+            .where(Instance.sop_instance_uid == "1.2.2.1.1")
             .values(file_state=FileState.REMOVED)
         )
     shown = site.run("--anew")
