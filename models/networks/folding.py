@@ -53,6 +53,8 @@ def folded(network: keras.Model) -> keras.Model:
 
     if isinstance(network, keras.Sequential) or not hasattr(network, "operations"):
         return network
+    if network.compiled:  # a copy would be compiled, too, and may not find its loss
+        network = keras.Model(network.input, network.output, name=network.name)
     before: dict[int, tuple[Any, Any, Any]] = {}  # what gave a tensor, of what, and the tensor
 
     def call(layer: Any, *arguments: Any, **options: Any) -> Any:
@@ -88,7 +90,11 @@ def _is_linear(layer: Any) -> bool:
 
 def _joined(linear: Any, normal: Any, inputs: Any) -> Any:
     """What both layers do to the inputs, by one layer."""
-    config = linear.get_config() | {"use_bias": True, "name": f"{linear.name}_{normal.name}"}
+    # What a layer begins its training with, and what holds it there, is of no use here.
+    training = ("initializer", "regularizer", "constraint")
+    config = {
+        name: value for name, value in linear.get_config().items() if not name.endswith(training)
+    } | {"use_bias": True, "name": f"{linear.name}_{normal.name}"}
     joined = type(linear).from_config(config)
     given = joined(inputs)
     mean, variance = (

@@ -23,6 +23,7 @@ from node.tls import client_context
 
 _CONNECT_S = 30.0  # an archive that is slow to store is not slow to answer the door
 _PROBE_S = 5.0
+_LONGEST_TURN_S = 1.0  # of an association's own thread
 _HUNG_UP_S = 1.0  # when the node stops, nobody is waited for
 Handlers = Sequence[tuple[evt.InterventionEvent | evt.NotificationEvent, Callable[..., Any]]]
 
@@ -217,4 +218,53 @@ class _Pausing:
             association.__dict__["_is_paused"] = value
 
 
+class Checkpoint(threading.Event):
+    """Where an association's own thread rests while another talks to the peer.
+
+    In pynetdicom 3.0 a thread that has just been let go on, and has not yet run, counts as resting
+    still. Where the next request is sent at once and answered quickly, it takes the answer for a
+    request of the peer's, and whoever waits for the answer waits until the DIMSE timeout. Here
+    :meth:`clear` returns when the thread rests, and stays so until :meth:`set`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Condition()
+        self._rests = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Rest until :meth:`set`; the thread of the association alone does."""
+        with self._turn:
+            self._rests = True
+            self._turn.notify_all()
+            passed = self._turn.wait_for(self.is_set, timeout)
+            self._rests = False
+        return passed
+
+    def set(self) -> None:
+        """Let it go on."""
+        with self._turn:
+            super().set()
+            self._turn.notify_all()
+
+    def clear(self) -> None:
+        """Let it rest at its next turn, and wait for that; not long, since it may have ended."""
+        with self._turn:
+            super().clear()
+            self._turn.wait_for(lambda: self._rests, _LONGEST_TURN_S)
+
+
+class _Checkpoints:
+    """Gives each association a :class:`Checkpoint` for the plain event that the library makes."""
+
+    def __get__(self, association: Association, _kind: type[Association]) -> threading.Event:
+        event: threading.Event = association.__dict__["_reactor_checkpoint"]
+        return event
+
+    def __set__(self, association: Association, event: threading.Event) -> None:
+        ours = Checkpoint() if type(event) is threading.Event else event
+        association.__dict__["_reactor_checkpoint"] = ours
+
+
 setattr(Association, "_is_paused", _Pausing())  # noqa: B010 - an attribute of its instances
+setattr(Association, "_reactor_checkpoint", _Checkpoints())  # noqa: B010 - the same
