@@ -346,14 +346,12 @@ class Node:
         )
         self._alerts.start()
         self._membership.beat()
+        self._window = Window(settings.data_dir, self._status)
         try:
-            self._window = Window(settings.data_dir, self._status)
             self._window.start()
         except OSError as error:
-            raise NodeError(
-                f"data_dir {settings.data_dir}: no socket can be made there: {error.strerror}; "
-                "set another data_dir"
-            ) from error
+            # Not every volume takes a socket; whoever asks reads the rows then.
+            log.warning("no-window", reason=error.strerror)
 
     def _readers(self, packs: list[str]) -> WorkerProcesses | Cluster:
         """Where clips are read: in processes here, or in a cluster."""

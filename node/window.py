@@ -86,7 +86,8 @@ class Window:
         self._socket.close()
         if self._thread.is_alive():
             self._thread.join(timeout=PATIENCE_S)
-        (self._data_dir / SOCKET_NAME).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a volume that can only be read keeps it; it harms none
+            (self._data_dir / SOCKET_NAME).unlink(missing_ok=True)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

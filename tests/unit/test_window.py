@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import stat
 import threading
@@ -72,6 +73,29 @@ def test_where_no_node_is_nobody_answers(tmp_path: Path, opened: Opened) -> None
 
     assert look_in(tmp_path) is None
     assert not (tmp_path / SOCKET_NAME).exists()
+
+
+def test_a_volume_that_can_only_be_read_keeps_no_node_from_stopping(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = opened(tmp_path, dict)
+
+    def read_only(_path: Path, **_options: bool) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", read_only)
+        window.stop()
+
+    assert look_in(tmp_path) is None
+
+
+def test_a_window_that_could_not_be_opened_is_closed_without_a_word(tmp_path: Path) -> None:
+    window = Window(tmp_path / "nowhere", dict)
+    with pytest.raises(FileNotFoundError):
+        window.start()
+
+    window.stop()
 
 
 def test_what_a_killed_node_left_keeps_no_one_out(tmp_path: Path, opened: Opened) -> None:
