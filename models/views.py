@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from models.clip import Clip, Mode
 from models.packs import Pack, PackError, PackKind
+from models.packs.prepared import compiled
 from models.preprocess import VERSION, fit_frames
 
 
@@ -138,11 +139,8 @@ class ViewReader:
         import tensorflow as tf
 
         spec = self.pack.manifest.input
-        run = tf.function(
-            self.pack.settled,
-            input_signature=[tf.TensorSpec((None, spec.rows, spec.columns, 1), tf.float32)],
-            autograph=False,
-        )
+        shape = (None, spec.rows, spec.columns, 1)
+        run = compiled(self.pack.prepared, "forward", lambda: self.pack.settled, shape)
         return lambda batch: np.asarray(run(tf.constant(batch)).numpy(), np.float32)
 
 

@@ -23,7 +23,7 @@ from models import views
 from models.clip import Clip, ClipError, Mode, read_clip
 from models.explain import panels, smoothgrad
 from models.explain.sector import outside_shares, sector_in_network
-from models.explain.target import Explained, explained
+from models.explain.target import BATCH, Explained, explained
 from models.finding import MOST_OUTSIDE, Finding, PackRef, Refusal
 from models.packs import OutputSpec, Pack, PackError, PackKind, load_pack
 from models.preprocess import fit_frames
@@ -35,6 +35,7 @@ from models.readers import (
     TracingReading,
 )
 from models.tasks import TASKS
+from models.threads import MOST_LANES, use_lanes
 from node.evidence import cautions, may_speak, reportable
 from node.settings import Settings
 from storage.files import local
@@ -44,7 +45,9 @@ MOST_MAPS = 6
 
 ReadingT = TypeVar("ReadingT", covariant=True)
 
-_TRACING_SAMPLES = 4  # noisy copies of one frame: for the share outside the sector, not for a map
+# Noisy copies of one frame, a batch: for the share outside the sector, not for a map. A tracing is
+# explained in one to five frames, and batches of ten would be half empty.
+_TRACING_SAMPLES = 4
 
 NO_REWRITING = (
     "arithmetic_optimization",
@@ -119,7 +122,9 @@ def picture_settings(settings: Settings) -> panels.PictureSettings:
     )
 
 
-def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
+def load_packs(
+    folders: Sequence[str | Path], workers: int = 1, prepared: Path | None = None
+) -> None:
     """Load packs into this process and run each once, so that the first clip waits for nothing.
 
     Parameters
@@ -129,6 +134,8 @@ def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
         views the last one does.
     workers
         How many such processes share the machine: each takes its part of the cores.
+    prepared
+        Where networks are kept as they run, which spares most of the start.
 
     Raises
     ------
@@ -137,7 +144,8 @@ def load_packs(folders: Sequence[str | Path], workers: int = 1) -> None:
     """
     global _packs
     # Before TensorFlow is imported: a pack that cannot be used is told of at once.
-    loaded = {pack.manifest.name: pack for pack in (load_pack(Path(folder)) for folder in folders)}
+    read = (load_pack(Path(folder), prepared) for folder in folders)
+    loaded = {pack.manifest.name: pack for pack in read}
     _share_cores(workers)
     _packs = _Packs.read(loaded.values())
     _packs.warm()
@@ -316,7 +324,7 @@ class _Packs:
                 asked = _explained_of_tracing(numbers, tracer.pack, allow_simulated=False)
                 inputs, _ = fit_frames(clip.frames([0]), tracer.spec)
                 if asked:
-                    _smooth(numbers, inputs, asked, sector_in_network(clip, tracer.spec), samples=1)
+                    _smooth_tracing(numbers, inputs, asked, sector_in_network(clip, tracer.spec))
         for regressor in self.regressions:
             regressor.read(clip)
             outputs = _explained(regressor.pack, allow_simulated=False)
@@ -338,15 +346,17 @@ def _loaded() -> _Packs:
 def _share_cores(workers: int) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // max(1, workers))
+    lanes = min(threads, MOST_LANES)
+    use_lanes(lanes)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads // lanes))
     import tensorflow as tf
 
     # Where TensorFlow has already run in this process, its threads stay as they are.
     with contextlib.suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.threading.set_intra_op_parallelism_threads(threads // lanes)
+        tf.config.threading.set_inter_op_parallelism_threads(lanes)
     # Of rewriting the graph, joining convolution, bias and activation is what makes a clip quicker.
     # The rest takes longer on a gradient's graph of thousands of steps than it ever gives back.
     tf.config.optimizer.set_experimental_options(dict.fromkeys(NO_REWRITING, False))
@@ -510,7 +520,7 @@ def _asked_of_tracing(
     inputs, _ = fit_frames(clip.frames(frames), reader.spec)
     sector = sector_in_network(clip, reader.spec)
     names = [finding.output for finding in given]
-    every = _smooth(numbers, inputs, explained, sector, samples=_TRACING_SAMPLES)
+    every = _smooth_tracing(numbers, inputs, explained, sector)
     maps = every[[spoken.index(name) for name in names]]
     return replace(reading, findings=_with_shares(reading.findings, names, maps, sector))
 
@@ -521,13 +531,28 @@ def _smooth(
     outputs: Sequence[int],
     sector: NDArray[np.bool_],
     samples: int = smoothgrad.SAMPLES,
+    batch: int = BATCH,
 ) -> NDArray[np.float32]:
     """SmoothGrad of outputs, those that are the same number of the network once."""
     sources = [(numbers.targets[o].quantity, numbers.targets[o].place) for o in outputs]
     firsts = [outputs[sources.index(source)] for source in sources]
     unique = list(dict.fromkeys(firsts))
-    maps = smoothgrad.smoothgrad(numbers, inputs, unique, sector=sector, samples=samples)
+    maps = smoothgrad.smoothgrad(
+        numbers, inputs, unique, sector=sector, samples=samples, batch=batch
+    )
     return maps[[unique.index(first) for first in firsts]]
+
+
+def _smooth_tracing(
+    numbers: Explained,
+    inputs: NDArray[np.float32],
+    outputs: Sequence[int],
+    sector: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """The same of a tracing, which takes few samples."""
+    return _smooth(
+        numbers, inputs, outputs, sector, samples=_TRACING_SAMPLES, batch=_TRACING_SAMPLES
+    )
 
 
 def _with_shares(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -364,7 +365,12 @@ class Node:
         return WorkerProcesses(
             settings.analysis.workers,
             initializer=prepare_worker,
-            initargs=(packs, settings.analysis.workers, settings.log),
+            initargs=(
+                packs,
+                settings.analysis.workers,
+                settings.log,
+                settings.prepared_networks,
+            ),
             time_limit_s=settings.analysis.time_limit_s,
         )
 
@@ -534,6 +540,9 @@ def run(
     """Run a node until SIGTERM or SIGINT; ``ready`` is called once it listens."""
     os.umask(0o077)  # whatever is written here is for the service user alone
     leave_no_holes()
+    # What was imported stays: each look of the collector at it would hold up all threads.
+    gc.collect()
+    gc.freeze()
     stopping = threading.Event()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:

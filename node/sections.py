@@ -612,6 +612,9 @@ class AnalysisSettings(Section):
     packs: tuple[AbsolutePath, ...] = Field(
         (), description="folders of packs beside the shipped ones"
     )
+    prepared: AbsolutePath | None = Field(
+        None, description="networks as they run, for a quick start; by default prepared in data_dir"
+    )
 
     @property
     def cluster(self) -> str | None:

@@ -98,6 +98,13 @@ class Settings(BaseSettings):
     alerts: AlertsSettings = AlertsSettings()
     log: LogSettings = LogSettings()
 
+    @property
+    def prepared_networks(self) -> Path | None:
+        """Where workers keep networks as they run; None where this user can keep none."""
+        if self.analysis.prepared is not None:
+            return self.analysis.prepared
+        return self.data_dir / "prepared" if os.access(self.data_dir, os.W_OK | os.X_OK) else None
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         names = [item.name for item in (*self.destinations, *self.archives)]

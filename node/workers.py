@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from node.analysis import load_packs
 from node.sections import LogSettings
@@ -15,14 +16,16 @@ from node.watch import set_up_logging
 NICE = 10  #: how far workers step back, of 19
 
 
-def prepare_worker(folders: Sequence[str], workers: int, log: LogSettings) -> None:
+def prepare_worker(
+    folders: Sequence[str], workers: int, log: LogSettings, prepared: Path | None = None
+) -> None:
     """Set up logs as in the node, so that no library's warning quotes a patient; load the packs.
 
     The process steps behind all others: a machine that sends and a person who asks come first.
 
     Parameters
     ----------
-    folders, workers
+    folders, workers, prepared
         As for :func:`node.analysis.load_packs`.
 
     Raises
@@ -35,7 +38,7 @@ def prepare_worker(folders: Sequence[str], workers: int, log: LogSettings) -> No
     gc.disable()  # nothing of all that is made here is garbage: looking for it takes a tenth more
     try:
         with _native_messages_dropped():
-            load_packs(folders, workers)
+            load_packs(folders, workers, prepared)
     finally:
         gc.freeze()
         gc.enable()

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,14 @@ from tests.certificates import Certificates, make_certificates
 from tests.postgres import Postgres, postgres
 
 _REPOSITORY = Path(__file__).parent.parent
+_PREPARED = "ECHONODE_ANALYSIS__PREPARED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder of prepared networks for all nodes and commands of a run: the first makes them."""
+    if not hasattr(config, "workerinput") and _PREPARED not in os.environ:  # else it is inherited
+        os.environ[_PREPARED] = tempfile.mkdtemp(prefix="echonode-prepared-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_PREPARED)))
 
 
 @pytest.fixture(scope="module", autouse=True)

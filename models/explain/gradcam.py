@@ -61,12 +61,13 @@ def _compiled(
     import keras
     import tensorflow as tf
 
+    from models.networks.graph import graph
+
     inner = network.network if isinstance(network, Explained) else network
     layers = features(inner)
     seen = keras.Model(layers[0], layers[1:])
     grid = layers[1].shape[1:3]
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
     def step(inputs: Any) -> Any:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(inputs)
@@ -85,8 +86,7 @@ def _compiled(
             maps.append(tf.add_n(parts) / len(parts))
         return tf.stack(maps)
 
-    compiled: Callable[[NDArray[np.float32]], Any] = step
-    return compiled
+    return graph(step, shape)
 
 
 def features(network: keras.Model) -> list[Any]:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.explain.target import BATCH, Explained, in_batches
+from models.packs.prepared import compiled
+from models.threads import side_by_side
 
 if TYPE_CHECKING:
     import keras
@@ -53,11 +55,17 @@ def mean_gradient(
         raise ValueError(f"inputs {inputs.shape} and noise {noise.shape} do not fit")
     step = gradient_step(network, tuple(outputs), (batch, *inputs.shape[1:]))
     total = np.zeros((len(outputs), *inputs.shape[:3]), np.float32)
-    for places, real in in_batches(len(inputs) * len(noise), batch):
-        frames, draws = np.divmod(places, len(noise))
-        maps = np.abs(step(inputs[frames] + noise[draws])[0].numpy())
-        for place in range(real):
-            total[:, frames[place]] += maps[:, place]
+
+    def strengths(
+        some: tuple[NDArray[np.int64], int],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        frames, draws = np.divmod(some[0], len(noise))
+        maps = step(inputs[frames] + noise[draws])[0].numpy()
+        return frames[: some[1]], np.abs(maps)
+
+    for frames, maps in side_by_side(strengths, in_batches(len(inputs) * len(noise), batch)):
+        for place, frame in enumerate(frames):
+            total[:, frame] += maps[:, place]
     total /= len(noise)
     return total
 
@@ -75,16 +83,35 @@ def gradient_step(
     """
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)  # type: ignore[untyped-decorator]
+    kin = {output: _kin(network, output, outputs) for output in outputs}
+
     def step(inputs: Any) -> Any:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(inputs)
             numbers = network(inputs, training=False)
-            sums = [tf.reduce_sum(numbers[:, output]) for output in outputs]
-        gradients = tf.stack(
-            [tape.gradient(total, inputs, unconnected_gradients="zero")[..., 0] for total in sums]
-        )
+            sums = {o: tf.reduce_sum(numbers[:, o]) for o, other in kin.items() if other is None}
+        found = {
+            output: tape.gradient(total, inputs, unconnected_gradients="zero")[..., 0]
+            for output, total in sums.items()
+        }
+        for output, other in kin.items():
+            if other is not None and isinstance(network, Explained):
+                factor = network.factor(output, numbers)
+                found[output] = found[other] * factor[:, tf.newaxis, tf.newaxis]
+        gradients = tf.stack([found[output] for output in outputs])
         return gradients, tf.gather(tf.transpose(numbers), outputs)
 
-    compiled: Callable[[NDArray[np.float32]], Any] = step
-    return compiled
+    if not isinstance(network, Explained):
+        return compiled(None, "", lambda: step, shape)
+
+    def built() -> Callable[[Any], Any]:
+        network.build()
+        return step
+
+    return compiled(network.prepared, f"gradient {outputs}", built, shape)
+
+
+def _kin(network: keras.Model | Explained, output: int, outputs: Sequence[int]) -> int | None:
+    """Another output that the gradient of this one follows from, so that nothing is gone back."""
+    kin = network.kin(output) if isinstance(network, Explained) else None
+    return kin if kin in outputs else None

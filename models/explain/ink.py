@@ -75,8 +75,18 @@ def contour(inside: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.fl
     outline; the distance to it is value / slope, and the line fades over its last pixel.
     """
     line = np.zeros((rows, columns), np.float32)
+    drawn = line_of(inside, rows, columns)
+    if drawn is not None:
+        line[drawn[0]] = drawn[1]
+    return line
+
+
+def line_of(
+    inside: NDArray[np.bool_], rows: int, columns: int
+) -> tuple[tuple[slice, slice], NDArray[np.float32]] | None:
+    """What :func:`contour` gives where it is not zero everywhere: the place, and what is there."""
     if not inside.any():
-        return line
+        return None
     scale = rows / inside.shape[0], columns / inside.shape[1]
     # Only what is near the region is looked at: this runs for every frame of a clip.
     top, bottom = _near(inside.sum(axis=1), scale[0])
@@ -87,8 +97,8 @@ def contour(inside: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.fl
     smooth = ndimage.gaussian_filter(np.asarray(field), max(1.0, scale[0]))
     down, across = np.gradient(smooth)
     distance = np.abs(smooth - 0.5) / np.maximum(np.hypot(down, across), 1e-6)
-    line[top:bottom, left:right] = np.clip(1.5 - distance, 0, 1)
-    return line
+    line: NDArray[np.float32] = np.clip(1.5 - distance, 0, 1).astype(np.float32)
+    return (slice(top, bottom), slice(left, right)), line
 
 
 def _near(filled: NDArray[np.integer], scale: float) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from models.explain.words import (
     value_words,
 )
 from models.finding import Evidence, Finding
+from models.threads import lanes, side_by_side
 
 RESEARCH_USE = "RESEARCH USE ONLY - NOT FOR DIAGNOSTIC USE"
 PERCENTILE = 99.5
@@ -76,9 +77,10 @@ class Painter:
         self.marks = tuple(self._marks())
         self._plot = self._new_plot()
         self._sheet = self._draw_sheet()
-        # A map and a tracing may stand for several frames that follow one another.
-        self._overlay = lru_cache(maxsize=len(self._groups) + 1)(self._draw_overlay)
-        self._outlines = lru_cache(maxsize=2)(self._draw_outlines)
+        # A map and a tracing may stand for several frames that follow one another; each lane is at
+        # a frame of its own.
+        self._overlay = lru_cache(maxsize=(len(self._groups) + 1) * lanes())(self._draw_overlay)
+        self._outlines = lru_cache(maxsize=2 * lanes())(self._draw_outlines)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -96,7 +98,8 @@ class Painter:
             over, opacity = self._outlines(_nearest(source, self._shown.tracing.frames))
             sheet.paste(over, place, opacity)
         for number, (map_box, over_box) in enumerate(self._pair_boxes):
-            grey = _resized(self._frames[position], over_box)
+            if number == 0 and over_box.fitted(self._frames.shape[1:]) != (grey.height, grey.width):
+                grey = _resized(self._frames[position], over_box)  # all pairs are of one size
             place = over_box.centred(grey)
             sheet.paste(grey, place)
             at = _nearest(source, self._groups[number].map.frames)
@@ -347,11 +350,12 @@ class Painter:
             if name == "myocardium" and "cavity" in tracing.classes:
                 # Its outer edge: the inner one is the cavity's.
                 inside |= mask == tracing.classes.index("cavity")
-            if not inside.any():
-                continue
-            line = ink.contour(inside, rows, columns)
-            colours[line >= np.maximum(alpha, 0.01)] = _CLASS_COLOURS[name]
-            alpha = np.maximum(alpha, line)
+            drawn = ink.line_of(inside, rows, columns)
+            if drawn is not None:
+                place, line = drawn
+                below = alpha[place]
+                colours[place][line >= np.maximum(below, 0.01)] = _CLASS_COLOURS[name]
+                np.maximum(below, line, out=below)
         return _layer(colours, alpha)
 
 
@@ -412,7 +416,9 @@ def _grouped(maps: Sequence[ShownMap], frames: NDArray[np.uint8]) -> Iterator[_G
 def _scaled(item: ShownMap, frames: NDArray[np.uint8]) -> ShownMap:
     """Smooth a map's grain and scale it to 0 to 1 over the clip."""
     sigma = _SMOOTHING * min(frames.shape[1:])
-    maps = ndimage.gaussian_filter(item.maps.astype(np.float32), (0, sigma, sigma))
+    each = item.maps.astype(np.float32)
+    smooth = side_by_side(lambda one: np.asarray(ndimage.gaussian_filter(one, sigma)), each)
+    maps = np.stack([*smooth]).astype(np.float32, copy=False)
     inside = frames.any(axis=0)
     full = float(np.percentile(maps[:, inside] if inside.any() else maps, PERCENTILE))
     scaled = np.clip(maps / full, 0, 1) if full > 0 else np.zeros_like(maps)

@@ -35,6 +35,8 @@ from models.tasks import TASKS
 if TYPE_CHECKING:
     import keras
 
+    from models.packs.prepared import PreparedGraphs
+
 BATCH = 10
 """Inputs that go through a network at once: this alone bounds the memory."""
 
@@ -109,27 +111,46 @@ class Explained:
     temperature
         Divides the logits of classes.
     settled
-        The same network as it runs faster, with weights that stay as they are; see
-        :attr:`models.packs.Pack.settled`.
+        The pack that the network is of, where its weights stay as they are: it runs faster so, and
+        is not even built where its graphs are kept. ``network`` may then be None.
     """
 
     def __init__(
         self,
-        network: keras.Model,
+        network: keras.Model | None,
         targets: Sequence[Target],
         *,
         temperature: float = 1.0,
-        settled: Callable[[Any], Any] | None = None,
+        settled: Pack | None = None,
     ) -> None:
-        self.network = network
+        self._network = network
         self.targets = tuple(targets)
         self._temperature = temperature
         self._settled = settled
 
+    @property
+    def network(self) -> keras.Model:
+        """The network itself."""
+        if self._network is None:
+            assert self._settled is not None, "one of the two is given"  # noqa: S101
+            self._network = self._settled.network
+        return self._network
+
+    @property
+    def prepared(self) -> PreparedGraphs | None:
+        """Where graphs of it are kept."""
+        return None if self._settled is None else self._settled.prepared
+
+    def build(self) -> Explained:
+        """Build the network, which cannot be done while a graph of it is traced."""
+        if self._settled is not None:
+            _ = self._settled.settled
+        return self
+
     def __call__(self, inputs: Any, training: bool = False) -> Any:
         """(n, rows, columns, 1) to (n, targets), differentiable by TensorFlow."""
         if self._settled is not None and not training:
-            return self.numbers(self._settled(inputs))
+            return self.numbers(self._settled.settled(inputs))
         return self.numbers(self.network(inputs, training=training))
 
     def numbers(self, raw: Any) -> Any:
@@ -156,6 +177,26 @@ class Explained:
         if target.quantity is Quantity.VOLUME:
             return volume
         return tf.math.log(volume + _EMPTY)
+
+    def kin(self, output: int) -> int | None:
+        """The target whose gradient is this one's but for :meth:`factor`, if there is one.
+
+        A volume's is that of its logarithm: their numbers rise and fall by the same pixels.
+        """
+        asked = self.targets[output]
+        if asked.quantity is not Quantity.LOG_VOLUME:
+            return None
+        for place, target in enumerate(self.targets):
+            if target.quantity is Quantity.VOLUME and target.place == asked.place:
+                return place
+        return None
+
+    def factor(self, output: int, numbers: Any) -> Any:
+        """What the gradient of its kin is multiplied by, (n,), where these are the numbers."""
+        kin = self.kin(output)
+        if kin is None:
+            raise ExplainError(f"{self.targets[output].name} is like no other number")
+        return 1.0 / (numbers[:, kin] + _EMPTY)
 
     def place_of(self, name: str) -> int:
         """Which number a target is.
@@ -189,10 +230,10 @@ def explained(pack: Pack, *, settled: bool = False) -> Explained:
             "once; only networks that see one frame are explained"
         )
     return Explained(
-        pack.network,
+        None if settled else pack.network,
         targets_of(pack),
         temperature=pack.manifest.temperature,
-        settled=pack.settled if settled else None,
+        settled=pack if settled else None,
     )
 
 
@@ -288,11 +329,8 @@ def in_batches(count: int, batch: int = BATCH) -> Iterator[tuple[NDArray[np.int6
 def _compiled(
     network: keras.Model | Explained, shape: tuple[int, ...]
 ) -> Callable[[NDArray[np.float32]], Any]:
-    import tensorflow as tf
+    from models.networks.graph import graph
 
-    compiled: Callable[[NDArray[np.float32]], Any] = tf.function(
-        lambda inputs: network(inputs, training=False),
-        input_signature=[tf.TensorSpec(shape, tf.float32)],
-        autograph=False,
-    )
-    return compiled
+    if isinstance(network, Explained):
+        network.build()
+    return graph(lambda inputs: network(inputs, training=False), shape)

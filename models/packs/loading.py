@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from models.packs.manifest import (
     PackKind,
     SavedModelFolder,
 )
+from models.packs.prepared import PreparedGraphs
 from models.packs.saved_model import build_saved_model
 from models.tasks import TASKS
 
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pack:
-    """A pack on disk whose manifest is valid and whose weights have the right checksum."""
+    """A pack on disk whose manifest is valid and whose weights have the right checksum.
+
+    ``prepared`` is where its graphs are kept as they run, if they are kept anywhere.
+    """
 
     folder: Path
     manifest: Manifest
+    prepared: PreparedGraphs | None = field(default=None, compare=False, repr=False)
 
     @property
     def ref(self) -> PackRef:
@@ -90,8 +95,15 @@ def answering_as(pack: Pack, network: keras.Model) -> Pack:
     return other
 
 
-def load_pack(folder: Path) -> Pack:
+def load_pack(folder: Path, prepared: Path | None = None) -> Pack:
     """Read and check a pack. Imports no TensorFlow.
+
+    Parameters
+    ----------
+    folder
+        The pack.
+    prepared
+        Where graphs of packs are kept as they run; see :mod:`models.packs.prepared`.
 
     Raises
     ------
@@ -110,7 +122,8 @@ def load_pack(folder: Path) -> Pack:
     path = check_weights(folder, manifest)
     if isinstance(manifest.network, KerasFile):
         read_checked(path)
-    return Pack(folder=folder, manifest=manifest)
+    graphs = None if prepared is None else PreparedGraphs.of(prepared, manifest)
+    return Pack(folder=folder, manifest=manifest, prepared=graphs)
 
 
 def wrong_fields(error: ValidationError) -> list[str]:

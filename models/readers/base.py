@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from models.clip import Clip
 from models.finding import Finding, Kind, Method, Refusal
 from models.packs import InputSpec, OutputSpec, Pack, PackError, PackKind
+from models.packs.prepared import compiled
 from models.preprocess import VERSION
 from models.tasks import TASKS
+from models.threads import side_by_side
 
 if TYPE_CHECKING:
     import keras
@@ -79,11 +81,7 @@ class Reader:
         import tensorflow as tf
 
         shape = (self.batch, self.spec.rows, self.spec.columns, 1)
-        run = tf.function(
-            self.pack.settled,
-            input_signature=[tf.TensorSpec(shape, tf.float32)],
-            autograph=False,
-        )
+        run = compiled(self.pack.prepared, "forward", lambda: self.pack.settled, shape)
         return lambda batch: np.asarray(run(tf.constant(batch)).numpy(), np.float32)
 
     @property
@@ -98,13 +96,14 @@ class Reader:
         window - 1, window to 2 * window - 1 and so on, the last window filled by repeating the
         last frame. What it gives for a window stands for each frame of it.
         """
-        parts = []
-        for begin in range(0, len(inputs), self.batch):
+        run = self._compiled
+
+        def answers(begin: int) -> NDArray[np.float32]:
             part = inputs[begin : begin + self.batch]
             short = self.batch - len(part)
-            padded = np.concatenate([part, np.repeat(part[-1:], short, axis=0)])
-            parts.append(self._compiled(padded)[: len(part)])
-        return np.concatenate(parts)
+            return run(np.concatenate([part, np.repeat(part[-1:], short, axis=0)]))[: len(part)]
+
+        return np.concatenate([*side_by_side(answers, range(0, len(inputs), self.batch))])
 
     def refuse(self, output: OutputSpec, reason: str) -> Refusal:
         return Refusal(output=output.name, reason=reason, pack=self.pack.ref)

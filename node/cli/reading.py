@@ -125,7 +125,12 @@ def read_files(
     executor = WorkerProcesses(
         count,
         initializer=prepare_worker,
-        initargs=(tuple(str(pack.folder) for pack in packs), count, _LOG),
+        initargs=(
+            tuple(str(pack.folder) for pack in packs),
+            count,
+            _LOG,
+            settings.prepared_networks,
+        ),
         time_limit_s=settings.analysis.time_limit_s,
     )
     with _quiet():

@@ -76,6 +76,7 @@ def worker(
         device="gpu" if gpu else "cpu",
         gpus=gpus,
         host=host,
+        prepared=settings.prepared_networks,
     )
 
     def joined(address: str) -> None:

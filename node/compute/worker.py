@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -40,7 +41,7 @@ _LOOK_S = 0.5  # how often a worker looks whether its processes are as they were
 _LEAVE_S = 10.0  # longest time for saying good-bye
 _PAUSE_S = 2.0  # before the scheduler is called again
 
-Prepare = Callable[[Sequence[str], int, LogSettings], object]
+Prepare = Callable[[Sequence[str], int, LogSettings, Path | None], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,8 @@ class Offer:
     """What a worker offers to a cluster.
 
     ``places`` are the clips that it reads at once, each in a process of its own. ``device`` is what
-    they are read with, and ``gpus`` how many of these the machine has.
+    they are read with, and ``gpus`` how many of these the machine has. ``prepared`` is where
+    networks are kept as they run.
     """
 
     scheduler: str
@@ -58,6 +60,7 @@ class Offer:
     device: Device = "cpu"
     gpus: int = 0
     host: str | None = None
+    prepared: Path | None = None
 
 
 class Machine:
@@ -251,7 +254,7 @@ def _prepare(card: Card, offer: Offer, logs: LogSettings, prepare: Prepare | Non
         from node.workers import prepare_worker
 
         prepare = prepare_worker  # here, since it takes seconds to import
-    prepare(offer.packs, offer.places, logs)
+    prepare(offer.packs, offer.places, logs, offer.prepared)
     if offer.device == "gpu":
         import tensorflow as tf
 

@@ -219,6 +219,34 @@ def test_a_tracing_is_explained_by_areas_and_volumes_of_its_chances() -> None:
     assert logarithm == pytest.approx(np.log(volume + 1), rel=1e-4)
 
 
+def test_the_gradient_of_a_logarithm_follows_from_its_volume_s(
+    frames: NDArray[np.float32],
+) -> None:
+    import keras
+
+    keras.utils.set_random_seed(7)
+    network = keras.Sequential(
+        [keras.Input((ROWS, COLUMNS, 1)), keras.layers.Conv2D(3, 3, padding="same")]
+    )
+    targets = [
+        Target(name=quantity.name, quantity=quantity, place=place)
+        for quantity, place in (
+            (Quantity.LOG_VOLUME, 1),
+            (Quantity.VOLUME, 2),
+            (Quantity.VOLUME, 1),
+            (Quantity.LOG_VOLUME, 2),
+        )
+    ]
+    numbers = Explained(network, targets)
+    assert [numbers.kin(output) for output in range(4)] == [2, None, None, 1]
+    together = input_gradient(numbers, frames, (0, 2))
+    alone = input_gradient(numbers, frames, (0,))
+    assert together[0].max() > 0
+    np.testing.assert_allclose(together[0], alone[0], rtol=1e-4, atol=1e-4 * alone.max())
+    with pytest.raises(ExplainError, match="like no other"):
+        numbers.factor(1, None)
+
+
 def test_the_share_outside_the_sector_is_measured() -> None:
     sector = np.zeros((100, 100), bool)
     sector[:, :50] = True

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from models import threads
 from models.explain.gradient import input_gradient
 from models.explain.smoothgrad import smoothgrad
 
@@ -73,6 +74,15 @@ def test_smoothgrad_of_a_weighted_sum_is_its_weights_too(
     maps = smoothgrad(linear, frames, 1, samples=4)
     assert maps.shape == (3, ROWS, COLUMNS)
     np.testing.assert_allclose(maps[2].ravel(), np.abs(weights[:, 1]), rtol=1e-5)
+
+
+def test_two_lanes_say_the_same_to_the_last_bit(
+    square: keras.Model, frames: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = smoothgrad(square, frames, 0, samples=5, batch=2)
+    monkeypatch.setattr(threads, "_lanes", 2)
+    together = smoothgrad(square, frames, 0, samples=5, batch=2)
+    np.testing.assert_array_equal(alone, together)
 
 
 def test_frames_do_not_mix(square: keras.Model, frames: NDArray[np.float32]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from models import measure
 from models.measure import ATRIUM, CAVITY, MYOCARDIUM, MeasureError, measure_ventricle
@@ -131,6 +132,28 @@ def test_the_atrium_has_the_area_of_its_pixels() -> None:
     labels[90:92, 90:92] = ATRIUM
     assert measure.atrium_area_cm2(labels, 0.5, 1.0) == pytest.approx(40 * 40 * 0.5 / 100)
     assert measure.atrium_area_cm2(_nothing(), 0.5, 1.0) == 0.0
+
+
+def test_what_lies_beside_a_mask_is_within_two_pixels_by_the_distance_too() -> None:
+    rng = np.random.default_rng(4)
+    points = np.argwhere(np.ones((12, 15), bool))
+    for share in (0.0, 0.02, 0.2, 1.0):
+        mask = rng.random((12, 15)) < share
+        near = measure._beside(points, mask).reshape(mask.shape)
+        expected = ndimage.distance_transform_edt(~mask) <= 2.0 if mask.any() else mask
+        np.testing.assert_array_equal(near, expected)
+
+
+def test_a_chamber_is_measured_alike_wherever_it_stands_in_the_frame() -> None:
+    labels = np.zeros((90, 80), np.uint8)
+    labels[20:50, 30:50] = ATRIUM
+    labels[15:20, 30:50] = CAVITY
+    wide = np.pad(labels, ((40, 3), (7, 60)))
+    assert measure.measure_atrium(wide, 1, 1).volume_ml == pytest.approx(
+        measure.measure_atrium(labels, 1, 1).volume_ml, rel=1e-9
+    )
+    with pytest.raises(MeasureError, match="cut by the edge"):
+        measure.measure_atrium(labels[:, 35:], 1, 1)
 
 
 def test_the_discs_agree_with_the_volumes_of_the_real_tracings(shared_data: Path) -> None:

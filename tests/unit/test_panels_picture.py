@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from models import threads
 from models.explain import ink, panels
 from models.explain.panels import Shown, ShownMap, ShownTracing, draw_clip, encode, poster
 from models.explain.sheet import RESEARCH_USE
@@ -275,7 +276,9 @@ def test_what_does_not_fit_together_is_refused() -> None:
         draw_clip(frames[:0], _shown(frames))
 
 
-def test_encoded_frames_are_baseline_jpeg_with_half_the_colour_columns() -> None:
+def test_encoded_frames_are_baseline_jpeg_with_half_the_colour_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from PIL.JpegImagePlugin import get_sampling
 
     frames = _frames()
@@ -289,6 +292,8 @@ def test_encoded_frames_are_baseline_jpeg_with_half_the_colour_columns() -> None
         image = Image.open(io.BytesIO(data))
         assert image.size == (encoded.columns, encoded.rows)
         assert get_sampling(image) == 1  # 4:2:2
+    monkeypatch.setattr(threads, "_lanes", 2)
+    monkeypatch.setattr(panels, "_AT_ONCE", 2)
     assert encode(draw_clip(frames, _full(frames))).jpeg_frames == encoded.jpeg_frames
 
 

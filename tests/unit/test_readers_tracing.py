@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import special
 
 from models import measure
 from models.clip import Clip
@@ -104,3 +105,11 @@ def test_beats_are_those_of_the_tracing() -> None:
     for one in reading.findings:
         assert len(one.per_beat) == 3
         assert one.value == pytest.approx(np.mean(one.per_beat))
+
+
+def test_chances_by_planes_are_those_of_the_softmax() -> None:
+    logits = np.random.default_rng(6).normal(scale=6.0, size=(5, 7, 4)).astype(np.float32)
+    expected = np.moveaxis(special.softmax(logits, axis=-1), -1, 0)
+    kept = logits.copy()
+    np.testing.assert_allclose(tracing._chances(logits), expected, rtol=1e-6)
+    np.testing.assert_array_equal(logits, kept)  # what the network gave stays as it is
