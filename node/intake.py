@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,7 +23,6 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
-from sqlalchemy.orm import Session
 
 from models.clip import ClipError, bytes_beside_pixels, read_header
 from node.doors.contexts import CAPTURE_CLASSES, ECG_CLASSES, STORAGE_CLASSES, ULTRASOUND_CLASSES
@@ -204,25 +204,31 @@ class Intake:
         came_again = known is not None  # and its file is gone, or not whole
         size = _size_bytes(arrival.path)
         key = self._files.adopt(arrival.path, Area.OBJECTS, _file_digest(uid, digest))
-        with self._database.write() as session:
-            # Another association may have brought the same object in the meantime.
-            known = catalog.find_instance(session, uid)
-            if known is not None and self._files.size_bytes(key) is None:
-                # Retention gave up an earlier copy, the same file, at this very moment.
-                raise FileStoreError(f"{key} was removed while it was kept again; send it again")
-            if known is None:
-                self._add(session, arrival, header, digest, key, size)
-            elif came_again or _is_gone(known):
-                came_again = True
-                catalog.keep_again(
-                    session,
-                    known.id,
-                    file_key=key,
-                    content_sha256=digest,
-                    size_bytes=size,
-                    transfer_syntax_uid=header.values["TransferSyntaxUID"],
-                    now=self._clock(),
-                )
+        new = None if came_again else self._new(arrival, header, digest, key, size)
+        known = None
+        if new is None or not self._database.together(partial(catalog.add_plain, new=new)):
+            with self._database.write() as session:
+                # Another association may have brought the same object in the meantime.
+                known = catalog.find_instance(session, uid)
+                if known is not None and self._files.size_bytes(key) is None:
+                    # Retention gave up an earlier copy, the same file, at this very moment.
+                    raise FileStoreError(
+                        f"{key} was removed while it was kept again; send it again"
+                    )
+                if known is None:
+                    new = new or self._new(arrival, header, digest, key, size)
+                    catalog.add_instance(session, new, looked=True)
+                elif came_again or _is_gone(known):
+                    came_again = True
+                    catalog.keep_again(
+                        session,
+                        known.id,
+                        file_key=key,
+                        content_sha256=digest,
+                        size_bytes=size,
+                        transfer_syntax_uid=header.values["TransferSyntaxUID"],
+                        now=self._clock(),
+                    )
         if known is not None and not came_again and known.content_sha256 != digest:
             return self._kept_beside(arrival, header, digest, known, key)
         log.info(
@@ -239,43 +245,41 @@ class Intake:
             repeated=known is not None and not came_again,
         )
 
-    def _add(
-        self, session: Session, arrival: Arrival, header: Glance, digest: str, key: str, size: int
-    ) -> None:
+    def _new(
+        self, arrival: Arrival, header: Glance, digest: str, key: str, size: int
+    ) -> catalog.NewInstance:
         own = header.own
-        urgency, reason = (arrival.urgency, "") if own else self._urgency(session, arrival, header)
-        catalog.add_instance(
-            session,
-            catalog.NewInstance(
-                study_instance_uid=header.values["StudyInstanceUID"],
-                series_instance_uid=header.values["SeriesInstanceUID"],
-                sop_instance_uid=header.values["SOPInstanceUID"],
-                sop_class_uid=header.values["SOPClassUID"],
-                transfer_syntax_uid=header.values["TransferSyntaxUID"],
-                content_sha256=digest,
-                size_bytes=size,
-                file_key=key,
-                calling_ae=arrival.calling_ae,
-                called_ae=arrival.called_ae,
-                peer_host=arrival.peer_host,
-                door=arrival.door,
-                received_at=self._clock(),
-                own=own,
-                recording_kind=None if own else _kind(header),
-                urgency=urgency,
-                urgency_reason=reason,
-                study_date=_date(header),
-                accession_number=_text(header, "AccessionNumber"),
-                description=_text(header, "StudyDescription"),
-            ),
-            looked=True,
+        urgency, reason = (arrival.urgency, "") if own else self._urgency(arrival, header)
+        return catalog.NewInstance(
+            study_instance_uid=header.values["StudyInstanceUID"],
+            series_instance_uid=header.values["SeriesInstanceUID"],
+            sop_instance_uid=header.values["SOPInstanceUID"],
+            sop_class_uid=header.values["SOPClassUID"],
+            transfer_syntax_uid=header.values["TransferSyntaxUID"],
+            content_sha256=digest,
+            size_bytes=size,
+            file_key=key,
+            calling_ae=arrival.calling_ae,
+            called_ae=arrival.called_ae,
+            peer_host=arrival.peer_host,
+            door=arrival.door,
+            received_at=self._clock(),
+            own=own,
+            recording_kind=None if own else _kind(header),
+            urgency=urgency,
+            urgency_reason=reason,
+            study_date=_date(header),
+            accession_number=_text(header, "AccessionNumber"),
+            description=_text(header, "StudyDescription"),
         )
 
-    def _urgency(self, session: Session, arrival: Arrival, header: Glance) -> tuple[int, str]:
-        uid = header.values["StudyInstanceUID"]
-        if arrival.urgency == LATER and catalog.is_backfilled(session, uid):
-            # Also where a rule would lift it: years of archive must not stand before anybody.
-            return catalog.BACKFILL_URGENCY, "brought by a backfill: behind all else"
+    def _urgency(self, arrival: Arrival, header: Glance) -> tuple[int, str]:
+        if arrival.urgency == LATER:
+            with self._database.read() as session:
+                backfilled = catalog.is_backfilled(session, header.values["StudyInstanceUID"])
+            if backfilled:
+                # Also where a rule would lift it: years of archive must not stand before anybody.
+                return catalog.BACKFILL_URGENCY, "brought by a backfill: behind all else"
         facts = facts_of(
             header,
             calling_ae=arrival.calling_ae,

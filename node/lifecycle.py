@@ -73,8 +73,8 @@ class Lifecycle:
 
     def released(self, study_uids: frozenset[str]) -> None:
         """An association that brought these studies has ended properly."""
-        with self._database.write() as session:
-            catalog.note_released(session, sorted(study_uids), self._clock())
+        uids, at = sorted(study_uids), self._clock()
+        self._database.together(lambda rows: catalog.note_release(rows, uids, at))
 
     def complete_quiet(self) -> int:
         """Begin the analysis of every study that has been quiet for long enough."""

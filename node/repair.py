@@ -65,6 +65,10 @@ class Repair:
                 return self._damaged(fault)
             case FaultKind.THERE_AFTER_ALL:
                 return self._there(fault)
+            case FaultKind.COUNT:
+                with self._database.write() as session:
+                    catalog.recount(session)
+                return "counted anew"
             case _:
                 return ""
 

@@ -14,16 +14,16 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Select, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import Compiled
+from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -37,9 +37,13 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.sql import ClauseElement, Insert
+from sqlalchemy.sql.compiler import SQLCompiler
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+_T = TypeVar("_T")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSIONS = _MIGRATIONS / "versions"  # each file is named by its revision
@@ -55,6 +59,8 @@ _POSTGRESQL = {
     "options": f"-c synchronous_commit=on -c lock_timeout={_BUSY_TIMEOUT_MS}",
     "application_name": "echonode",
 }
+_MOST_TOGETHER = 64  # pieces of writing in one transaction
+_QUERY_ONLY = "query_only"  # of a connection's notes: whether it may only read
 _PLACE = "place"  # of a pooled connection's notes: the file it was opened on
 #: What makes a transaction see one state of the database and change nothing.
 _READER: dict[str, dict[str, object]] = {
@@ -103,7 +109,8 @@ class Database:
         self._reader = self._engine.execution_options(**_READER[self.url.get_backend_name()])
         self._writer = self._engine.execution_options(echonode_write=True)
         self._turns = _Turns()
-        self._questions: dict[Select[Any], Compiled] = {}
+        self._statements = _Statements(self._engine.dialect)
+        self._together = _Together(self._commit_together)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -117,24 +124,12 @@ class Database:
         Without a session it takes a tenth of the time: for what each object asks that arrives.
         ``question`` is made once and asked again and again; ``values`` are its parameters'.
         """
-        compiled = self._questions.get(question)
-        if compiled is None:
-            compiled = self._questions[question] = question.compile(dialect=self._engine.dialect)
-        parameters: Any = compiled.construct_params(values)
-        if compiled.positiontup is not None:  # type: ignore[attr-defined]  # of SQL
-            parameters = [parameters[name] for name in compiled.positiontup]  # type: ignore[attr-defined]
         with self._explained():
             connection = self._engine.raw_connection()
             try:
-                cursor = connection.cursor()
-                cursor.execute(str(compiled), parameters)
-                row = cursor.fetchone()
-                cursor.close()
-            except self._engine.dialect.loaded_dbapi.Error as error:
-                raise DBAPIError(str(compiled), None, error) from error
+                return self._statements.first(connection, question, values)
             finally:
                 connection.close()  # goes back, and forgets what it saw
-        return None if row is None else tuple(row)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -144,6 +139,37 @@ class Database:
         """
         with self._turns.turn(self.url), self._transaction(self._writer) as session:
             yield session
+
+    def together(self, work: Callable[[Rows], _T]) -> _T:
+        """Do a small piece of writing; those who come at the same moment share one commit.
+
+        It is committed when this returns. Nobody waits for company: who comes alone commits at
+        once, and who comes while others commit is in the next transaction. A piece that fails is
+        undone by itself, and fails for its caller alone.
+        """
+        return cast(_T, self._together.do(work))
+
+    def _commit_together(self, parts: Callable[[], Sequence[_Part]]) -> None:
+        with (
+            self._explained(),
+            self._turns.turn(self.url),
+            self._writer.connect() as connection,
+            connection.begin(),
+        ):
+            rows = Rows(self._statements, connection)
+            mine = parts()  # all who came while we waited
+            for part in mine:
+                if len(mine) == 1:
+                    part.result = part.work(rows)
+                    continue
+                rows.run("SAVEPOINT part")
+                try:
+                    with self._explained():
+                        part.result = part.work(rows)
+                except Exception as error:  # noqa: BLE001 - it is its caller's
+                    rows.run("ROLLBACK TO SAVEPOINT part")  # fails for all where all is undone
+                    part.error = error
+                rows.run("RELEASE SAVEPOINT part")
 
     @contextmanager
     def beside(self) -> Iterator[Session]:
@@ -225,6 +251,158 @@ class Database:
                 f"database {_name(self.url)}: every connection is in use; "
                 "see in the node's log what keeps them"
             ) from error
+
+
+class Rows:
+    """What a piece of writing in a shared transaction says to the database.
+
+    The driver is asked itself: what a session does besides takes longer than the writing.
+    """
+
+    def __init__(self, statements: _Statements, connection: Connection) -> None:
+        self._statements = statements
+        self._connection = connection.connection
+
+    def first(self, statement: ClauseElement, **values: object) -> tuple[Any, ...] | None:
+        """The first row of the answer, as the driver gives it; None for none.
+
+        ``statement`` is made once and used again and again; ``values`` are its parameters'. Of an
+        insert, every column's: what a table fills in by itself is not filled in here.
+        """
+        return self._statements.first(self._connection, statement, values)
+
+    def do(self, statement: ClauseElement, **values: object) -> None:
+        """The same, of a statement that answers nothing."""
+        self._statements.do(self._connection, statement, values)
+
+    def run(self, words: str) -> None:
+        """A statement as it is written."""
+        self._statements.run(self._connection, words, ())
+
+
+class _Plain(NamedTuple):
+    """A statement as the driver takes it."""
+
+    words: str
+    names: Sequence[str] | None  #: of the parameters, in their order; None where they have names
+    compiled: SQLCompiler
+    turned: Mapping[str, Callable[[Any], Any]]  #: how values are put for the driver
+
+
+class _Statements:
+    """Statements in the driver's own terms, each put into them once."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._known: dict[ClauseElement, _Plain] = {}
+
+    def first(
+        self, connection: Any, statement: ClauseElement, values: dict[str, object]
+    ) -> tuple[Any, ...] | None:
+        plain = self._plain(statement, values)
+        row = self.run(connection, plain.words, _parameters(plain, values), answers=True)
+        return None if row is None else tuple(row)
+
+    def do(self, connection: Any, statement: ClauseElement, values: dict[str, object]) -> None:
+        plain = self._plain(statement, values)
+        self.run(connection, plain.words, _parameters(plain, values))
+
+    def run(self, connection: Any, words: str, parameters: Any, *, answers: bool = False) -> Any:
+        base = self._dialect.loaded_dbapi.Error
+        try:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(words, parameters)
+                return cursor.fetchone() if answers else None
+            finally:
+                cursor.close()
+        except base as error:
+            raise DBAPIError.instance(words, None, error, base, dialect=self._dialect) from error
+
+    def _plain(self, statement: ClauseElement, values: dict[str, object]) -> _Plain:
+        known = self._known.get(statement)
+        if known is None:
+            columns = list(values) if isinstance(statement, Insert) else None
+            compiled = cast(
+                SQLCompiler, statement.compile(dialect=self._dialect, column_keys=columns)
+            )
+            turned: dict[str, Callable[[Any], Any]] = {}
+            for name, parameter in compiled.binds.items():
+                kind = parameter.type.dialect_impl(self._dialect)
+                processor = kind.bind_processor(self._dialect)
+                if processor is not None:
+                    turned[name] = processor
+            known = self._known[statement] = _Plain(
+                str(compiled), compiled.positiontup, compiled, turned
+            )
+        return known
+
+
+def _parameters(plain: _Plain, values: dict[str, object]) -> Any:
+    whole = plain.compiled.construct_params(values)
+    for name, turn in plain.turned.items():
+        whole[name] = turn(whole[name])
+    return whole if plain.names is None else [whole[name] for name in plain.names]
+
+
+class _Part:
+    """One caller's piece of a shared transaction."""
+
+    def __init__(self, work: Callable[[Rows], Any]) -> None:
+        self.work = work
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.leads = False
+        self.go_on = threading.Event()
+
+
+class _Together:
+    """Who comes first commits for all who are there, and hands on to the first who came since."""
+
+    def __init__(self, commit: Callable[[Callable[[], Sequence[_Part]]], None]) -> None:
+        self._commit = commit
+        self._lock = threading.Lock()
+        self._waiting: list[_Part] = []
+        self._is_led = False
+
+    def do(self, work: Callable[[Rows], Any]) -> Any:
+        part = _Part(work)
+        with self._lock:
+            self._waiting.append(part)
+            part.leads, self._is_led = not self._is_led, True
+        if not part.leads:
+            part.go_on.wait()  # those before us have a limit to their waiting
+        if part.leads:
+            self._lead()
+        if part.error is not None:
+            raise part.error
+        return part.result
+
+    def _lead(self) -> None:
+        taken: list[_Part] = []
+
+        def take() -> Sequence[_Part]:
+            with self._lock:
+                taken[:], self._waiting[:] = (
+                    self._waiting[:_MOST_TOGETHER],
+                    self._waiting[_MOST_TOGETHER:],
+                )
+            return taken
+
+        try:
+            self._commit(take)
+        except BaseException as error:  # noqa: BLE001 - each caller raises it
+            for part in taken or take():
+                part.error = part.error or error
+        with self._lock:
+            following = self._waiting[0] if self._waiting else None
+            self._is_led = following is not None
+            if following is not None:
+                following.leads = True
+        for part in taken:
+            part.go_on.set()
+        if following is not None:
+            following.go_on.set()
 
 
 class _Turns:
@@ -406,7 +584,8 @@ def _engine(url: URL, *, foreign_keys: bool = True) -> Engine:
         return engine
     if foreign_keys:
         # More threads than these wait: associations, workers' keepers and senders at once.
-        engine = create_engine(url, pool_size=8, max_overflow=56)
+        # The one that was used last knows most pages: the others would read them again.
+        engine = create_engine(url, pool_size=8, max_overflow=56, pool_use_lifo=True)
     else:
         engine = create_engine(url, poolclass=NullPool)
     event.listen(engine, "do_connect", _open_what_is_there)
@@ -458,7 +637,9 @@ def _identity(file: Path) -> tuple[int, int] | None:
 def _begin_sqlite(connection: Connection) -> None:
     # A deferred transaction that turns to writing can meet a lock that no waiting resolves.
     write = bool(connection.get_execution_options().get("echonode_write"))
-    connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if write else 'ON'}")
+    if connection.info.get(_QUERY_ONLY) is not (not write):
+        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if write else 'ON'}")
+        connection.info[_QUERY_ONLY] = not write
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
@@ -591,6 +772,7 @@ def _wait_for(handle: int, lock: Path) -> None:
 __all__ = [
     "Database",
     "DatabaseError",
+    "Rows",
     "SchemaError",
     "SchemaState",
     "migrate",

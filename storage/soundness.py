@@ -20,6 +20,7 @@ from typing import BinaryIO
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from storage.catalog import wrong_tallies
 from storage.database import Database
 from storage.files import Area, FileStore, FileStoreError, FolderStore, KeptFile
 from storage.states import FileState
@@ -53,6 +54,7 @@ class FaultKind(StrEnum):
     THERE_AFTER_ALL = "there-after-all"  #: a row says that its file is gone, and it is there
     LEFTOVER = "leftover"  #: half received, and never acknowledged
     STRANGE = "strange"  #: nothing that the store made
+    COUNT = "count"  #: the database's own count of rows in a state is not their number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +87,19 @@ def problems_of(database: Database) -> tuple[str, ...]:
         *(f"database: {line}" for line in pages if line != "ok"),
         *(f"database: a row of {stray[0]} points at nothing" for stray in strays),
     )
+
+
+def miscounts_of(database: Database) -> Iterator[Fault]:
+    """The counts of states that pages and metrics show, beside the rows themselves."""
+    with database.read() as session:
+        wrong = wrong_tallies(session)
+    for (what, destination, state, promise), by in sorted(wrong.items()):
+        named = " ".join(word for word in (state, destination, promise) if word)
+        yield Fault(
+            kind=FaultKind.COUNT,
+            words=f"{what} rows counted as {named}: {abs(by)} {'more' if by > 0 else 'fewer'} than "
+            "there are",
+        )
 
 
 def faults_of(database: Database, files: FileStore, *, grace_s: float = GRACE_S) -> Iterator[Fault]:

@@ -31,13 +31,15 @@ class Postgres:
     folder: Path
     who: dict[str, object]  #: as whom its programs run
     port: int = field(default_factory=free_port)
+    durable: bool = False  #: commits are on disk, as by default; slow, and nobody pulls the plug
     process: subprocess.Popen[bytes] | None = None
     _names: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start it, with what it holds, and wait until it takes connections."""
         options = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=")
-        arguments = [part for option in (*options, *_QUICK) for part in ("-c", option)]
+        chosen = options if self.durable else (*options, *_QUICK)
+        arguments = [part for option in chosen for part in ("-c", option)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.folder / "data", *arguments],
@@ -110,12 +112,12 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(*, durable: bool = False) -> Iterator[Postgres]:
     """Run a server; skips where Debian's package ``postgresql`` is not installed, fails in CI."""
     programs = require_postgres()
     # pytest's own folders are closed to the user that the server runs as.
     folder = Path(tempfile.mkdtemp(prefix="echonode-postgres-"))
-    server = Postgres(programs, folder, _user_for(folder))
+    server = Postgres(programs, folder, _user_for(folder), durable=durable)
     try:
         made = subprocess.run(
             [programs / "initdb", "-D", folder / "data", "-U", _USER, "-A", "trust", "-E", "UTF8"],

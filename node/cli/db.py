@@ -62,7 +62,14 @@ def check(
     something is not.
     """
     from storage.files import open_store
-    from storage.soundness import Fault, FaultKind, faults_of, problems_of, wrong_contents
+    from storage.soundness import (
+        Fault,
+        FaultKind,
+        faults_of,
+        miscounts_of,
+        problems_of,
+        wrong_contents,
+    )
 
     settings = settings_of(context)
     found: list[tuple[Fault, str]] = []
@@ -70,7 +77,7 @@ def check(
         files = open_store(settings.store_url, settings.data_dir)
         damages = [Fault(kind=FaultKind.DATABASE, words=line) for line in problems_of(database)]
         found = [(fault, "") for fault in damages]
-        faults = [faults_of(database, files)]
+        faults = [miscounts_of(database), faults_of(database, files)]
         if deep:
             from node.intake import content_digest
 

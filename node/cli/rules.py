@@ -172,7 +172,7 @@ def _views(
     executor = WorkerProcesses(
         1,
         initializer=prepare_worker,
-        initargs=([str(pack.folder) for pack in packs], 1, quiet),
+        initargs=([str(pack.folder) for pack in packs], 1, quiet, settings.prepared_networks),
         time_limit_s=settings.analysis.time_limit_s,
     )
     try:

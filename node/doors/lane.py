@@ -105,6 +105,7 @@ class Lane:
                 self._file.write(data)
                 if control & _LAST:
                     request, file = self._request, self._file
+                    file.flush()
                     self._request = self._file = None
                     self._serve(request, file)
             place = end

@@ -1,76 +1,153 @@
-"""Requests to associate, without the classes that nobody here knows.
+"""Requests to associate, without what needs no thought.
 
-A general sender proposes all the storage classes that there are, 128 contexts; the door takes a
-few. The network library needs four times as long for all of them as for those that matter. So the
-others are taken out before it sees the request, and refused in its answer as it would do itself.
+A general sender proposes all the storage classes that there are, 128 contexts of several transfer
+syntaxes each, and the same each time. The network library takes milliseconds for them. So it is
+shown those alone that need it; the plain ones are granted, and unknown classes refused, in its
+answer, as it would do itself.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 _ITEMS_AT = 74  # PS3.8 9.3.2 and 9.3.3: in request and answer alike
 _APPLICATION, _PROPOSED, _ANSWERED, _ABSTRACT, _TRANSFER = 0x10, 0x20, 0x21, 0x30, 0x40
-_CLASS_NOT_SUPPORTED = 3
+_USER = 0x50
+# Of the user information: longest PDU, implementation, operations at once. Roles and whatever else
+# may speak of a class change what is granted.
+_PLAIN_USER = (0x51, 0x52, 0x53, 0x55)
+_GRANTED, _CLASS_NOT_SUPPORTED = 0, 3
 _HEAD = struct.Struct(">BBH")
+_REMEMBERED = 32  # proposals: a program's are the same each time it calls
 
 
 class _OddError(Exception):
     """Lengths that do not fit; the library says what is wrong."""
 
 
-def without_unknown(request: bytes, known: Container[bytes]) -> tuple[bytes, bytes]:
-    """A-ASSOCIATE-RQ without contexts of unknown classes, and the items that refuse these.
+class Grant(NamedTuple):
+    """A context that is accepted."""
 
-    A request that is put in an unusual way, or would have no context left, stays as it is.
+    context_id: int
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+class Shortened(NamedTuple):
+    """A request as the library is to see it, and what it does not see."""
+
+    request: bytes
+    answers: bytes = b""  #: the items of an answer for the rest of the contexts
+    granted: Sequence[Grant] = ()  #: those of them that are accepted
+
+
+class Proposals:
+    """Shortens requests to associate, and completes the answers to them.
+
+    Parameters
+    ----------
+    known
+        The classes that the door takes, each with its transfer syntaxes, the best first.
+    plain
+        Those that are granted to whoever proposes one of these syntaxes.
     """
-    kept, refused = [], []
-    left = 0
-    try:
-        for kind, item in _items(request, _ITEMS_AT, len(request)):
-            if kind != _PROPOSED:
-                kept.append(item)
-                continue
-            parts = list(_items(item, 8, len(item)))
-            classes = [part[4:] for sub, part in parts if sub == _ABSTRACT]
-            syntaxes = [part for sub, part in parts if sub == _TRANSFER]
-            if len(classes) != 1 or not syntaxes or len(parts) != 1 + len(syntaxes):
-                return request, b""
-            if classes[0].rstrip(b"\0") in known:
-                left += 1
-                kept.append(item)
-            else:
-                result = bytes((item[4], 0, _CLASS_NOT_SUPPORTED, 0)) + syntaxes[0]
-                refused.append(_HEAD.pack(_ANSWERED, 0, len(result)) + result)
-    except (_OddError, struct.error, IndexError):
-        return request, b""
-    if not left or not refused:
-        return request, b""
-    return _pdu(request, kept), b"".join(refused)
+
+    def __init__(self, known: Mapping[str, Sequence[str]], plain: Container[str]) -> None:
+        self._known = {
+            uid.encode(): [syntax.encode() for syntax in syntaxes] if uid in plain else []
+            for uid, syntaxes in known.items()
+        }
+        self._shortened = lru_cache(_REMEMBERED)(self._shorten)
+        self._completed = lru_cache(_REMEMBERED)(_complete)
+
+    def shorten(self, request: bytes) -> Shortened:
+        """A-ASSOCIATE-RQ without contexts that need no thought, all but one.
+
+        A request that is put in an unusual way stays as it is.
+        """
+        items, answers, granted = self._shortened(request[_ITEMS_AT:])
+        return Shortened(_pdu(request, items) if answers else request, answers, granted)
+
+    def complete(self, answer: bytes, answers: bytes) -> bytes:
+        """A-ASSOCIATE-AC that also speaks of what the library was not shown."""
+        return _pdu(answer, self._completed(answer[_ITEMS_AT:], answers))
+
+    def _shorten(self, items: bytes) -> Shortened:
+        kept: list[bytes] = []
+        answers: list[bytes] = []
+        granted: list[Grant] = []
+        ids: set[int] = set()
+        shown = False
+        try:
+            grants = _is_plain(items)
+            for kind, item in _items(items):
+                if kind != _PROPOSED:
+                    kept.append(item)
+                    continue
+                parts = list(_items(item, 8))
+                classes = [part[4:].rstrip(b"\0") for sub, part in parts if sub == _ABSTRACT]
+                syntaxes = [part for sub, part in parts if sub == _TRANSFER]
+                odd = len(classes) != 1 or not syntaxes or len(parts) != 1 + len(syntaxes)
+                if odd or item[4] in ids:
+                    return Shortened(items)
+                ids.add(item[4])
+                taken = self._known.get(classes[0])
+                best = _best(taken or (), syntaxes) if grants else None
+                if taken is None:
+                    answers.append(_answer(item[4], _CLASS_NOT_SUPPORTED, syntaxes[0]))
+                elif best is None or not shown:
+                    kept.append(item)
+                    shown = True
+                else:
+                    answers.append(_answer(item[4], _GRANTED, best))
+                    granted.append(Grant(item[4], classes[0].decode(), best[4:].decode()))
+        except (_OddError, struct.error, IndexError, UnicodeDecodeError):
+            return Shortened(items)
+        if not shown:
+            return Shortened(items)
+        return Shortened(b"".join(kept), b"".join(answers), tuple(granted))
 
 
-def with_refused(answer: bytes, refused: bytes) -> bytes:
-    """A-ASSOCIATE-AC that also refuses what the library was not shown."""
-    items = [item for _, item in _items(answer, _ITEMS_AT, len(answer))]
-    answers = [item for item in items if item[0] == _ANSWERED]
-    answers += [item for _, item in _items(refused, 0, len(refused))]
-    first = next(place for place, item in enumerate(items) if item[0] != _APPLICATION)
-    others = [item for item in items if item[0] != _ANSWERED]
-    whole = others[:first] + sorted(answers, key=_place) + others[first:]
-    return _pdu(answer, whole)
+def _is_plain(items: bytes) -> bool:
+    """Whether nothing is asked for but contexts."""
+    users = [item for kind, item in _items(items) if kind == _USER]
+    return all(kind in _PLAIN_USER for user in users for kind, _ in _items(user, 4))
 
 
-def _pdu(like: bytes, items: list[bytes]) -> bytes:
-    body = like[6:_ITEMS_AT] + b"".join(items)
-    return like[:2] + len(body).to_bytes(4, "big") + body
+def _best(taken: Sequence[bytes], proposed: Sequence[bytes]) -> bytes | None:
+    """The item of the syntax that will be chosen, where that is plain to see."""
+    by_uid = {item[4:]: item for item in proposed}
+    if any(uid.endswith(b"\0") for uid in by_uid):
+        return None
+    return next((by_uid[uid] for uid in taken if uid in by_uid), None)
 
 
-def _items(data: bytes, place: int, end: int) -> Iterator[tuple[int, bytes]]:
-    while place < end:
+def _answer(context_id: int, result: int, syntax: bytes) -> bytes:
+    body = bytes((context_id, 0, result, 0)) + syntax
+    return _HEAD.pack(_ANSWERED, 0, len(body)) + body
+
+
+def _complete(items: bytes, answers: bytes) -> bytes:
+    whole = [item for _, item in _items(items)]
+    every = [item for item in whole if item[0] == _ANSWERED]
+    every += [item for _, item in _items(answers)]
+    first = next(place for place, item in enumerate(whole) if item[0] != _APPLICATION)
+    others = [item for item in whole if item[0] != _ANSWERED]
+    return b"".join(others[:first] + sorted(every, key=_place) + others[first:])
+
+
+def _pdu(like: bytes, items: bytes) -> bytes:
+    return like[:2] + (_ITEMS_AT - 6 + len(items)).to_bytes(4, "big") + like[6:_ITEMS_AT] + items
+
+
+def _items(data: bytes, place: int = 0) -> Iterator[tuple[int, bytes]]:
+    while place < len(data):
         kind, _, length = _HEAD.unpack_from(data, place)
         behind = place + _HEAD.size + length
-        if behind > end:
+        if behind > len(data):
             raise _OddError
         yield kind, data[place:behind]
         place = behind

@@ -43,18 +43,20 @@ from weakref import WeakKeyDictionary
 
 import structlog
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import _config, dimse_messages, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT, DimseServiceType
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_P_ABORT, P_DATA
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from node.doors.contexts import COMMITMENT_CLASS, COMMITMENT_INSTANCE
+from node.doors.contexts import COMMITMENT_CLASS, COMMITMENT_INSTANCE, STORAGE_CLASSES
 from node.doors.incoming import IncomingFile
 from node.doors.lane import Inbox, Lane, LaneError, StoreRequest, store_answer
-from node.doors.proposal import with_refused, without_unknown
+from node.doors.proposal import Grant, Proposals, Shortened
 from node.watch.transfers import Peer
 
 log = structlog.get_logger(__name__)
@@ -78,6 +80,7 @@ _LONGEST_LIST_BYTES = 16 << 20  # a data set that is no C-STORE's is kept in mem
 _LEAST_BYTES_PER_S = 1024.0  # of a message, over its whole time
 _WAITING_REQUESTS = 4  # one operation at a time is negotiated; no more are read ahead than this
 _LONGEST_DRAIN_BYTES = 1 << 20
+_REMEMBERED_UIDS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,9 +145,14 @@ class DoorServer(ThreadedAssociationServer):
         **options: Any,
     ) -> None:
         _use_our_files()
+        _spare_the_library()
         super().__init__(*args, **options)
-        self.known_classes = frozenset(
-            str(context.abstract_syntax).encode() for context in self.contexts
+        self.proposals = Proposals(
+            {
+                str(context.abstract_syntax): [str(syntax) for syntax in context.transfer_syntax]
+                for context in self.contexts
+            },
+            STORAGE_CLASSES,
         )
         self.contexts = _Shared(self.contexts)
         self.bounds = bounds
@@ -299,7 +307,7 @@ class Connection:
         self._inbox = Inbox(_HEAD_BYTES + longest)
         self._lane = Lane(self._syntax_of, self.new_file, self._store)
         self._bell = _Bell()
-        self._refused = b""  #: contexts that the library was not shown
+        self._shortened: Shortened | None = None  #: what the library was not shown
 
     def attend(self, association: Association) -> None:
         """Start an association and stay until it has ended, or end it when it is overdue."""
@@ -405,10 +413,13 @@ class Connection:
 
     def complete(self, pdu: bytes) -> bytes:
         """A PDU that the library made, with what it could not know."""
-        if pdu[0] != _ASSOCIATE_AC or not self._refused:
+        shortened = self._shortened
+        if pdu[0] != _ASSOCIATE_AC or shortened is None or not shortened.answers:
             return pdu
-        refused, self._refused = self._refused, b""
-        return with_refused(pdu, refused)
+        self._shortened = None
+        accepted = cast(Association, self.association)._accepted_cx
+        accepted.update((grant.context_id, _context(grant)) for grant in shortened.granted)
+        return self._server.proposals.complete(pdu, shortened.answers)
 
     @property
     def has_place(self) -> bool:
@@ -491,8 +502,8 @@ class Connection:
                 pdu_bytes = memoryview(struct.pack(">BBL", kind, 0, len(rest)) + rest)
             whole = bytearray(pdu_bytes)
             if kind == _ASSOCIATE_RQ:
-                shown, self._refused = without_unknown(bytes(whole), self._server.known_classes)
-                whole = bytearray(shown)
+                self._shortened = self._server.proposals.shorten(bytes(whole))
+                whole = bytearray(self._shortened.request)
             pdu, event = dul._decode_pdu(whole)
         except LaneError as error:
             log.warning("pdu-not-understood", peer=self.peer.host, error=str(error))
@@ -843,6 +854,31 @@ def _use_our_files() -> None:
     """
     _config.STORE_RECV_CHUNKED_DATASET = True
     setattr(dimse_messages, "NamedTemporaryFile", _file_here)  # noqa: B010 - a name it imports
+
+
+def _spare_the_library() -> None:
+    """Let it do once, or not at all, what it does for each association and nobody needs.
+
+    It writes each PDU out in words for its log at debug level, which is never shown, as it names
+    patients. And it checks the same UIDs hundreds of times.
+    """
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.VALIDATORS["UI"] = _CHECKED_UIDS
+
+
+_CHECKED_UIDS = functools.lru_cache(_REMEMBERED_UIDS)(_config.VALIDATORS["UI"])
+
+
+@functools.lru_cache(_REMEMBERED_UIDS)
+def _context(grant: Grant) -> PresentationContext:
+    """An accepted context as the library makes it: read by all who have it, changed by none."""
+    context = PresentationContext()
+    context.context_id = grant.context_id
+    context.abstract_syntax = UID(grant.sop_class_uid)
+    context.transfer_syntax = [UID(grant.transfer_syntax_uid)]
+    context.result = 0
+    context._as_scu, context._as_scp = False, True
+    return context
 
 
 @functools.wraps(tempfile.NamedTemporaryFile)

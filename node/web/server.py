@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from node.secrets import SecretError, check_private
 from node.sections import HttpSettings
@@ -27,6 +28,7 @@ _STOP_S = 5
 _HEADER_S = 20.0  # from a connection's first byte to a request
 _LONGEST_HEADER = 16_384
 _READ_BYTES = 1 << 20
+_LARGE_BODY_BYTES = 1 << 20
 
 
 class HttpError(Exception):
@@ -172,10 +174,12 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _protocol(max_connections: int) -> type[H11Protocol]:
-    """uvicorn's protocol with what it lacks: limits on connections and on slow headers."""
+    """uvicorn's protocol with what it lacks: limits, and a way past its parser for large bodies."""
 
     class Protocol(H11Protocol):
         _waiting: asyncio.TimerHandle | None = None
+        _is_past_parser = False  # a large body goes to the application by itself
+        _body_left = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -191,7 +195,13 @@ def _protocol(max_connections: int) -> type[H11Protocol]:
             self._await_request()
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+            if self._is_past_parser:
+                self._pass_on(data)
+            else:
+                before = self.cycle
+                super().data_received(data)
+                if self.cycle is not before:
+                    self._look_at_body(self.cycle)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._cancel()
             else:
@@ -200,6 +210,34 @@ def _protocol(max_connections: int) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._cancel()
             super().connection_lost(exc)
+
+        def _look_at_body(self, cycle: RequestResponseCycle) -> None:
+            """Whether a request has just begun whose body need not be parsed: its length is stated.
+
+            The parser copies each byte several times. It does not hear of this body's end, so the
+            connection ends with the answer.
+            """
+            headers = dict(self.headers)
+            stated = headers.get(b"content-length", b"")
+            if b"transfer-encoding" in headers or not stated.isdigit() or not cycle.more_body:
+                return
+            left = int(stated) - len(cycle.body)  # nothing of it has been taken yet
+            if left >= _LARGE_BODY_BYTES:
+                self._is_past_parser, self._body_left = True, left
+                cycle.keep_alive = False
+                cycle.default_headers = [*cycle.default_headers, (b"connection", b"close")]
+
+        def _pass_on(self, data: bytes) -> None:
+            cycle = self.cycle
+            if cycle.response_complete or not self._body_left:
+                return
+            piece = data if len(data) <= self._body_left else data[: self._body_left]
+            self._body_left -= len(piece)
+            cycle.body = cycle.body + piece if cycle.body else piece  # type: ignore[assignment]
+            cycle.more_body = self._body_left > 0
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
         def _await_request(self) -> None:
             if self._waiting is None:

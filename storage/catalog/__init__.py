@@ -103,9 +103,11 @@ from storage.catalog._files import (
 from storage.catalog._holders import ClaimLostError
 from storage.catalog._intake import (
     add_instance,
+    add_plain,
     begin_analysis,
     find_instance,
     is_known,
+    note_release,
     note_released,
     studies_to_complete,
 )
@@ -247,7 +249,7 @@ from storage.catalog._retention import (
     staying,
     study_uids,
 )
-from storage.catalog._tallies import fold_tallies
+from storage.catalog._tallies import fold_tallies, recount, wrong_tallies
 from storage.catalog._watch import count_events, failures_since, watch_destinations
 from storage.states import (
     BackfillDayState,
@@ -340,6 +342,7 @@ __all__ = [
     "add_event",
     "add_files",
     "add_instance",
+    "add_plain",
     "add_promise_request",
     "add_quarantined",
     "add_results",
@@ -419,6 +422,7 @@ __all__ = [
     "next_backfill_day",
     "note_commitment_answer",
     "note_refused_class",
+    "note_release",
     "note_released",
     "note_removed",
     "open_commitment",
@@ -449,6 +453,7 @@ __all__ = [
     "record_stored",
     "record_view",
     "recordings_of",
+    "recount",
     "refuse_recording",
     "refused_classes",
     "refused_days_again",
@@ -483,4 +488,5 @@ __all__ = [
     "utc_now",
     "was_held",
     "watch_destinations",
+    "wrong_tallies",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import Table, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
@@ -21,14 +21,14 @@ from storage.catalog._moves import (
 )
 from storage.catalog._records import CompletableStudy, InstanceRecord, NewInstance
 from storage.catalog._rows import instance_record
-from storage.database import Database
+from storage.database import Database, Rows
 from storage.states import EventKind, FileState, RecordingKind, RecordingState, StudyState
-from storage.tables import Instance, Recording, Study
+from storage.tables import Instance, Recording, Study, TimelineEvent
 
 # Each object that arrives asks these while its sender waits: without the mapping to classes they
 # take a quarter of the time.
-_INSTANCE, _STUDY, _RECORDING = (
-    cast(Table, each.__table__) for each in (Instance, Study, Recording)
+_INSTANCE, _STUDY, _RECORDING, _EVENT = (
+    cast(Table, each.__table__) for each in (Instance, Study, Recording, TimelineEvent)
 )
 _FIND = (
     select(
@@ -44,9 +44,29 @@ _FIND = (
     .where(_INSTANCE.c.sop_instance_uid == bindparam("uid"))
 )
 _KNOWN = select(_INSTANCE.c.id).where(_INSTANCE.c.sop_instance_uid == bindparam("uid"))
-_FIND_STUDY = select(_STUDY).where(_STUDY.c.study_instance_uid == bindparam("uid"))
+_FIND_STUDY = select(
+    _STUDY.c.id,
+    _STUDY.c.state,
+    _STUDY.c.revision,
+    _STUDY.c.urgency,
+    _STUDY.c.study_date.is_(None),
+    _STUDY.c.accession_number.is_(None),
+    _STUDY.c.description.is_(None),
+).where(_STUDY.c.study_instance_uid == bindparam("uid"))
+_ADD_STUDY = insert(_STUDY).returning(_STUDY.c.id)
+_ADD_EVENT = insert(_EVENT)
+_ADD_INSTANCE = insert(_INSTANCE).returning(_INSTANCE.c.id)
+_ADD_RECORDING = insert(_RECORDING)
+_LATER = bindparam("at", type_=_STUDY.c.last_image_at.type)
 _NOTE_IMAGE = (
-    update(_STUDY).where(_STUDY.c.id == bindparam("study")).values(last_image_at=bindparam("at"))
+    update(_STUDY)
+    .where(_STUDY.c.id == bindparam("study"), _STUDY.c.last_image_at < _LATER)
+    .values(last_image_at=_LATER)
+)
+_NOTE_RELEASED = (
+    update(_STUDY)
+    .where(_STUDY.c.study_instance_uid == bindparam("uid"))
+    .values(last_released_at=_LATER)
 )
 _RECORD_FIELDS = tuple(field.name for field in fields(InstanceRecord))
 _NEW_COLUMNS = tuple(
@@ -88,49 +108,49 @@ def add_instance(session: Session, new: NewInstance, *, looked: bool = False) ->
     existing = None if looked else find_instance(session, new.sop_instance_uid)
     if existing:
         raise InstanceExistsError(existing)
-    return _add_next(session, new) or _add(session, new)
+    return _add(session, new)
 
 
-def _add_next(session: Session, new: NewInstance) -> InstanceRecord | None:
-    """One more object of a study that is being received; None where there is more to it."""
-    if len(session.identity_map) or session.new:
-        return None  # what is loaded would not be told
-    connection = session.connection()
-    study = connection.execute(_FIND_STUDY, {"uid": new.study_instance_uid}).first()
+def add_plain(rows: Rows, new: NewInstance) -> bool:
+    """Take in an object as nearly all are: the first of a study, or one more while it is received.
+
+    False where there is more to it, and then nothing is changed: :func:`add_instance` knows what.
+    """
+    if new.own or rows.first(_KNOWN, uid=new.sop_instance_uid) is not None:
+        return False
+    study = rows.first(_FIND_STUDY, uid=new.study_instance_uid)
+    if study is None:
+        study = _open_plainly(rows, new)
+    study_id, state, revision, urgency, no_date, no_accession_number, no_description = study
     if (
-        study is None
-        or new.own
-        or study.state is not StudyState.RECEIVING
-        or new.urgency > study.urgency
-        or (study.study_date is None and new.study_date is not None)
-        or (study.accession_number is None and new.accession_number is not None)
-        or (study.description is None and new.description is not None)
+        state != StudyState.RECEIVING.value
+        or new.urgency > urgency
+        or (no_date and new.study_date is not None)
+        or (no_accession_number and new.accession_number is not None)
+        or (no_description and new.description is not None)
     ):
-        return None
+        return False
     values = {name: getattr(new, name) for name in _NEW_COLUMNS}
-    values |= {"study_id": study.id, "revision": study.revision}
-    added = connection.execute(insert(_INSTANCE), values).inserted_primary_key
-    instance_id = int(cast(Sequence[int], added)[0])
-    recording_id = None
-    if new.recording_kind is not None:
-        recording = {
-            "instance_id": instance_id,
-            "study_id": study.id,
-            "kind": RecordingKind(new.recording_kind),
-            "state": RecordingState.RECEIVED,
-            "urgency": study.urgency,
-        }
-        recorded = connection.execute(insert(_RECORDING), recording).inserted_primary_key
-        recording_id = int(cast(Sequence[int], recorded)[0])
-    if new.received_at > study.last_image_at:
-        connection.execute(_NOTE_IMAGE, {"study": study.id, "at": new.received_at})
-    return InstanceRecord(
+    added = rows.first(
+        _ADD_INSTANCE,
         **values,
-        id=instance_id,
-        study_instance_uid=new.study_instance_uid,
-        recording_id=recording_id,
+        study_id=study_id,
+        revision=revision,
         file_state=FileState.KEPT,
     )
+    if new.recording_kind is not None:
+        rows.do(
+            _ADD_RECORDING,
+            instance_id=cast(tuple[int], added)[0],
+            study_id=study_id,
+            kind=RecordingKind(new.recording_kind),
+            state=RecordingState.RECEIVED,
+            reason="",
+            attempts=0,
+            urgency=urgency,
+        )
+    rows.do(_NOTE_IMAGE, study=study_id, at=new.received_at)
+    return True
 
 
 def _add(session: Session, new: NewInstance) -> InstanceRecord:
@@ -172,11 +192,15 @@ def note_released(
     session: Session, study_instance_uids: Iterable[str], at: datetime | None = None
 ) -> None:
     """Remember that an association which carried these studies was released."""
-    session.execute(
-        update(Study)
-        .where(Study.study_instance_uid.in_(tuple(study_instance_uids)))
-        .values(last_released_at=at or utc_now())
-    )
+    at = at or utc_now()
+    for uid in study_instance_uids:
+        session.connection().execute(_NOTE_RELEASED, {"uid": uid, "at": at})
+
+
+def note_release(rows: Rows, study_instance_uids: Iterable[str], at: datetime) -> None:
+    """The same beside others that write at this moment."""
+    for uid in study_instance_uids:
+        rows.do(_NOTE_RELEASED, uid=uid, at=at)
 
 
 def studies_to_complete(
@@ -259,26 +283,54 @@ def begin_analysis(
 
 
 def _open_study(session: Session, new: NewInstance) -> Study:
-    study = Study(
-        study_instance_uid=new.study_instance_uid,
-        state=StudyState.RECEIVING,
-        reason=f"first object by {new.door} from {new.calling_ae or new.peer_host or 'here'}",
-        revision=1,
-        urgency=new.urgency,
-        first_image_at=new.received_at,
-        revision_opened_at=new.received_at,
-        last_image_at=new.received_at,
-        state_since=new.received_at,
-        study_date=new.study_date,
-        accession_number=new.accession_number,
-        description=new.description,
-    )
+    study = Study(**_opened(new))
     session.add(study)
     session.flush()
     add_event(session, study.id, EventKind.STUDY_OPENED, study.reason, at=new.received_at)
     if new.urgency_reason:
         _say_urgency(session, study, new)
     return study
+
+
+def _open_plainly(rows: Rows, new: NewInstance) -> tuple[Any, ...]:
+    """The same without a session; gives what is asked of a study that is there."""
+    values = _opened(new)
+    others = dict.fromkeys(("next_step", "reason_before_hold", "next_step_before_hold"), "")
+    study_id = cast(tuple[int], rows.first(_ADD_STUDY, **values, **others))[0]
+    events: list[tuple[EventKind, str, dict[str, Any]]] = [
+        (EventKind.STUDY_OPENED, values["reason"], {})
+    ]
+    if new.urgency_reason:
+        events.append((EventKind.URGENCY_SET, new.urgency_reason, _urgency_details(new)))
+    for kind, message, details in events:
+        rows.do(
+            _ADD_EVENT,
+            study_id=study_id,
+            at=new.received_at,
+            kind=str(kind),
+            message=message,
+            details=details,
+        )
+    nothing_missing = (False, False, False)
+    return study_id, StudyState.RECEIVING.value, 1, new.urgency, *nothing_missing
+
+
+def _opened(new: NewInstance) -> dict[str, Any]:
+    """A study as its first object makes it."""
+    return {
+        "study_instance_uid": new.study_instance_uid,
+        "state": StudyState.RECEIVING,
+        "reason": f"first object by {new.door} from {new.calling_ae or new.peer_host or 'here'}",
+        "revision": 1,
+        "urgency": new.urgency,
+        "first_image_at": new.received_at,
+        "revision_opened_at": new.received_at,
+        "last_image_at": new.received_at,
+        "state_since": new.received_at,
+        "study_date": new.study_date,
+        "accession_number": new.accession_number,
+        "description": new.description,
+    }
 
 
 def _say_urgency(session: Session, study: Study, new: NewInstance) -> None:
@@ -288,8 +340,12 @@ def _say_urgency(session: Session, study: Study, new: NewInstance) -> None:
         EventKind.URGENCY_SET,
         new.urgency_reason,
         at=new.received_at,
-        details={"urgency": new.urgency, "sop_instance_uid": new.sop_instance_uid},
+        details=_urgency_details(new),
     )
+
+
+def _urgency_details(new: NewInstance) -> dict[str, Any]:
+    return {"urgency": new.urgency, "sop_instance_uid": new.sop_instance_uid}
 
 
 def _receive_into(session: Session, study: Study, new: NewInstance) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(900)
 #: What the process must not be able to die between without harm; `make soak` tries every step.
 POINTS = (
     KillAt(pattern="^fsync incoming"),  # received, and not on disk
-    KillAt(pattern="^commit .*add_instance"),  # the file is kept, and has no row
+    KillAt(pattern="^commit .*add_plain"),  # the file is kept, and has no row
     KillAt(pattern="^send P-DATA"),  # kept, and the sender does not know
     KillAt(pattern="^commit .*record_analysis"),  # the cine is kept, the findings are not
     KillAt(pattern="^commit .*add_results"),  # results are kept, and are in no outbox

@@ -47,7 +47,7 @@ def test_an_object_is_synced_named_synced_committed_and_only_then_acknowledged(
         "fsync objects",  # the folder's own name
         "replace objects/…/…",
         "fsync objects/…",
-        "commit is_known+find_instance+add_instance",
+        "commit is_known+add_plain",
     ]
 
 

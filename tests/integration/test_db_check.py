@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydicom.uid import generate_uid
+from sqlalchemy import update
 
 from node.intake import Arrival, content_digest
 from node.repair import Repair
@@ -17,9 +18,9 @@ from storage import catalog
 from storage.catalog import DeliveryState, FileState
 from storage.database import Database
 from storage.files import Area
-from storage.soundness import Fault, FaultKind, faults_of, wrong_contents
+from storage.soundness import Fault, FaultKind, faults_of, miscounts_of, wrong_contents
 from storage.states import RecordingState, ResultKind, StudyState
-from storage.tables import Instance, QuarantinedObject, Recording, Study
+from storage.tables import Instance, QuarantinedObject, Recording, Study, Tally
 from tests.integration.test_life_of_a_study import House, a4c, found
 
 OLD = -1.0  # no file is too young
@@ -316,3 +317,14 @@ def test_the_command_says_what_it_found_and_what_it_did(house: House, tmp_path: 
 
 def _arrival(path: Path) -> Arrival:
     return Arrival(path=path, door="test")
+
+
+def test_a_wrong_count_is_told_and_counted_anew(house: House) -> None:
+    received(house)
+    with house.database.write() as session:
+        session.execute(update(Tally).values(number=Tally.number + 3))
+    wrong = list(miscounts_of(house.database))
+    assert {fault.kind for fault in wrong} == {FaultKind.COUNT}
+
+    assert set(mend(house, *wrong)) == {"counted anew"}
+    assert list(miscounts_of(house.database)) == []

@@ -281,7 +281,7 @@ def test_the_row_comes_after_the_confirmation_and_a_second_try_keeps_one(
         raise DatabaseError("the database is locked")
 
     with monkeypatch.context() as patch:
-        patch.setattr(catalog, "add_instance", locked)
+        patch.setattr(catalog, "add_plain", locked)
         assert receive() is Status.OUT_OF_RESOURCES
     assert (row(), len(kept_by(server))) == (None, 1)
     assert receive() is Status.SUCCESS

@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from storage import catalog
 from storage.catalog import DeliveryState, RecordingState
 from storage.database import Database, migrate
+from storage.soundness import miscounts_of
 from storage.tables import Delivery, Recording, Study, Tally
 from tests.unit.storage_steps import (
     PSLA,
@@ -165,3 +166,32 @@ def test_what_many_connections_counted_is_brought_together(
     assert agree(database) == {**before, "delivery": {"waiting": 1}}
     with database.read() as session:
         assert all(number >= 0 for number in session.scalars(select(Tally.number)))
+
+
+def test_wrong_counts_are_found_and_counted_anew(database: Database) -> None:
+    until_delivering(database, "pacs", "vna")
+    before = agree(database)
+    assert list(miscounts_of(database)) == []
+
+    with database.write() as session:  # as by a revision that lost its triggers
+        session.execute(
+            update(Tally).where(Tally.destination == "vna").values(number=Tally.number + 2)
+        )
+        session.execute(delete(Tally).where(Tally.what == "study"))
+    with database.read() as session:
+        wrong = catalog.wrong_tallies(session)
+    assert {(what, to): by for (what, to, _, _), by in wrong.items()} == {
+        ("delivery", "vna"): 2,
+        ("study", ""): -1,
+    }
+    assert [fault.words for fault in miscounts_of(database)] == [
+        "delivery rows counted as waiting vna: 2 more than there are",
+        "study rows counted as delivering: 1 fewer than there are",
+    ]
+
+    with database.write() as session:
+        catalog.recount(session)
+    assert list(miscounts_of(database)) == []
+    assert agree(database) == before
+    deliver(database)
+    agree(database)

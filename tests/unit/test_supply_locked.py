@@ -24,13 +24,18 @@ def locked(name: str) -> dict[str, str]:
     return {entry[1]: entry[2] for entry in _ENTRY.finditer(text)}
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+OBJECTS = "requirements-objects.lock"
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", OBJECTS, "requirements-dev.lock"])
 def test_what_setup_cfg_asks_for_is_locked(name: str) -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     texts = [config["options"]["install_requires"]]
     if name == "requirements-dev.lock":
         texts += config["options.extras_require"].values()
+    if name == OBJECTS:
+        texts.append(config["options.extras_require"]["objects"])
     versions = locked(name)
 
     for line in "\n".join(texts).strip().splitlines():
@@ -43,7 +48,10 @@ def test_what_setup_cfg_asks_for_is_locked(name: str) -> None:
     assert {"setuptools"} <= set(versions), "what builds echonode itself"
 
 
-def test_both_locks_have_the_same_versions() -> None:
+def test_all_locks_have_the_same_versions() -> None:
     small, large = locked("requirements.lock"), locked("requirements-dev.lock")
+    objects = locked(OBJECTS)
 
     assert {name: large.get(name) for name in small} == small
+    assert {name: large.get(name) for name in objects} == objects
+    assert set(small) < set(objects), "the image has all of it and what an object store needs"
