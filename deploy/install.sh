@@ -163,7 +163,7 @@ install_all() {
     [ -z "$packages" ] || [ -n "$root" ] || debian_packages
     release=$(release_name)
     [ -e "$home/releases/$release/whole" ] || make_release "$home/releases/$release"
-    for name in echonode.service echonode-backup.service echonode-backup.timer; do
+    for name in echonode{,-backup,-scheduler,-worker}.service echonode-backup.timer; do
         put 0644 "$source/deploy/systemd/$name" "$units/$name"
     done
     put 0644 "$source/deploy/systemd/echonode.sysusers" "$sysusers"
@@ -181,6 +181,8 @@ install_all() {
     switch_to "$release"
     if live; then
         systemctl daemon-reload
+        # What a cluster has in common is its version: see docs/compute.md.
+        systemctl try-restart echonode-scheduler echonode-worker
         if systemctl is-active --quiet echonode; then
             say "restarting the node with version $release"
             systemctl restart echonode
@@ -194,9 +196,9 @@ install_all() {
 
 uninstall_all() {
     if live && [ -e "$units/echonode.service" ]; then
-        systemctl disable --now echonode.service echonode-backup.timer || true
+        systemctl disable --now echonode{,-scheduler,-worker}.service echonode-backup.timer || true
     fi
-    rm -f "$units"/echonode.service "$units"/echonode-backup.{service,timer} "$sysusers" "$tmpfiles" "$program" "$manual"
+    rm -f "$units"/echonode{,-backup,-scheduler,-worker}.service "$units"/echonode-backup.timer "$sysusers" "$tmpfiles" "$program" "$manual"
     rm -rf "$home"
     if live; then systemctl daemon-reload; fi
     say "removed; kept are ${etc#"$root"}, ${state#"$root"}, backups and the user echonode"

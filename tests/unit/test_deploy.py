@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
+from node.cli.app import all_commands
 from node.settings import Settings, load_settings
 from node.web.users import UserFile
 
@@ -56,7 +57,7 @@ def done(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[st
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     analyze = program("systemd-analyze", "Debian package systemd")
     units = [tmp_path / path.name for path in UNIT.parent.iterdir() if path.suffix in _UNITS]
-    assert len(units) == 3
+    assert len(units) == 5
     for unit in units:
         # It looks for the program, which an installation alone has.
         text = (UNIT.parent / unit.name).read_text()
@@ -65,7 +66,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert (said.returncode, said.stderr.strip()) == (0, "")
 
 
-@pytest.mark.parametrize("unit", ["echonode.service", "echonode-backup.service"])
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNIT.parent.glob("*.service")))
 def test_a_unit_is_closed_as_far_as_its_work_lets_it(unit: str) -> None:
     analyze = program("systemd-analyze", "Debian package systemd")
     said = done(analyze, "security", "--offline=true", "--no-pager", UNIT.with_name(unit))
@@ -233,8 +234,10 @@ def test_compose_is_by_its_schema() -> None:
 def test_compose_starts_what_is_used_and_mounts_what_is_there() -> None:
     folder = DEPLOY / "container"
     services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
-    assert set(services) == {"node", "postgres", "orthanc", "prometheus", "grafana"}
-    made_by_the_reader = {"./prometheus.token"}
+    assert set(services) == {
+        "node", "scheduler", "worker", "postgres", "orthanc", "prometheus", "grafana",
+    }  # fmt: skip
+    made_by_the_reader = {"./prometheus.token", "./cluster"}
     for service in services.values():
         for volume in service["volumes"]:
             source = volume.partition(":")[0]
@@ -268,6 +271,37 @@ def test_the_container_file_copies_what_the_context_holds() -> None:
             assert f"!{source}" in ignored, source
     assert re.search(r"^USER (?!0)\d+:\d+$", text, re.M), "not root, by number for the cluster"
     assert "--require-hashes" in text
+
+
+@needs_yaml
+def test_the_members_of_a_cluster_in_containers_are_of_one_image_and_meet(tmp_path: Path) -> None:
+    services = yaml.safe_load((DEPLOY / "container" / "compose.yaml").read_text())["services"]
+    node, scheduler, worker = (services[name] for name in ("node", "scheduler", "worker"))
+    assert node["image"] == scheduler["image"] == worker["image"]
+    text = (DEPLOY / "container" / "echonode.toml").read_text()
+    (tmp_path / "echonode.toml").write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.M))
+    analysis = load_settings(tmp_path / "echonode.toml").analysis
+    host, _, port = str(analysis.cluster).partition(":")
+    assert services[host] is scheduler
+    assert port == scheduler["command"][scheduler["command"].index("--port") + 1]
+    assert analysis.tls is not None
+    for one_of_them in (node, scheduler, worker):
+        mounted = [Path(volume.split(":")[1]) for volume in one_of_them["volumes"]]
+        for path in (analysis.tls.authorities, analysis.tls.certificate, analysis.tls.private_key):
+            assert path.parent in mounted
+    for one_of_them in (scheduler, worker):
+        assert one_of_them["profiles"] == ["cluster"], "not without being asked for"
+        assert one_of_them["read_only"] is True
+        is_a_command(one_of_them["command"])
+
+
+def is_a_command(arguments: list[str]) -> None:
+    """Fail where the command line does not take them; nothing is run."""
+    import typer
+
+    group: Any = typer.main.get_command(all_commands())
+    command = group.commands[arguments[0]]
+    command.make_context(arguments[0], [str(each) for each in arguments[1:]])
 
 
 # Kubernetes
@@ -323,6 +357,50 @@ def test_the_manifests_belong_together() -> None:
         if document["kind"] == "Service":
             assert document["spec"]["selector"] == selector
             assert {port["targetPort"] for port in document["spec"]["ports"]} <= ports
+
+
+@needs_yaml
+def test_the_cluster_belongs_together_in_kubernetes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = DEPLOY / "kubernetes" / "cluster"
+    found = {
+        path.name: list(yaml.safe_load_all(path.read_text())) for path in folder.glob("*.yaml")
+    }
+    (kustomization,) = found.pop("kustomization.yaml")
+    assert set(kustomization["resources"]) == {"..", *found}
+    members = [document for each in found.values() for document in each]
+    check = checked_by()
+    for document in members:
+        check(document, "1.30", strict=True)
+    (patch,) = (yaml.safe_load(each["patch"]) for each in kustomization["patches"])
+    assert patch["metadata"]["name"] == one("StatefulSet")["metadata"]["name"]
+    config = one("ConfigMap")["data"]["echonode.toml"]
+    (tmp_path / "echonode.toml").write_text(config)
+    pods = [each["spec"]["template"]["spec"] for each in members if each["kind"] == "Deployment"]
+    assert len(pods) == 2
+    for pod in (patch["spec"]["template"]["spec"], *pods):
+        (container,) = pod["containers"]
+        for variable in container["env"]:
+            monkeypatch.setenv(variable["name"], variable["value"])
+        analysis = load_settings(tmp_path / "echonode.toml").analysis
+        assert analysis.cluster == "echonode-scheduler:8786"
+        mounted = [Path(mount["mountPath"]) for mount in container["volumeMounts"]]
+        assert analysis.tls is not None
+        assert analysis.tls.private_key.parent in mounted
+        if "args" in container:
+            is_a_command(container["args"])
+            (own,) = one("StatefulSet")["spec"]["template"]["spec"]["containers"]
+            assert container["image"] == own["image"]
+        for variable in container["env"]:
+            monkeypatch.delenv(variable["name"])
+    (service,) = [each for each in members if each["kind"] == "Service"]
+    assert service["metadata"]["name"] == "echonode-scheduler"
+    assert [port["port"] for port in service["spec"]["ports"]] == [8786]
+    labels = [
+        each["spec"]["selector"]["matchLabels"] for each in members if "replicas" in each["spec"]
+    ]
+    assert service["spec"]["selector"] in labels
 
 
 # Prometheus and Grafana
