@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 BENCH ?= $(filter-out __init__ page rounds,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))
 SOAK_MINUTES ?= 30
 SOAK_KILLS ?= 200
@@ -11,7 +11,7 @@ FUZZ_OBJECTS ?= 20000
 FUZZ_SEEDS ?= 1,2,3,4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-peers demo serve test lint unit bench fuzz soak constraints audit clean
+.PHONY: help setup setup-dev setup-peers demo serve test lint unit bench scale fuzz soak constraints audit clean
 
 help:
 	@echo "make demo          a study through a node to an archive (ARGS='--keep', '--out DIR')"
@@ -20,6 +20,7 @@ help:
 	@echo "make serve         run a node here (ARGS='--json'); settings from echonode.toml"
 	@echo "make lint          ruff and mypy"
 	@echo "make bench         all benchmarks, and docs/benchmarks.md of their figures (BENCH=receive)"
+	@echo "make scale         what a hospital, a network and a country need: docs/scale.md (ARGS='--clips 80 --show')"
 	@echo "make fuzz          broken objects through intake and reading (FUZZ_OBJECTS=, FUZZ_SEEDS=)"
 	@echo "make soak          half an hour of load with faults, then crashes and 200 kills (SOAK_MINUTES=)"
 	@echo "make constraints   lock setup.cfg's packages with hashes (UPGRADE=1 for newer versions)"
@@ -55,6 +56,9 @@ bench: setup-peers
 	@for one in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$one $(ARGS) || exit; done
 	@$(BIN)/python -m tests.benchmarks.page
 
+scale: setup-dev
+	$(BIN)/python -m tests.scale $(ARGS)
+
 fuzz: setup-dev
 	$(BIN)/python -m tests.fuzz --objects $(FUZZ_OBJECTS) --seeds $(FUZZ_SEEDS) $(ARGS)
 
@@ -67,6 +71,7 @@ LOCK = $(BIN)/uv pip compile setup.cfg --universal --python-version 3.11 --gener
 constraints: setup-dev
 	$(LOCK) --extra test --extra tools --output-file requirements-dev.lock
 	$(LOCK) --constraint requirements-dev.lock --output-file requirements.lock
+	$(LOCK) --extra objects --constraint requirements-dev.lock --output-file requirements-objects.lock
 
 audit: setup-dev
 	@$(BIN)/python deploy/audit.py

@@ -22,10 +22,12 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from PIL import Image
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ExplicitVRLittleEndian
@@ -40,6 +42,7 @@ TITLE = "Taking objects in"
 _UID_ROOT = "1.2.826.0.1.3680043.8.498"
 _NUMBERS = count(1)
 _LARGE_BYTES = 1 << 30
+_SMALL_QUALITY = 46
 _FRAME = 1024  # rows and columns of the large object
 
 
@@ -89,10 +92,13 @@ def cine() -> Objects:
 
 
 def small() -> Objects:
-    """One frame of it."""
+    """One frame of it, compressed further: with the header, which is long, 50 kB."""
     dataset = dcmread(LONG_CINE)
     frames = generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames))
-    dataset.PixelData = encapsulate([next(frames)])
+    picture = BytesIO()
+    with Image.open(BytesIO(next(frames))) as frame:
+        frame.save(picture, "JPEG", quality=_SMALL_QUALITY, subsampling="4:2:2")
+    dataset.PixelData = encapsulate([picture.getvalue()])
     dataset.NumberOfFrames = 1
     return Objects(dataset)
 
