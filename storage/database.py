@@ -48,6 +48,7 @@ _T = TypeVar("_T")
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSIONS = _MIGRATIONS / "versions"  # each file is named by its revision
 _BUSY_TIMEOUT_MS = 10_000
+_STILL_TIMEOUT_MS = _BUSY_TIMEOUT_MS // 2  # who waits for one that stands still is not given up
 _MIGRATION_LOCK_TIMEOUT_S = 60.0
 #: PostgreSQL's advisory locks are numbers, shared by a whole database: "echonode" in ASCII ...
 _WRITER_LOCK = 0x6563686F6E6F6465
@@ -56,7 +57,17 @@ _MIGRATION_LOCK = _WRITER_LOCK + 1
 _POSTGRESQL = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
-    "options": f"-c synchronous_commit=on -c lock_timeout={_BUSY_TIMEOUT_MS}",
+    "options": " ".join(
+        f"-c {setting}"
+        for setting in (
+            "synchronous_commit=on",
+            f"lock_timeout={_BUSY_TIMEOUT_MS}",
+            # What a machine that is gone had locked is free in a minute, not after two hours.
+            "tcp_keepalives_idle=30",
+            "tcp_keepalives_interval=10",
+            "tcp_keepalives_count=3",
+        )
+    ),
     "application_name": "echonode",
 }
 _MOST_TOGETHER = 64  # pieces of writing in one transaction
@@ -644,8 +655,17 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    if connection.get_execution_options().get("echonode_write"):
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+    options = connection.get_execution_options()
+    if options.get("postgresql_readonly"):
+        return  # it keeps nobody waiting
+    # A process that stands still in the midst of writing (a frozen machine, a stopped process)
+    # would keep all others from it for as long: the server undoes what it had begun.
+    still = "set_config('idle_in_transaction_session_timeout', :still, true)"
+    values: dict[str, object] = {"still": str(_STILL_TIMEOUT_MS)}
+    if options.get("echonode_write"):
+        still += ", pg_advisory_xact_lock(:key)"
+        values["key"] = _WRITER_LOCK
+    connection.execute(text(f"SELECT {still}"), values)
 
 
 def _explained(url: URL, error: DBAPIError) -> DatabaseError:
@@ -655,6 +675,8 @@ def _explained(url: URL, error: DBAPIError) -> DatabaseError:
         "read-only transaction": "this command may only read",
         "readonly": "see that this user may write the file and its folder",
         "read-only": "see that this user may write the file and its folder",
+        "idle-in-transaction": "this process stood still in the midst of writing, and what it had "
+        "begun was undone; see that its machine is not overloaded or suspended",
         "lock timeout": "another process keeps it; `echonode status` names the node",
         "locked": "another process keeps it; `echonode status` names the node",
         "full": "free space on its volume",

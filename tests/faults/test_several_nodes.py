@@ -172,7 +172,7 @@ def test_what_one_node_leaves_lying_the_other_finishes_and_reports_once(
         before = cluster.node("one").holder
         assert one.pid is not None
         os.kill(one.pid, signal.SIGSTOP)
-        wait_until(lambda: not cluster.at_work(uid, "one"), what="it is taken over", timeout_s=30)
+        wait_until(lambda: not cluster.at_work(uid, "one"), what="it is taken over")
         os.kill(one.pid, signal.SIGCONT)
         cluster.check_reported_once(uid)
         wait_until(

@@ -34,7 +34,7 @@ from storage.database import (
     open_database,
 )
 from storage.states import FileState
-from storage.tables import Base, Instance, Recording, Result, Study, TimelineEvent
+from storage.tables import Base, Instance, NodeProcess, Recording, Result, Study, TimelineEvent
 from tests.peers import wait_until
 from tests.unit.storage_steps import (
     STUDY,
@@ -532,6 +532,31 @@ def test_what_one_node_does_alone_no_other_does_meanwhile(
             assert theirs
     with other.alone("tidying") as theirs:
         assert theirs
+    other.close()
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("way", ["write", "beside"])
+def test_who_stands_still_in_the_midst_of_writing_keeps_no_other_node_out(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("a file has one node, and its lock ends with that process")
+    monkeypatch.setattr(database_module, "_STILL_TIMEOUT_MS", 500)
+    still = {"write": database.write, "beside": database.beside}[way]
+    other = Database(database_url)
+    with other.write() as session:
+        catalog.join(session, "there", pid=1, started_at=later(0), details={})
+    with pytest.raises(DatabaseError, match="stood still in the midst of writing"):  # noqa: PT012
+        with still() as session:
+            row = session.get_one(NodeProcess, "there", with_for_update=True)
+            row.pid = 2
+            session.flush()
+            with other.write() as theirs:  # waits for the row, and for the turn
+                theirs.get_one(NodeProcess, "there", with_for_update=True).pid = 3
+            session.get_one(NodeProcess, "there", populate_existing=True)
+    with database.write() as session:  # on a connection of its own
+        assert session.get_one(NodeProcess, "there").pid == 3
     other.close()
 
 
