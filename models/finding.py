@@ -1,4 +1,4 @@
-"""What a model says of a clip: the frozen records that leave this package.
+"""What a model says of a recording: the frozen records that leave this package.
 
 A :class:`Finding` is one output's value for one clip. A :class:`Refusal` is an output that
 could not be given, with the reason. Both name the pack that speaks and its evidence.
@@ -49,7 +49,7 @@ class PackRef:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One output's value for one clip.
+    """One output's value for one recording.
 
     ``value`` is in ``unit`` (UCUM). ``low`` and ``high`` bound a 95 % interval in the same
     unit. ``score`` (0 to 1) is there for outputs of kind SCORE, beside ``threshold``.
@@ -57,6 +57,8 @@ class Finding:
     ``per_beat`` is what each heartbeat gave, in order, where ``value`` is the mean over beats.
     ``outside_share`` (0 to 1) is how much of what moved the value lay outside the scanning sector;
     None where nobody asked. Above :data:`MOST_OUTSIDE` the value is not to be relied on.
+    ``spans_ms`` are the stretches of an ECG that moved the value most, from its first sample on, the
+    most telling first.
     """
 
     output: str
@@ -73,6 +75,7 @@ class Finding:
     frames: tuple[int, ...] = ()
     per_beat: tuple[float, ...] = ()
     outside_share: float | None = None
+    spans_ms: tuple[tuple[float, float], ...] = ()
 
     @property
     def looked_outside(self) -> bool:
