@@ -57,8 +57,8 @@ class Finding:
     ``per_beat`` is what each heartbeat gave, in order, where ``value`` is the mean over beats.
     ``outside_share`` (0 to 1) is how much of what moved the value lay outside the scanning sector;
     None where nobody asked. Above :data:`MOST_OUTSIDE` the value is not to be relied on.
-    ``spans_ms`` are the stretches of an ECG that moved the value most, from its first sample on, the
-    most telling first.
+    ``spans_ms`` are the stretches of an ECG that moved the value most, counted from its first
+    sample, the most telling first.
     """
 
     output: str

@@ -69,7 +69,8 @@ class Strip:
 
     def lead(self, name: str) -> NDArray[np.float32]:
         """(samples,) of one lead in mV."""
-        return self.millivolts[LEADS.index(name)]
+        row: NDArray[np.float32] = self.millivolts[LEADS.index(name)]
+        return row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
