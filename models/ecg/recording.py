@@ -65,7 +65,7 @@ class Strip:
     @property
     def duration_s(self) -> float:
         """From the first sample to one after the last."""
-        return self.millivolts.shape[1] / self.rate_hz
+        return float(self.millivolts.shape[1] / self.rate_hz)
 
     def lead(self, name: str) -> NDArray[np.float32]:
         """(samples,) of one lead in mV."""
