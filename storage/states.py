@@ -78,6 +78,11 @@ class RecordingKind(StrEnum):
     ULTRASOUND = "ultrasound"
     ECG = "ecg"
 
+    @property
+    def has_views(self) -> bool:
+        """Whether a worker names the view of such a recording before another analyses it."""
+        return self is RecordingKind.ULTRASOUND
+
 
 class ResultKind(StrEnum):
     """What sort of object a result is."""
@@ -190,8 +195,16 @@ HOLDABLE = frozenset(
 
 #: Which state of a recording may follow which.
 RECORDING_MOVES: dict[RecordingState, frozenset[RecordingState]] = {
-    # Straight to a worker: it is read ahead, while its study may still arrive.
-    RecordingState.RECEIVED: frozenset({RecordingState.TO_VIEW, RecordingState.VIEWING}),
+    # Straight to a worker: it is read ahead, while its study may still arrive. What has no views
+    # (an ECG) never waits to be named.
+    RecordingState.RECEIVED: frozenset(
+        {
+            RecordingState.TO_VIEW,
+            RecordingState.VIEWING,
+            RecordingState.QUEUED,
+            RecordingState.ANALYSING,
+        },
+    ),
     RecordingState.TO_VIEW: frozenset({RecordingState.VIEWING}),
     RecordingState.VIEWING: frozenset(
         {

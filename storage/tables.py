@@ -97,6 +97,9 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON,
         list[int]: JSON,
         list[float]: JSON,
+        list[str]: JSON,
+        list[list[float]]: JSON,
+        list[dict[str, Any]]: JSON,
         StudyState: _words(StudyState),
         RecordingState: _words(RecordingState),
         DeliveryState: _words(DeliveryState),
@@ -206,6 +209,10 @@ class Recording(Base):
     view_score: Mapped[float | None]
     view_certain: Mapped[bool | None]
     frame_count: Mapped[int | None]
+    troubles: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
+    # ... what cannot be trusted in it, in words
+    strips: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default=text("'[]'"))
+    # ... which stretch of it each pack read
     attempts: Mapped[int] = mapped_column(default=0)  #: at what it waits for now
     urgency: Mapped[int] = mapped_column(default=0)  #: of its study, here for the queue's index
     queued_at: Mapped[datetime | None]
@@ -255,6 +262,8 @@ class Finding(Base):
     frames: Mapped[list[int]]  #: zero-based source frames, the most telling first
     per_beat: Mapped[list[float]] = mapped_column(server_default=text("'[]'"))  #: in the unit
     outside_share: Mapped[float | None]  #: of the relevance, 0 to 1; None where it was not asked
+    spans_ms: Mapped[list[list[float]]] = mapped_column(server_default=text("'[]'"))
+    # ... begin and end of what moved the value most, the most telling first
 
 
 class Refusal(Base):
@@ -299,6 +308,9 @@ class Result(Base):
         ForeignKey("recording.id", ondelete="SET NULL"), index=True
     )
     kind: Mapped[ResultKind]
+    subject: Mapped[RecordingKind] = mapped_column(
+        default=RecordingKind.ULTRASOUND, server_default=RecordingKind.ULTRASOUND.value
+    )  #: what it speaks of: a study of clips and ECGs has a report of each
     sop_class_uid: Mapped[str] = mapped_column(_UID)
     sop_instance_uid: Mapped[str] = mapped_column(_UID, unique=True)
     series_instance_uid: Mapped[str] = mapped_column(_UID, index=True)

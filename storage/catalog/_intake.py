@@ -276,7 +276,8 @@ def begin_analysis(
         details={"revision": study.revision, "recordings": len(waiting)},
     )
     for recording in waiting:
-        move_recording(recording, RecordingState.TO_VIEW, at=now)
+        waits = RecordingState.TO_VIEW if recording.kind.has_views else RecordingState.QUEUED
+        move_recording(recording, waits, at=now)
         recording.queued_at = now
     session.flush()
     return StudyState.ANALYSING

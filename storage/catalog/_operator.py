@@ -300,7 +300,7 @@ def _check_there(study: Study, rows: Collection[Instance | Result], what: str) -
 
 
 def _again(recording: Recording, now: datetime) -> None:
-    viewed = recording.frame_count is not None
+    viewed = recording.frame_count is not None or not recording.kind.has_views
     state = RecordingState.QUEUED if viewed else RecordingState.TO_VIEW
     move_recording(recording, state, at=now)
     recording.attempts = 0

@@ -7,6 +7,7 @@ What came of a recording is told by its ``holder``, and refused
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,10 +29,11 @@ from storage.catalog._records import (
     PackRunRecord,
     RecordingRecord,
     RefusalRecord,
+    StripRecord,
     ViewOutcome,
 )
 from storage.catalog._rows import recording_record
-from storage.states import EventKind, RecordingState, StudyState
+from storage.states import EventKind, RecordingKind, RecordingState, StudyState
 from storage.tables import Finding, PackRun, Recording, Refusal, Study
 
 #: What a claimed recording is in, by what it waited in; and the way back.
@@ -40,7 +42,6 @@ _AT_WORK = {
     RecordingState.QUEUED: RecordingState.ANALYSING,
 }
 _WAITING = {at_work: waiting for waiting, at_work in _AT_WORK.items()}
-_AT_WORK[RecordingState.RECEIVED] = RecordingState.VIEWING  # read ahead; it waits for good then
 
 _earlier = aliased(Recording)
 #: The how-manieth of its study a recording is.
@@ -64,8 +65,8 @@ def claim_next(
     """Take the next waiting recording: the most urgent, and of these the one that waits longest.
 
     A recording in TO_VIEW goes to VIEWING, one in QUEUED to ANALYSING; the attempt is counted. With
-    RECEIVED among ``states``, a recording whose study may still arrive is read ahead (to VIEWING)
-    where nothing as urgent waits.
+    RECEIVED among ``states``, a recording whose study may still arrive is read ahead (to VIEWING,
+    or to ANALYSING where its kind has no views) where nothing as urgent waits.
     Recordings of held studies stay where they are. No two callers ever get the same one: the row
     is locked, and what another is just taking is passed by. Returns None when nothing waits.
 
@@ -92,7 +93,7 @@ def claim_next(
     if row is None:
         return None
     recording, ordinal = row
-    move_recording(recording, _AT_WORK[recording.state], at=now)
+    move_recording(recording, _at_work(recording), at=now)
     recording.attempts += 1
     recording.worker = worker
     recording.holder = holder or None
@@ -117,6 +118,13 @@ def claim_next(
         queued_at=recording.queued_at,
         holder=holder,
     )
+
+
+def _at_work(recording: Recording) -> RecordingState:
+    if recording.state is RecordingState.RECEIVED:  # read ahead; it waits for good then
+        has_views = recording.kind.has_views
+        return RecordingState.VIEWING if has_views else RecordingState.ANALYSING
+    return _AT_WORK[recording.state]
 
 
 def _first_of(state: RecordingState) -> Select[Recording]:
@@ -233,7 +241,8 @@ def refuse_recording(
     now = now or utc_now()
     recording = _held(session, recording_id, holder)
     move_recording(recording, RecordingState.REFUSED, at=now, reason=reason)
-    _say(session, recording, EventKind.RECORDING_REFUSED, f"cannot be read: {reason}", now)
+    words = f"{_what(recording)}cannot be read: {reason}"
+    _say(session, recording, EventKind.RECORDING_REFUSED, words, now)
     session.flush()
 
 
@@ -253,6 +262,7 @@ def skip_recording(
     recording = _held(session, recording_id, holder)
     move_recording(recording, RecordingState.SKIPPED, at=now, reason=reason)
     recording.findings, recording.refusals, recording.pack_runs = [], [], []
+    recording.troubles, recording.strips = [], []
     _say(session, recording, EventKind.RECORDING_SKIPPED, reason, now)
     session.flush()
 
@@ -264,13 +274,16 @@ def record_analysis(
     refusals: Sequence[RefusalRecord],
     packs: Sequence[PackRunRecord],
     *,
+    troubles: Sequence[str] = (),
+    strips: Sequence[StripRecord] = (),
     note: str = "",
     holder: str = "",
     now: datetime | None = None,
 ) -> None:
     """Keep what the models said of a recording, in place of what they may have said before.
 
-    ``note`` says in the timeline why not all packs ran.
+    ``troubles`` are what cannot be trusted in it, ``strips`` what of it was read. ``note`` says in
+    the timeline why not all packs ran.
     """
     now = now or utc_now()
     recording = _held(session, recording_id, holder)
@@ -291,13 +304,17 @@ def record_analysis(
         PackRun(pack=pack.pack, version=pack.version, weights_sha256=pack.weights_sha256)
         for pack in packs
     ]
+    recording.troubles = list(troubles)
+    recording.strips = [asdict(strip) for strip in strips]
     _say(
         session,
         recording,
         EventKind.RECORDING_DONE,
-        f"analysed by {counted(len(packs), 'pack', 'packs')}{f' ({note})' if note else ''}: "
+        f"{_what(recording)}analysed by {counted(len(packs), 'pack', 'packs')}"
+        f"{f' ({note})' if note else ''}: "
         f"{counted(len(findings), 'finding', 'findings')}, "
-        f"{counted(len(refusals), 'refusal', 'refusals')}",
+        f"{counted(len(refusals), 'refusal', 'refusals')}"
+        f"{f'; not to be trusted: {_joined(troubles)}' if troubles else ''}",
         now,
         packs=[f"{pack.pack} {pack.version}" for pack in packs],
     )
@@ -403,6 +420,15 @@ def _say(
     add_event(session, recording.study_id, kind, message, at=at, details=details)
 
 
+def _what(recording: Recording) -> str:
+    """What is spoken of, where it is no clip."""
+    return "ECG: " if recording.kind is RecordingKind.ECG else ""
+
+
+def _joined(troubles: Sequence[str]) -> str:
+    return "; ".join(trouble.rstrip(".") for trouble in troubles)
+
+
 def _view_words(outcome: ViewOutcome) -> str:
     if outcome.label is None:
         return "read"
@@ -429,4 +455,5 @@ def _finding(finding: FindingRecord, revision: int) -> Finding:
         frames=[int(frame) for frame in finding.frames],
         per_beat=[float(value) for value in finding.per_beat],
         outside_share=finding.outside_share,
+        spans_ms=[[float(begin), float(end)] for begin, end in finding.spans_ms],
     )

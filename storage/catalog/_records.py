@@ -160,7 +160,8 @@ class FindingRecord:
 
     ``low`` and ``high`` bound a 95 % interval in ``unit`` (UCUM). ``per_beat`` is what each
     heartbeat gave, where ``value`` is their mean. ``outside_share`` is how much of what moved the
-    value lay outside the scanning sector, 0 to 1.
+    value lay outside the scanning sector, 0 to 1. ``spans_ms`` are begin and end of the stretches
+    of an ECG that moved the value most, the most telling first.
     """
 
     output: str
@@ -179,6 +180,22 @@ class FindingRecord:
     frames: tuple[int, ...] = ()
     per_beat: tuple[float, ...] = ()
     outside_share: float | None = None
+    spans_ms: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StripRecord:
+    """Which stretch of an ECG a pack read.
+
+    ``group`` is the multiplex group of the object, from 1 on, and ``channels`` are those of its
+    leads in it, 0 where a lead has none. ``signal`` is "rhythm" or "median".
+    """
+
+    pack: str
+    signal: str
+    group: int
+    channels: tuple[int, ...]
+    duration_ms: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +222,8 @@ class PackRunRecord:
 class NewResult:
     """A result whose bytes are in the file store and which is now to be sent.
 
-    ``destinations`` are the names of those that are to have it, None for every one.
+    ``destinations`` are the names of those that are to have it, None for every one. ``subject`` is
+    the kind of recording that it speaks of.
     """
 
     kind: ResultKind
@@ -218,6 +236,7 @@ class NewResult:
     size_bytes: int
     recording_id: int | None = None
     destinations: tuple[str, ...] | None = None
+    subject: RecordingKind = RecordingKind.ULTRASOUND
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,6 +271,8 @@ class RecordingRecord:
     calling_ae: str = ""
     called_ae: str = ""
     door: str = ""
+    troubles: tuple[str, ...] = ()  #: what cannot be trusted in it, in words
+    strips: tuple[StripRecord, ...] = ()  #: which stretch of an ECG each pack read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,6 +299,7 @@ class ResultRecord:
     current: bool
     stands_for: str | None = None
     file_state: FileState = FileState.KEPT
+    subject: RecordingKind = RecordingKind.ULTRASOUND
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,7 @@ from storage.states import (
     DeliveryState,
     EventKind,
     FileState,
+    RecordingKind,
     RecordingState,
     ResultKind,
     StudyState,
@@ -281,13 +282,16 @@ def add_results(
     return tuple(result_record(row) for row in named)
 
 
-def current_report(session: Session, study_id: int) -> ResultRecord | None:
+def current_report(
+    session: Session, study_id: int, subject: RecordingKind = RecordingKind.ULTRASOUND
+) -> ResultRecord | None:
     """Return the study's newest Structured Report, which a next one names its predecessor."""
     result = session.scalar(
         select(Result)
         .where(
             Result.study_id == study_id,
             Result.kind == ResultKind.SR,
+            Result.subject == subject,
             Result.current.is_(True),
             Result.stands_for.is_(None),
         )
@@ -395,6 +399,7 @@ def _add(study: Study, new: NewResult, now: datetime, *, current: bool = True) -
         revision=study.revision,
         recording_id=new.recording_id,
         kind=ResultKind(new.kind),
+        subject=new.subject,
         sop_class_uid=new.sop_class_uid,
         sop_instance_uid=new.sop_instance_uid,
         series_instance_uid=new.series_instance_uid,
@@ -420,6 +425,7 @@ def add_stand_in(original: Result, new: NewResult, now: datetime) -> Result:
     result = _add(original.study, new, now, current=original.current)
     result.revision = original.revision
     result.recording_id = original.recording_id
+    result.subject = original.subject
     result.stands_for = original.sop_instance_uid
     return result
 

@@ -16,6 +16,7 @@ from storage.catalog._records import (
     RecordingRecord,
     RefusalRecord,
     ResultRecord,
+    StripRecord,
     StudyRecord,
 )
 from storage.tables import (
@@ -139,6 +140,11 @@ def recording_record(recording: Recording) -> RecordingRecord:
         calling_ae=instance.calling_ae,
         called_ae=instance.called_ae,
         door=instance.door,
+        troubles=tuple(recording.troubles),
+        strips=tuple(
+            StripRecord(**{**strip, "channels": tuple(strip["channels"])})
+            for strip in recording.strips
+        ),
     )
 
 
@@ -160,6 +166,7 @@ def _finding_record(finding: Finding) -> FindingRecord:
         frames=tuple(finding.frames),
         per_beat=tuple(finding.per_beat),
         outside_share=finding.outside_share,
+        spans_ms=tuple((begin, end) for begin, end in finding.spans_ms),
     )
 
 
@@ -182,6 +189,7 @@ def result_record(result: Result) -> ResultRecord:
         current=result.current,
         stands_for=result.stands_for,
         file_state=result.file_state,
+        subject=result.subject,
     )
 
 
