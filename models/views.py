@@ -128,17 +128,17 @@ class ViewReader:
 
     def frame_chances(self, clip: Clip) -> NDArray[np.float64]:
         """The calibrated probabilities (n, classes) of up to ten frames spread over the clip."""
-        wanted = self.pack.manifest.input.frames or FRAMES
+        wanted = self.pack.manifest.frames.frames or FRAMES
         spread = np.linspace(0, clip.frame_count - 1, min(wanted, clip.frame_count))
         frames = clip.frames([int(index) for index in np.rint(spread)])
-        inputs, _ = fit_frames(frames, self.pack.manifest.input)
+        inputs, _ = fit_frames(frames, self.pack.manifest.frames)
         return softmax(self._compiled(inputs), temperature=self.pack.manifest.temperature)
 
     @cached_property
     def _compiled(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         import tensorflow as tf
 
-        spec = self.pack.manifest.input
+        spec = self.pack.manifest.frames
         shape = (None, spec.rows, spec.columns, 1)
         run = compiled(self.pack.prepared, "forward", lambda: self.pack.settled, shape)
         return lambda batch: np.asarray(run(tf.constant(batch)).numpy(), np.float32)

@@ -16,7 +16,7 @@ from models.clip import Clip, ClipError
 from models.data.dataset import Case
 from models.evaluation.overlap import FrameOverlap, overlap
 from models.finding import Finding, Refusal
-from models.packs import Join, Pack, PackKind
+from models.packs import Join, Pack, PackError, PackKind
 from models.readers import RegressionReader, TracingReader, TracingReading
 from models.readers.regression import joined
 from models.views import View, ViewCall, ViewReader
@@ -93,6 +93,10 @@ def reads(pack: Pack) -> Reads:
             return _reads_tracings(TracingReader(pack))
         case PackKind.REGRESSION:
             return _reads_numbers(RegressionReader(pack))
+        case PackKind.WAVEFORM:
+            raise PackError(
+                f"pack {pack.folder}: it reads ECGs; name a data set of ECGs, or a pack for clips"
+            )
 
 
 def _answer(read: Reads, case: Case) -> Answer:

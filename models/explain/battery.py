@@ -248,7 +248,7 @@ class Asked:
     def of(cls, case: Case, pack: Pack) -> Asked:
         """The first traced frame of a case, or its first frame."""
         clip = case.clip()
-        spec = pack.manifest.input
+        spec = pack.manifest.frames
         traced = dict(case.tracings()) if case.tracings is not None else {}
         place = min(traced) if traced else 0
         frames = clip.frames([place])

@@ -74,7 +74,7 @@ def read_for_maps(pack: Pack, clip: Clip, method: MapMethod) -> Read:
     view = None
     if pack.manifest.kind is PackKind.VIEW:
         view = ViewReader(pack).read(clip)
-        count = min(clip.frame_count, pack.manifest.input.frames or FRAMES)
+        count = min(clip.frame_count, pack.manifest.frames.frames or FRAMES)
         frames: Sequence[int] = spread(clip.frame_count, count)
     elif pack.manifest.kind is PackKind.REGRESSION:
         reader = RegressionReader(pack)
@@ -110,7 +110,7 @@ def explain_clip(
     ExplainError
         If there is no such output, or the method cannot explain the network.
     """
-    spec = pack.manifest.input
+    spec = pack.manifest.frames
     places = [numbers.place_of(name) for name in names]
     inputs, fit = fit_frames(clip.frames(read.frames), spec)
     sector = sector_in_network(clip, spec)

@@ -224,9 +224,9 @@ def explained(pack: Pack, *, settled: bool = False) -> Explained:
     PackError
         If the network cannot be built.
     """
-    if pack.manifest.input.window > 1:
+    if pack.manifest.frames.window > 1:
         raise ExplainError(
-            f"pack {pack.manifest.name}: its network sees {pack.manifest.input.window} frames at "
+            f"pack {pack.manifest.name}: its network sees {pack.manifest.frames.window} frames at "
             "once; only networks that see one frame are explained"
         )
     return Explained(

@@ -80,7 +80,7 @@ def _is_linear(layer: Any) -> bool:
     import keras
 
     return (
-        type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
+        type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)
         and layer.activation is keras.activations.linear
         and layer.compute_dtype == "float32"
         and getattr(layer, "data_format", "channels_last") == "channels_last"

@@ -21,6 +21,8 @@ from models.packs.manifest import (
     OutputSpec,
     PackKind,
     SavedModelFolder,
+    Signal,
+    WaveformInput,
 )
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "PackError",
     "PackKind",
     "SavedModelFolder",
+    "Signal",
+    "WaveformInput",
     "agree",
     "load_pack",
     "shipped_packs",

@@ -50,10 +50,10 @@ def agree(network: keras.Model, pack: Pack, inputs: NDArray[np.float32]) -> Agre
     Parameters
     ----------
     network
-        As trained, (n, rows, columns, 1) in.
+        As trained, (n, rows, columns, 1) in; of ECGs (n, samples, leads).
     inputs
-        (n, rows, columns, 1) float32, normalised as the pack says: pictures of the kind that it
-        is for, since noise alone tells little.
+        What the network takes, float32, prepared as the pack says: pictures, or recordings, of
+        the kind that it is for, since noise alone tells little.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def agree(network: keras.Model, pack: Pack, inputs: NDArray[np.float32]) -> Agre
         agreed = one.argmax(axis=-1) == two.argmax(axis=-1)
         same += int(agreed.sum())
         places += agreed.size
-    classes = pack.manifest.kind is not PackKind.REGRESSION
+    classes = pack.manifest.kind in (PackKind.VIEW, PackKind.TRACING)
     return Agreement(
         inputs=len(inputs),
         largest=float(largest.max()),

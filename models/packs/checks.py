@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from models.packs.codes import code_of
-from models.packs.manifest import Manifest, OutputSpec, PackKind
-from models.tasks import TASKS, Task
+from models.packs.manifest import InputSpec, Join, Manifest, OutputSpec, PackKind
+from models.tasks import CLIP_TASKS, ECG_TASKS, TASKS, Task
 
 MANIFEST = "manifest.json"
 
@@ -17,21 +17,33 @@ STRUCTURES = ("background", "cavity", "myocardium", "atrium")
 
 def problems_of(manifest: Manifest) -> Iterator[str]:
     """All that is wrong with a manifest, a line each: the key, what is wrong, what to do."""
-    from models.preprocess import VERSION  # it imports manifest.py, and so this package
-
-    if manifest.preprocessing != VERSION:
+    version = _preprocessing(manifest.kind)
+    if manifest.preprocessing != version:
         yield (
             f"made for preprocessing version {manifest.preprocessing}, and this echonode has "
-            f"version {VERSION}; use the matching release of the pack"
+            f"version {version}; use the matching release of the pack"
         )
     yield from (f"{MANIFEST}, {words}" for words in _field_problems(manifest))
 
 
+def _preprocessing(kind: PackKind) -> int:
+    """The version of what makes a network's input, here and now."""
+    # They import manifest.py, and so this package.
+    if kind is PackKind.WAVEFORM:
+        from models.ecg.inputs import VERSION as OF_ECGS
+
+        return OF_ECGS
+    from models.preprocess import VERSION as OF_CLIPS
+
+    return OF_CLIPS
+
+
 def _field_problems(manifest: Manifest) -> Iterator[str]:
-    if manifest.input.window > 1 and manifest.kind is not PackKind.REGRESSION:
+    windowed = isinstance(manifest.input, InputSpec) and manifest.input.window > 1
+    if windowed and manifest.kind is not PackKind.REGRESSION:
         yield (f"input.window: kind {manifest.kind.value!r} reads a frame at a time; leave it out")
-    if manifest.kind is PackKind.REGRESSION and not manifest.outputs:
-        yield "outputs: a regression without an output says nothing; name one"
+    if manifest.kind in (PackKind.REGRESSION, PackKind.WAVEFORM) and not manifest.outputs:
+        yield f"outputs: a {manifest.kind.value} without an output says nothing; name one"
     if manifest.kind is PackKind.VIEW and not manifest.classes:
         yield "classes: a view pack needs them; name the views in the order of the last axis"
     first = manifest.classes[: len(STRUCTURES)]
@@ -58,6 +70,10 @@ def _output_problems(output: OutputSpec, kind: PackKind) -> Iterator[tuple[str, 
         )
         yield "name", words
         return
+    if output.name not in (ECG_TASKS if kind is PackKind.WAVEFORM else CLIP_TASKS):
+        yield "name", f"{output.name} is no output of a pack of kind {kind.value!r}; take it out"
+    if kind is PackKind.WAVEFORM:
+        yield from _frame_problems(output)
     if output.kind is not task.kind:
         yield "kind", f"{output.name} is a {task.kind.value}, not a {output.kind.value}"
     if output.unit != task.unit:
@@ -73,6 +89,17 @@ def _output_problems(output: OutputSpec, kind: PackKind) -> Iterator[tuple[str, 
                 "leave the code out"
             )
             yield "code", words
+
+
+def _frame_problems(output: OutputSpec) -> Iterator[tuple[str, str]]:
+    """What an output of an ECG says of frames, which it has not."""
+    for key, given in (
+        ("join", output.join is not Join.MEAN),
+        ("pixel_power", output.pixel_power != 0),
+        ("needs_motion", output.needs_motion),
+    ):
+        if given:
+            yield key, "an ECG has no frames and no pixels; leave it out"
 
 
 def _range_problems(output: OutputSpec, task: Task) -> Iterator[tuple[str, str]]:

@@ -45,6 +45,19 @@ _GIVEN: Mapping[str, Code] = MappingProxyType(
         "sex": _own("AI-MALE-SCORE", "AI score for male sex"),
         "weight": _own("AI-WEIGHT", "AI-estimated weight"),
         "height": _own("AI-HEIGHT", "AI-estimated height"),
+        "heart_rate": _loinc("8867-4", "Heart rate"),
+        "pr_interval": _loinc("8625-6", "P-R Interval"),
+        "qrs_duration": _loinc("8633-0", "QRS duration"),
+        "qt_interval": _loinc("8634-8", "Q-T interval"),
+        "j_amplitude": _own("AI-J-V5", "J-point amplitude, lead V5"),
+        "r_amplitude": _own("AI-R-V5", "R-wave amplitude, lead V5"),
+        "t_amplitude": _own("AI-T-V5", "T-wave amplitude, lead V5"),
+        "first_degree_av_block": _own("AI-1DAVB-SCORE", "Score for first-degree AV block"),
+        "rbbb": _own("AI-RBBB-SCORE", "Score for right bundle branch block"),
+        "lbbb": _own("AI-LBBB-SCORE", "Score for left bundle branch block"),
+        "sinus_bradycardia": _own("AI-SB-SCORE", "Score for sinus bradycardia"),
+        "atrial_fibrillation": _own("AI-AF-SCORE", "Score for atrial fibrillation"),
+        "sinus_tachycardia": _own("AI-ST-SCORE", "Score for sinus tachycardia"),
     }
 )
 

@@ -1,4 +1,4 @@
-"""A network against what its manifest says, and as readers call it: frames in, numbers out."""
+"""A network against what its manifest says, and as readers call it: numbers out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from models.packs.checks import MANIFEST, STRUCTURES
 from models.packs.errors import PackError
-from models.packs.manifest import InputSpec, Manifest, PackKind
+from models.packs.manifest import InputSpec, Manifest, PackKind, WaveformInput
 
 if TYPE_CHECKING:
     import keras
 
 Shape = tuple[int | None, ...]
+
+_SIDES = ("rows, columns, window or channels", "samples or leads")
 
 
 def fitted(folder: Path, manifest: Manifest, network: keras.Model) -> keras.Model:
@@ -20,8 +22,9 @@ def fitted(folder: Path, manifest: Manifest, network: keras.Model) -> keras.Mode
 
     Returns
     -------
-    (n, rows, columns, 1) float32 to (n, numbers) or, for a tracing, (n, rows, columns, classes).
-    A network of one channel and one frame is returned as it is. For three channels the grey is
+    (n, rows, columns, 1) float32 to (n, numbers) or, for a tracing, (n, rows, columns, classes);
+    of ECGs (n, samples, leads) to (n, numbers). A network of ECGs is returned as it is, and a
+    network of one channel and one frame is returned as it is. For three channels the grey is
     repeated. For a window, frames are taken as consecutive: they are cut into windows, the last
     one filled with its last frame, and each frame gets what its window gave.
 
@@ -35,23 +38,27 @@ def fitted(folder: Path, manifest: Manifest, network: keras.Model) -> keras.Mode
     given = network.input_shape
     if not _is_shape(given):
         raise PackError(
-            f"pack {folder}: the network takes {len(given)} inputs; a clip gives one, its picture: "
-            "save a network of one input"
+            f"pack {folder}: the network takes {len(given)} inputs; a recording gives one, its "
+            "picture or its samples: save a network of one input"
         )
     if len(given) != len(wanted) or any(
         side not in (None, side_wanted) for side, side_wanted in zip(given, wanted, strict=True)
     ):
         raise PackError(
             f"pack {folder}: {MANIFEST}, input: it says {_words(wanted)}, and the network takes "
-            f"{_words(given)}; correct rows, columns, window or channels"
+            f"{_words(given)}; correct {_SIDES[manifest.kind is PackKind.WAVEFORM]}"
         )
     _check_output(folder, manifest, _output_shape(folder, network, wanted))
+    if isinstance(spec, WaveformInput):
+        return network
     if spec.channels > 1:
         network = _grey_repeated(network, spec)
     return network if spec.window == 1 else _by_windows(network, spec)
 
 
-def _input_shape(spec: InputSpec) -> Shape:
+def _input_shape(spec: InputSpec | WaveformInput) -> Shape:
+    if isinstance(spec, WaveformInput):
+        return (None, spec.samples, len(spec.leads))
     window = (spec.window,) if spec.window > 1 else ()
     return (None, *window, spec.rows, spec.columns, spec.channels)
 
@@ -84,14 +91,14 @@ def _output_shape(folder: Path, network: keras.Model, wanted: Shape) -> Shape:
 def _check_output(folder: Path, manifest: Manifest, given: Shape) -> None:
     wanted: Shape
     match manifest.kind:
-        case PackKind.REGRESSION:
+        case PackKind.REGRESSION | PackKind.WAVEFORM:
             place, wanted = "outputs", (None, _numbers(manifest, given))
             names = (
                 f"{len(manifest.outputs)} outputs (where there are more numbers, each output's "
                 "'head' says which is its)"
             )
         case PackKind.TRACING:
-            spec = manifest.input
+            spec = manifest.frames
             classes = len(manifest.classes) or max(len(STRUCTURES), given[-1] or 0)
             place, wanted = "classes", (None, spec.rows, spec.columns, classes)
             names = f"{classes} classes at each pixel"

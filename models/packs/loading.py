@@ -19,6 +19,7 @@ from models.packs.files import fingerprint, own_file, own_folder
 from models.packs.fitting import fitted
 from models.packs.keras_file import build_keras, read_checked
 from models.packs.manifest import (
+    INPUT_FORMS,
     KerasFile,
     Manifest,
     NetworkSpec,
@@ -59,6 +60,7 @@ class Pack:
         """The network with its weights, built once. Imports Keras: call it in a worker only.
 
         It takes (n, rows, columns, 1), whatever channels and window the pack's own network has;
+        of ECGs (n, samples, leads);
         see :func:`models.packs.fitting.fitted`.
 
         Raises
@@ -130,8 +132,9 @@ def wrong_fields(error: ValidationError) -> list[str]:
     """Every fault of a manifest's schema: the file, the key, what is wrong with it."""
     lines = []
     for fault in error.errors():
-        # The form of a network is no key that anyone wrote.
-        loc = [part for part in fault["loc"] if part not in ("named", "keras", "saved_model")]
+        # The form of a network, or of an input, is no key that anyone wrote.
+        forms = ("named", "keras", "saved_model", *INPUT_FORMS)
+        loc = [part for part in fault["loc"] if part not in forms]
         where = ".".join(str(part) for part in loc) or "the file"
         lines.append(f"{MANIFEST}, {where}: {fault['msg']}")
     return lines

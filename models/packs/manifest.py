@@ -15,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from models.ecg.recording import LEADS
 from models.finding import Evidence, Kind
+from models.packs.errors import PackError
 
 
 class PackKind(StrEnum):
@@ -24,6 +26,7 @@ class PackKind(StrEnum):
     VIEW = "view"  #: frames in, a probability for each view out; a clip's label by vote
     TRACING = "tracing"  #: a frame in, a probability of each structure for each pixel out
     REGRESSION = "regression"  #: a frame in, one number for each output; a clip's value is the mean
+    WAVEFORM = "waveform"  #: an ECG's samples in, one number for each output
 
 
 class Link(StrEnum):
@@ -135,6 +138,68 @@ class InputSpec(_Strict):
     letterbox: bool = True  #: keep the aspect ratio and pad with black; otherwise stretch
 
 
+class Signal(StrEnum):
+    """Which part of an ECG a network sees."""
+
+    RHYTHM = "rhythm"  #: the recording as it was taken
+    MEDIAN = "median"  #: one beat, the median of all that look alike
+
+
+class WaveformInput(_Strict):
+    """What a network of ECGs sees: ``samples`` x leads, float32, in mV.
+
+    The recording is brought to ``rate_hz``, and padded with zeros at both ends, or cut to its
+    middle, where it is shorter or longer than ``samples``; see :mod:`models.ecg.inputs`.
+    ``highpass_hz`` takes the baseline's wander away first; None leaves it to the network.
+    """
+
+    samples: int = Field(gt=0)
+    rate_hz: float = Field(gt=0.0)
+    leads: Annotated[tuple[str, ...], Field(min_length=1)] = LEADS
+    signal: Signal = Signal.RHYTHM
+    highpass_hz: float | None = Field(default=None, gt=0.0)
+
+    @property
+    def duration_s(self) -> float:
+        """How much of a recording the network sees."""
+        return self.samples / self.rate_hz
+
+    @field_validator("leads")
+    @classmethod
+    def _known_leads(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        strangers = [lead for lead in value if lead not in LEADS]
+        if strangers:
+            raise ValueError(f"no lead {strangers[0]!r}; there are {', '.join(LEADS)}")
+        if len(set(value)) < len(value):
+            raise ValueError("a lead is there twice; keep one")
+        return value
+
+    @model_validator(mode="after")
+    def _passes_something(self) -> Self:
+        if self.highpass_hz is not None and self.highpass_hz >= self.rate_hz / 2:
+            raise ValueError("highpass_hz must be below half of rate_hz; nothing passes")
+        return self
+
+
+_OF_CLIPS, _OF_ECGS = "of clips", "of ECGs"
+INPUT_FORMS = (_OF_CLIPS, _OF_ECGS)
+"""Tags of the two forms of an input, which nobody writes."""
+
+
+def _input_form(given: Any) -> str:
+    """Whose input it is: only an ECG's has a number of samples."""
+    if isinstance(given, dict):
+        return _OF_ECGS if "samples" in given else _OF_CLIPS
+    return _OF_ECGS if isinstance(given, WaveformInput) else _OF_CLIPS
+
+
+NetworkInput = Annotated[
+    Annotated[InputSpec, Tag(_OF_CLIPS)] | Annotated[WaveformInput, Tag(_OF_ECGS)],
+    Discriminator(_input_form),
+]
+"""What a network sees: frames of a clip, or samples of an ECG."""
+
+
 class Code(_Strict):
     """What an output means, in a coding scheme: ``18043-0``, ``LN``, say."""
 
@@ -204,8 +269,9 @@ class Manifest(_Strict):
     network: Network
     weights: str = "weights.safetensors"
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    input: InputSpec
-    preprocessing: int = 1  #: version of :mod:`models.preprocess` that training used
+    input: NetworkInput
+    #: version of :mod:`models.preprocess` that training used; for ECGs, of :mod:`models.ecg.inputs`
+    preprocessing: int = 1
     classes: tuple[str, ...] = ()  #: meaning of the last axis, for kinds VIEW and TRACING
     certain_from: float | None = None  #: kind VIEW: below this score a label is "uncertain"
     temperature: float = Field(default=1.0, gt=0.0)  #: kind VIEW: logits are divided by it
@@ -214,6 +280,32 @@ class Manifest(_Strict):
     citations: tuple[str, ...] = ()
     trained_on: str
     training_command: str
+
+    @property
+    def frames(self) -> InputSpec:
+        """What a network of clips sees.
+
+        Raises
+        ------
+        PackError
+            If this one sees ECGs.
+        """
+        if not isinstance(self.input, InputSpec):
+            raise PackError(f"pack {self.name}: it reads ECGs, and a pack for clips is wanted")
+        return self.input
+
+    @property
+    def waveform(self) -> WaveformInput:
+        """What a network of ECGs sees.
+
+        Raises
+        ------
+        PackError
+            If this one sees clips.
+        """
+        if not isinstance(self.input, WaveformInput):
+            raise PackError(f"pack {self.name}: it reads clips, and a pack for ECGs is wanted")
+        return self.input
 
     @model_validator(mode="before")
     @classmethod
@@ -232,4 +324,12 @@ class Manifest(_Strict):
             raise ValueError(
                 f"weights must be {self.network.name!r}, the network itself, or be left out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _input_of_its_kind(self) -> Self:
+        of_ecgs = isinstance(self.input, WaveformInput)
+        if of_ecgs != (self.kind is PackKind.WAVEFORM):
+            wanted = "a picture's rows and columns" if of_ecgs else "an ECG's samples and rate_hz"
+            raise ValueError(f"kind {self.kind.value!r} takes {wanted} as its input")
         return self

@@ -69,7 +69,7 @@ class Reader:
     @property
     def spec(self) -> InputSpec:
         """What the network sees."""
-        return self.pack.manifest.input
+        return self.pack.manifest.frames
 
     @property
     def output_names(self) -> tuple[str, ...]:

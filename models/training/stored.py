@@ -202,7 +202,7 @@ def _inputs(pack: Pack, cases: Sequence[Case]) -> Iterator[np.ndarray[Any, np.dt
             frames = clip.frames([int(place) for place in places.round()])
         except ClipError:
             continue  # counted in the report itself
-        yield fit_frames(frames, pack.manifest.input)[0]
+        yield fit_frames(frames, pack.manifest.frames)[0]
 
 
 def _differences(

@@ -281,8 +281,8 @@ def model_card(manifest: Manifest) -> str:
 {manifest.title}. Research use only, not for diagnosis.
 
 ## What it does
-Up to {manifest.input.frames} frames spread over a clip, cropped to the sector and fitted to
-{manifest.input.rows} x {manifest.input.columns}; the mean of their calibrated probabilities; the
+Up to {manifest.frames.frames} frames spread over a clip, cropped to the sector and fitted to
+{manifest.frames.rows} x {manifest.frames.columns}; the mean of their calibrated probabilities; the
 most probable of {len(manifest.classes)} classes (the 15 views of Madani et al. 2018 and "other").
 A label below {manifest.certain_from}, or under colour Doppler, is given as uncertain. A header
 that declares Doppler or M-mode goes before the picture.

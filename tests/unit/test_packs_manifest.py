@@ -11,9 +11,19 @@ import pytest
 
 from models.finding import Method
 from models.networks import build_network
-from models.packs import InputSpec, Pack, PackError, PackKind, agree, load_pack, write_pack
+from models.packs import (
+    InputSpec,
+    Pack,
+    PackError,
+    PackKind,
+    WaveformInput,
+    agree,
+    load_pack,
+    write_pack,
+)
 from models.packs.checks import STRUCTURES
 from models.packs.codes import code_of
+from models.packs.fitting import fitted
 from models.packs.inspection import inspect_pack
 from models.readers import RegressionReader
 from models.tasks import TASKS
@@ -202,3 +212,85 @@ def test_how_far_float16_answers_are_apart_is_measured(network: Any, tmp_path: P
     assert agree(other, whole, inputs).largest > half.largest
     with pytest.raises(ValueError, match="no inputs"):
         agree(network, whole, inputs[:0])
+
+
+ECG = {"samples": 256, "rate_hz": 100.0, "leads": ["I", "II", "V5"]}
+
+
+def _of_ecgs(**changes: Any) -> dict[str, Any]:
+    return _manifest(
+        **{
+            "kind": "waveform",
+            "network": {"name": "ribeiro", "settings": {"outputs": 2, "width": 0.125}},
+            "input": ECG,
+            "outputs": [
+                output("qrs_duration", "ms", offset=90.0),
+                output("rbbb", "{score}", kind="score", threshold=0.5),
+            ],
+            **changes,
+        }
+    )
+
+
+def _ecg_network() -> Any:
+    spec = WaveformInput.model_validate(ECG)
+    return build_network("ribeiro", spec, {"outputs": 2, "width": 0.125})
+
+
+def test_a_pack_of_ecgs_is_written_and_read_by_the_same_road(tmp_path: Path) -> None:
+    pack = write_pack(tmp_path / "tiny", _of_ecgs(), _ecg_network(), half=False)
+    assert pack.manifest.waveform.leads == ("I", "II", "V5")
+    assert pack.manifest.waveform.duration_s == pytest.approx(2.56)
+    assert pack.network.input_shape == (None, 256, 3)
+    with pytest.raises(PackError, match="tiny: it reads ECGs, and a pack for clips is wanted"):
+        _ = pack.manifest.frames
+
+
+def test_a_pack_of_clips_is_none_of_ecgs(pack: Pack) -> None:
+    assert pack.manifest.frames == SPEC
+    with pytest.raises(PackError, match="tiny: it reads clips, and a pack for ECGs is wanted"):
+        _ = pack.manifest.waveform
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"input": {**ECG, "leads": ["I", "V9"]}}, r"input.leads: .*no lead 'V9'"),
+        ({"input": {**ECG, "leads": ["I", "I"]}}, r"input.leads: .*a lead is there twice"),
+        ({"input": {**ECG, "rows": 60}}, r"manifest.json, input.rows: Extra inputs"),
+        ({"input": {**ECG, "highpass_hz": 50.0}}, r"input: .*below half of rate_hz"),
+        ({"input": SPEC.model_dump()}, r"kind 'waveform' takes an ECG's samples and rate_hz"),
+        ({"kind": "regression"}, r"kind 'regression' takes a picture's rows and columns"),
+        ({"outputs": []}, r"outputs: a waveform without an output says nothing"),
+        ({"preprocessing": 99}, r"preprocessing version 99, and this echonode has version 1"),
+        (
+            {"outputs": [output("ef", "%")]},
+            r"outputs.0.name: ef is no output of a pack of kind 'waveform'",
+        ),
+        (
+            {"outputs": [output("qrs_duration", "ms", pixel_power=1)]},
+            r"outputs.0.pixel_power: an ECG has no frames and no pixels",
+        ),
+        (
+            {"input": {**ECG, "samples": 512}},
+            r"input: it says \(n, 512, 3\), and the network takes \(n, 256, 3\); correct samples",
+        ),
+        (
+            {"outputs": [output("qrs_duration", "ms")]},
+            r"outputs: the network gives \(n, 2\), and \(n, 1\) is wanted",
+        ),
+    ],
+)
+def test_what_a_pack_of_ecgs_gets_wrong_is_named(
+    fields: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    pack = write_pack(tmp_path / "tiny", _of_ecgs(), _ecg_network(), half=False)
+    _change(pack, **fields)
+    with pytest.raises(PackError, match=words):
+        fitted(pack.folder, load_pack(pack.folder).manifest, _ecg_network())
+
+
+def test_an_output_of_an_ecg_is_none_of_a_clip(pack: Pack) -> None:
+    _change(pack, outputs=[output("qrs_duration", "ms")])
+    with pytest.raises(PackError, match="qrs_duration is no output of a pack of kind 'regression'"):
+        load_pack(pack.folder)
