@@ -1,0 +1,445 @@
+"""Where the beats of a recording are, what its usual beat looks like, and where its waves end.
+
+All of it rests on signals that no single lead rules: the spatial magnitude and its speed, root mean
+squares over the leads that are measured. Waves are found on the aligned median of the beats that
+look alike, where noise and wander are small, and then laid on each beat, as carts do. Beats that
+look different (ectopic ones) are measured on themselves.
+
+The end of T is where the steepest tangent of its last limb meets the baseline (Lepeschkin and
+Surawicz, Circulation 6:378, 1952). A P wave counts only where it comes back: the medians of the odd
+and of the even beats must show it alike, which the waves of atrial fibrillation do not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
+from scipy.signal import butter, find_peaks, sosfiltfilt
+
+from models.ecg.inputs import without_wander
+from models.ecg.recording import INDEPENDENT, LEADS, EcgError, Strip
+
+WANDER_HZ: Final = 0.5
+"""Slower than this is breath and movement."""
+
+_QRS_BAND_HZ: Final = (8.0, 25.0)
+_SHORTEST_RR_S: Final = 0.2  # 300 beats a minute
+_MOST_BEATS: Final = 400  # for a median: more add time and no accuracy
+_ALIKE: Final = 0.85  # correlation of two beats of the same origin
+_QRS_ONSET_SHARE, _QRS_OFFSET_SHARE = 0.04, 0.06  # of the greatest speed
+_FOOT_SHARE: Final = 0.2  # of the speed of a limb of P or T, where the wave begins and ends
+_LEAST_P_MV_S, _LEAST_T_MV_S = 0.4, 0.4
+_LEAST_AGREEMENT: Final = 4.0  # power of the median over what chance leaves
+_BEFORE_S, _AFTER_S = 0.6, 0.8  # what is looked at around R: PR of 500 ms, R to the end of T
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waves:
+    """The waves of one beat, as (first sample, one after the last); None: there is none."""
+
+    p: tuple[int, int] | None
+    qrs: tuple[int, int]
+    t: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Beats:
+    """Windows around R: ``windows`` (beats, leads, samples), NaN outside the recording."""
+
+    windows: NDArray[np.float64]
+    peaks: NDArray[np.int64]
+    usual: NDArray[np.bool_]  #: (beats,) those that look alike
+    before: int  #: samples before R
+    rate_hz: float
+
+
+def r_peaks(strip: Strip) -> NDArray[np.int64]:
+    """Sample positions of the R peaks: where the spatial magnitude of each QRS is greatest.
+
+    Empty where no lead has a signal, or none that looks like heartbeats.
+    """
+    rows = _clean(strip, _measured_rows(strip))
+    count = rows.shape[1]
+    if len(rows) == 0 or count < 0.3 * strip.rate_hz:
+        return np.empty(0, np.int64)
+    energy = _qrs_energy(rows, strip.rate_hz)
+    places = _beats_in(energy, strip.rate_hz)
+    magnitude = _magnitude(_low_pass(rows, strip.rate_hz, 40.0))
+    reach = round(0.08 * strip.rate_hz)
+    peaks = [
+        max(place - reach, 0) + int(np.argmax(magnitude[max(place - reach, 0) : place + reach + 1]))
+        for place in places
+    ]
+    return np.unique(np.asarray(peaks, np.int64))
+
+
+def heart_rate_bpm(peaks: NDArray[np.int64], rate_hz: float) -> float | None:
+    """Beats a minute from the mean distance of R peaks; None with fewer than two."""
+    if len(peaks) < 2:
+        return None
+    return float(60.0 * rate_hz * (len(peaks) - 1) / (peaks[-1] - peaks[0]))
+
+
+def median_beat(
+    strip: Strip,
+    peaks: NDArray[np.int64] | None = None,
+    *,
+    before_s: float = 0.4,
+    after_s: float = 0.8,
+) -> Strip:
+    """The usual beat: the median, sample by sample, of the aligned beats that look alike.
+
+    R lies ``before_s`` after the first sample; the level just before the QRS is 0 mV. Raises
+    :class:`EcgError` where the strip holds no beat.
+    """
+    beats = _aligned(strip, peaks, before_s, after_s)
+    median = np.full((len(LEADS), beats.windows.shape[2]), np.nan)
+    there = np.flatnonzero(~np.isnan(strip.millivolts).all(axis=1))
+    median[there] = _median(beats.windows[beats.usual][:, there])
+    sought = _measured_rows(strip)
+    onset, _ = _qrs_around(median[sought], beats.before, beats.rate_hz)
+    level = median[:, max(onset - round(0.02 * beats.rate_hz), 0) : onset + 1]
+    median[there] -= np.median(level[there], axis=1, keepdims=True)
+    return replace(strip, millivolts=median.astype(np.float32))
+
+
+def delineate(strip: Strip, peaks: NDArray[np.int64] | None = None) -> tuple[Waves, ...]:
+    """The waves of each beat, in order, cut to the recording.
+
+    Raises :class:`EcgError` where the strip holds no beat.
+    """
+    beats = _aligned(strip, peaks, _BEFORE_S, _AFTER_S)
+    sought = _measured_rows(strip)
+    windows = beats.windows[:, sought]
+    usual = _waves_of(windows[beats.usual], beats, _usual_rr(beats))
+    laid = []
+    for window, peak, alike in zip(windows, beats.peaks, beats.usual, strict=True):
+        waves = usual if alike else _waves_of(window[None], beats, _usual_rr(beats))
+        laid.append(_laid(waves, int(peak) - beats.before, strip.millivolts.shape[1]))
+    return tuple(laid)
+
+
+# Beats
+
+
+def _measured_rows(strip: Strip) -> list[int]:
+    """Which leads are looked at: those that are measured and not flat, else any that are there."""
+    alive = [
+        row
+        for row, values in enumerate(strip.millivolts)
+        if not np.isnan(values).all() and np.nanmax(values) - np.nanmin(values) > 0.02
+    ]
+    measured = [row for row in alive if LEADS[row] in INDEPENDENT]
+    return measured or alive
+
+
+def _clean(strip: Strip, rows: list[int]) -> NDArray[np.float64]:
+    """These leads in mV without wander, gaps bridged by a line: (leads, samples)."""
+    values = strip.millivolts[rows].astype(np.float64)
+    for row in values:
+        gap = np.isnan(row)
+        if gap.any() and not gap.all():
+            row[gap] = np.interp(np.flatnonzero(gap), np.flatnonzero(~gap), row[~gap])
+    if values.size == 0:
+        return values
+    return without_wander(values, strip.rate_hz, WANDER_HZ)
+
+
+def _qrs_energy(rows: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64]:
+    """(samples,) how much there is of what is as quick as a QRS, over all leads, for 100 ms."""
+    low, high = _QRS_BAND_HZ[0], min(_QRS_BAND_HZ[1], 0.45 * rate_hz)
+    band = butter(2, (low, high), "bandpass", fs=rate_hz, output="sos")
+    quick = sosfiltfilt(band, rows, axis=1, padlen=min(rows.shape[1] - 1, round(rate_hz)))
+    # A lead full of noise must not drown the others: each counts by what stands out of it.
+    steady = np.median(np.abs(quick), axis=1, keepdims=True)
+    top = np.percentile(np.abs(quick), 98.0, axis=1, keepdims=True)
+    share = np.clip(1.0 - 4.0 * steady / np.maximum(top, 1e-9), 0.05, 1.0)
+    power = np.square(quick * share).sum(axis=0)
+    energy: NDArray[np.float64] = np.sqrt(uniform_filter1d(power, max(round(0.1 * rate_hz), 1)))
+    return energy
+
+
+def _beats_in(energy: NDArray[np.float64], rate_hz: float) -> NDArray[np.int64]:
+    """Where the energy has the peaks of beats: high enough, far enough apart, no T waves."""
+    found, _ = find_peaks(energy, distance=max(round(_SHORTEST_RR_S * rate_hz), 1))
+    if len(found) == 0:
+        return np.empty(0, np.int64)
+    usual = _usual_top(energy, rate_hz)
+    heights = energy[found]
+    places = found[heights > 0.4 * usual]
+    places = _without_t_waves(places, energy, rate_hz)
+    return _with_small_beats(places, found[heights > 0.2 * usual], rate_hz)
+
+
+def _usual_top(energy: NDArray[np.float64], rate_hz: float) -> float:
+    """The height of a usual beat: the median over stretches that hold one beat at least."""
+    stretch = round(1.5 * rate_hz)
+    tops = [
+        float(energy[start : start + stretch].max())
+        for start in range(0, max(len(energy) - stretch // 2, 1), stretch)
+    ]
+    return float(np.median(tops))
+
+
+def _without_t_waves(
+    places: NDArray[np.int64], energy: NDArray[np.float64], rate_hz: float
+) -> NDArray[np.int64]:
+    """Peaks that follow a far higher one within 360 ms are T waves (Pan and Tompkins 1985)."""
+    kept: list[int] = []
+    for place in places:
+        if kept and place - kept[-1] < 0.36 * rate_hz and energy[place] < 0.5 * energy[kept[-1]]:
+            continue
+        kept.append(int(place))
+    return np.asarray(kept, np.int64)
+
+
+def _with_small_beats(
+    places: NDArray[np.int64], small: NDArray[np.int64], rate_hz: float
+) -> NDArray[np.int64]:
+    """Where a beat seems to be left out, a smaller peak counts (Pan and Tompkins 1985)."""
+    if len(places) < 3:
+        return places
+    usual = float(np.median(np.diff(places)))
+    kept = [int(places[0])]
+    for place in places[1:]:
+        if place - kept[-1] > 1.66 * usual:
+            apart = max(0.36 * rate_hz, 0.6 * usual)
+            kept.extend(int(s) for s in small if kept[-1] + apart < s < place - apart)
+        kept.append(int(place))
+    return np.asarray(kept, np.int64)
+
+
+def _aligned(
+    strip: Strip, peaks: NDArray[np.int64] | None, before_s: float, after_s: float
+) -> _Beats:
+    """All leads around each R, shifted by up to 30 ms until they lie on the usual beat."""
+    if peaks is None:
+        peaks = r_peaks(strip)
+    if len(peaks) == 0:
+        raise EcgError(
+            "no heartbeat was found in the recording: check that the electrodes were on, "
+            "or record again"
+        )
+    rate_hz = strip.rate_hz
+    rows = np.full((len(LEADS), strip.millivolts.shape[1]), np.nan)
+    there = np.flatnonzero(~np.isnan(strip.millivolts).all(axis=1)).tolist()
+    rows[there] = _clean(strip, there)
+    sought = _measured_rows(strip) or there
+    shifted = peaks.astype(np.int64)
+    usual = np.ones(len(peaks), np.bool_)
+    if len(peaks) > 1:
+        shape = _windows(rows[sought], shifted, round(0.1 * rate_hz), round(0.3 * rate_hz))
+        usual = _alike(shape)
+        shifted = _shifted(rows[sought], shifted, usual, rate_hz)
+    before, after = round(before_s * rate_hz), round(after_s * rate_hz)
+    return _Beats(
+        windows=_windows(rows, shifted, before, after),
+        peaks=shifted,
+        usual=usual,
+        before=before,
+        rate_hz=rate_hz,
+    )
+
+
+def _windows(
+    rows: NDArray[np.float64], peaks: NDArray[np.int64], before: int, after: int
+) -> NDArray[np.float64]:
+    """(beats, leads, before + after) around the peaks, NaN outside the recording."""
+    padded = np.pad(rows, ((0, 0), (before, after)), constant_values=np.nan)
+    around = peaks[:, None] + np.arange(before + after)[None]
+    return padded[:, around].transpose(1, 0, 2)
+
+
+def _alike(shape: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(beats,) those that look like the one that most others look like."""
+    flat = np.nan_to_num(shape - np.nanmean(shape, axis=2, keepdims=True)).reshape(len(shape), -1)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    some = flat[:: max(len(flat) // _MOST_BEATS, 1)]
+    to_some = flat @ some.T
+    middle = int(np.argmax(np.median(to_some, axis=0)))
+    likeness = to_some[:, middle]
+    # In noise all are less alike; then those that are so as much as half of the others are.
+    return np.asarray(likeness >= min(_ALIKE, float(np.median(likeness)) - 0.05), np.bool_)
+
+
+def _shifted(
+    rows: NDArray[np.float64],
+    peaks: NDArray[np.int64],
+    usual: NDArray[np.bool_],
+    rate_hz: float,
+) -> NDArray[np.int64]:
+    """The peaks of usual beats where these lie best on their median."""
+    reach, half = round(0.03 * rate_hz), round(0.08 * rate_hz)
+    shifted = peaks.copy()
+    chosen = np.flatnonzero(usual)
+    for _ in range(2):
+        model = _median(_windows(rows, shifted[chosen], half, half))
+        around = np.nan_to_num(_windows(rows, shifted[chosen], half + reach, half + reach))
+        fits = np.stack(
+            [
+                np.einsum("bls,ls->b", around[:, :, at : at + 2 * half], model)
+                for at in range(2 * reach + 1)
+            ]
+        )
+        shifted[chosen] += np.argmax(fits, axis=0) - reach
+    # The shifts as a whole must not move R away from where it was found.
+    shifted[chosen] -= round(float(np.median(shifted[chosen] - peaks[chosen])))
+    return np.clip(shifted, 0, rows.shape[1] - 1)
+
+
+def _median(windows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The median over beats, zero where no beat reaches."""
+    some = windows[:: max(len(windows) // _MOST_BEATS, 1)]
+    nowhere = np.isnan(some).all(axis=0)
+    median: NDArray[np.float64] = np.nanmedian(np.where(nowhere, 0.0, some), axis=0)
+    return median
+
+
+def _usual_rr(beats: _Beats) -> float:
+    """Seconds from beat to beat; a second where there is only one."""
+    if len(beats.peaks) < 2:
+        return 1.0
+    return float(np.median(np.diff(beats.peaks)) / beats.rate_hz)
+
+
+# Waves
+
+
+def _waves_of(windows: NDArray[np.float64], beats: _Beats, rr_s: float) -> Waves:
+    """The waves of these beats' median, counted from the window's first sample."""
+    rate_hz, r = beats.rate_hz, beats.before
+    median = _median(windows)
+    onset, offset = _qrs_around(median, r, rate_hz)
+    # Else the low pass would smear the QRS over its neighbours.
+    median[:, onset:offset] = np.linspace(
+        median[:, onset], median[:, min(offset, median.shape[1] - 1)], offset - onset, axis=1
+    )
+    speed = _speed(_low_pass(median, rate_hz, 20.0), rate_hz)
+    t = _t_wave(speed, r, offset, rr_s, rate_hz)
+    last = (t[1] if t else offset) - round(rr_s * rate_hz)
+    p = _p_wave(windows, speed, last, onset, rate_hz)
+    return Waves(p=p, qrs=(onset, offset), t=t)
+
+
+def _laid(waves: Waves, shift: int, samples: int) -> Waves:
+    """The waves at a beat that begins ``shift`` samples into the recording, cut to it."""
+
+    def cut(wave: tuple[int, int] | None) -> tuple[int, int] | None:
+        if wave is None:
+            return None
+        begin, end = max(wave[0] + shift, 0), min(wave[1] + shift, samples)
+        return (begin, end) if begin < end else None
+
+    qrs = cut(waves.qrs)
+    if qrs is None:  # R itself lies in the recording
+        raise AssertionError("a QRS lies outside the recording")
+    return Waves(p=cut(waves.p), qrs=qrs, t=cut(waves.t))
+
+
+def _qrs_around(median: NDArray[np.float64], r: int, rate_hz: float) -> tuple[int, int]:
+    """(begin, end) of the QRS around R, from the spatial speed.
+
+    Outwards from R, the QRS ends where the speed stays under a threshold for 12 ms. That lies a
+    little above what is usual between the waves, so that noise does not lengthen the QRS.
+    """
+    speed = _speed(_low_pass(median, rate_hz, 45.0), rate_hz)
+    reach = round(0.14 * rate_hz)
+    still = max(round(0.012 * rate_hz), 1)
+    before = _stays_low(speed[max(r - reach, 0) : r + 1][::-1], _QRS_ONSET_SHARE, still)
+    after = _stays_low(speed[r : r + reach], _QRS_OFFSET_SHARE, still)
+    return r - before, r + after
+
+
+def _stays_low(speed: NDArray[np.float64], share: float, still: int) -> int:
+    """How many samples after the fastest the speed stays under a share of it.
+
+    Where it never does: where it is lowest.
+    """
+    fastest = int(np.argmax(speed))
+    quiet = 1.5 * float(np.percentile(speed, 10))
+    low = speed < max(share * float(speed[fastest]), min(quiet, 0.3 * float(speed[fastest])))
+    run = 0
+    for at in range(fastest, len(speed)):
+        run = run + 1 if low[at] else 0
+        if run >= still:
+            return at - run + 1
+    return fastest + int(np.argmin(speed[fastest:]))
+
+
+def _t_wave(
+    speed: NDArray[np.float64], r: int, offset: int, rr_s: float, rate_hz: float
+) -> tuple[int, int] | None:
+    """(begin, end) of the T wave after the QRS's end; None where nothing moves there."""
+    latest = min(round((0.1 + 0.6 * rr_s) * rate_hz), round(0.66 * rate_hz))
+    return _hump(speed, offset + round(0.04 * rate_hz), r + latest, _LEAST_T_MV_S, rate_hz)
+
+
+def _p_wave(
+    windows: NDArray[np.float64], speed: NDArray[np.float64], last: int, onset: int, rate_hz: float
+) -> tuple[int, int] | None:
+    """(begin, end) of a P wave between the last T wave and the QRS; None where there is none."""
+    begin = max(last + round(0.01 * rate_hz), round(0.04 * rate_hz))
+    hump = _hump(speed, begin, onset - round(0.01 * rate_hz), _LEAST_P_MV_S, rate_hz)
+    if hump is None or hump[1] - hump[0] < 0.04 * rate_hz:
+        return None
+    return hump if _comes_back(windows, hump, rate_hz) else None
+
+
+def _hump(
+    speed: NDArray[np.float64], begin: int, end: int, least: float, rate_hz: float
+) -> tuple[int, int] | None:
+    """(begin, end) of what moves most in a stretch, from where it sets out to where it rests."""
+    end = min(end, len(speed))
+    if end - begin < 0.05 * rate_hz:
+        return None
+    here = speed[begin:end]
+    fast = np.flatnonzero(here > 0.5 * here.max())
+    if here.max() < least:
+        return None
+    first, last = begin + int(fast[0]), begin + int(fast[-1])
+    still = max(round(0.008 * rate_hz), 1)
+    back = _stays_low(speed[begin : first + 1][::-1], _FOOT_SHARE, still)
+    on = _stays_low(speed[last:end], _FOOT_SHARE, still)
+    return first - back, last + on + 1
+
+
+def _comes_back(windows: NDArray[np.float64], wave: tuple[int, int], rate_hz: float) -> bool:
+    """Whether the beats agree on a wave: its power is far above what chance leaves in a median."""
+    margin = round(0.02 * rate_hz)
+    begin, end = max(wave[0] - margin, 0), wave[1] + margin
+    part = windows[:: max(len(windows) // _MOST_BEATS, 1), :, begin:end]
+    part = part[~np.isnan(part).any(axis=(1, 2))]
+    if len(part) < 3:
+        return True  # one beat says nothing about chance
+    slope = np.linspace(0.0, 1.0, part.shape[2])
+    part = part - part[..., :1] * (1 - slope) - part[..., -1:] * slope
+    wave_power = float(np.mean(np.square(np.median(part, axis=0))))
+    # The variance of a median is pi/2 of a mean's.
+    chance = float(np.mean(np.var(part, axis=0, ddof=1))) * (math.pi / 2) / len(part)
+    return wave_power > _LEAST_AGREEMENT * chance
+
+
+def _speed(rows: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64]:
+    """(samples,) the spatial speed in mV/s."""
+    return _magnitude(np.gradient(rows, axis=1)) * rate_hz
+
+
+def _magnitude(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(samples,) root mean square over the leads."""
+    magnitude: NDArray[np.float64] = np.sqrt(np.mean(np.square(rows), axis=0))
+    return magnitude
+
+
+def _low_pass(rows: NDArray[np.float64], rate_hz: float, highest_hz: float) -> NDArray[np.float64]:
+    """The rows without what is quicker than ``highest_hz``; no shift in time."""
+    if highest_hz >= 0.45 * rate_hz:
+        return rows
+    sections = butter(2, highest_hz, "lowpass", fs=rate_hz, output="sos")
+    reach = min(rows.shape[1] - 1, round(3 * rate_hz / highest_hz))
+    smooth: NDArray[np.float64] = sosfiltfilt(sections, rows, axis=1, padlen=max(reach, 0))
+    return smooth
