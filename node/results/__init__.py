@@ -6,6 +6,8 @@ from node.results.evidence import TestedOn
 from node.results.key_object import build_key_object
 from node.results.objects import (
     ClipResult,
+    EcgReading,
+    EcgResult,
     EncodedObject,
     ObjectRef,
     ReportSettings,
@@ -19,6 +21,8 @@ from node.results.text_report import build_text_report
 
 __all__ = [
     "ClipResult",
+    "EcgReading",
+    "EcgResult",
     "EncodedObject",
     "EncodedPicture",
     "Fault",

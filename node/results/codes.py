@@ -45,8 +45,8 @@ def _sct(value: str, meaning: str, source: str, outside: str = "") -> Concept:
     return Concept(value=value, scheme="SCT", meaning=meaning, source=source, outside=outside)
 
 
-def _loinc(value: str, meaning: str, source: str) -> Concept:
-    return Concept(value=value, scheme="LN", meaning=meaning, source=source)
+def _loinc(value: str, meaning: str, source: str, outside: str = "") -> Concept:
+    return Concept(value=value, scheme="LN", meaning=meaning, source=source, outside=outside)
 
 
 def _ucum(value: str, meaning: str, source: str, outside: str = "") -> Concept:
@@ -62,6 +62,12 @@ def _own(value: str, meaning: str, why: str) -> Concept:
 # The report's frame: TID 1500, TID 1501, TID 1600 and what they include.
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report", "CID 7021")
 ECHO_REPORT = _loinc("42148-7", "Echocardiography Report", "CID 7000")
+ECG_REPORT = _loinc(
+    "11524-6",
+    "EKG study",
+    "LOINC",
+    "CID 7000 prints it as 11524-0, whose check digit is wrong",
+)
 SUMMARY = _loinc("55112-7", "Summary", "CID 7001")
 FINDINGS = _loinc("59776-5", "Findings", "CID 7001")
 PROCEDURES = _loinc("55111-9", "Current Procedure Descriptions", "CID 7001")
@@ -84,6 +90,7 @@ DEVICE_MODEL = _dcm("121015", "Device Observer Model Name", "TID 1004")
 DEVICE_SERIAL = _dcm("121016", "Device Observer Serial Number", "TID 1004")
 PROCEDURE_REPORTED = _dcm("121058", "Procedure reported", "TID 1500")
 TRANSTHORACIC_ECHO = _sct("433236007", "Transthoracic echocardiography", "CID 12001")
+TWELVE_LEAD_ECG = _sct("268400002", "12-Lead ECG", "CID 3670")
 IMAGE_LIBRARY = _dcm("111028", "Image Library", "TID 1600")
 IMAGE_LIBRARY_GROUP = _dcm("126200", "Image Library Group", "TID 1600")
 IMAGING_MEASUREMENTS = _dcm("126010", "Imaging Measurements", "TID 1500")
@@ -152,6 +159,9 @@ SQUARE_CENTIMETRE = _ucum("cm2", "Centimeter**2", "CID 7461")
 YEAR = _ucum("a", "year", "CID 7456")
 MILLILITRE = _ucum("mL", "milliliter", "UCUM", _NOT_IN_CID)
 KILOGRAM = _ucum("kg", "kilogram", "UCUM", _NOT_IN_CID)
+MILLISECOND = _ucum("ms", "millisecond", "CID 7181")
+MILLIVOLT = _ucum("mV", "mV", "CID 3045")
+PER_MINUTE = _ucum("/min", "/min", "CID 7181")
 SCORE = _ucum("{score}", "score", "UCUM annotation", _NOT_IN_CID)
 BEATS = _ucum("{beats}", "beats", "UCUM annotation", _NOT_IN_CID)
 CLIPS = _ucum("{clips}", "clips", "UCUM annotation", _NOT_IN_CID)
@@ -166,6 +176,9 @@ UNITS: Mapping[str, Concept] = MappingProxyType(
             YEAR,
             MILLILITRE,
             KILOGRAM,
+            MILLISECOND,
+            MILLIVOLT,
+            PER_MINUTE,
             SCORE,
         )
     }
@@ -183,6 +196,11 @@ PERSON_ESTIMATES = _own(
     "Model estimates of the person",
     "must not be read as the patient's age, sex, weight or height",
 )
+
+CARDIAC_RHYTHM = _loinc("8884-9", "Cardiac Rhythm", "CID 3441")
+CARDIAC_CONDUCTION = _own("AI-CONDUCTION", "Cardiac conduction", _NO_OBSERVABLE)
+ECG_GLOBAL = _dcm("122158", "ECG Global Measurements", "TID 3713")
+ECG_BY_LEAD = _dcm("122159", "ECG Lead Measurements", "TID 3714")
 
 # Measurements. The codes of a method (MOD) are for values that were so computed.
 LVEF = _loinc("18043-0", "Left Ventricular Ejection Fraction by US", "CID 12200")
@@ -203,6 +221,18 @@ LA_VOLUME_DISCS = _loinc(
 )
 LA_AREA = _loinc("17977-0", "Left Atrium Area A4C view", "CID 12205")
 RA_LENGTH = _loinc("80076-3", "Right atrial major axis dimension 4C", "CID 12300")
+
+# Of an ECG. PS3.16 has the intervals in MDC alone, for what an electrocardiograph measured;
+# LOINC names what was observed, by whatever means.
+_NOT_IN_ECG_CID = "CID 3228 lists the codes of electrocardiographs (MDC) alone"
+HEART_RATE = _loinc("8867-4", "Heart rate", "CID 12200")
+PR_INTERVAL = _loinc("8625-6", "P-R Interval", "LOINC", _NOT_IN_ECG_CID)
+QRS_DURATION = _loinc("8633-0", "QRS duration", "LOINC", _NOT_IN_ECG_CID)
+QT_INTERVAL = _loinc("8634-8", "Q-T interval", "LOINC", _NOT_IN_ECG_CID)
+_PER_LEAD = "the amplitudes of CID 3688 need a lead beside them, and viewers show a name alone"
+J_AMPLITUDE = _own("AI-J-V5", "J-point amplitude, lead V5", _PER_LEAD)
+R_AMPLITUDE = _own("AI-R-V5", "R-wave amplitude, lead V5", _PER_LEAD)
+T_AMPLITUDE = _own("AI-T-V5", "T-wave amplitude, lead V5", _PER_LEAD)
 
 # How far the beats and clips behind the study's own value lie apart. Each has a name of its own:
 # viewers show a name and a number, and leave out the modifier that would call it a deviation.
@@ -228,6 +258,20 @@ LEAD = _own(
     "(360129009, SCT) is the lead of a pacemaker only; the model does not tell them apart",
 )
 LEAD_SCORE = _own("AI-LEAD-SCORE", "Score for a pacemaker or defibrillator lead", _SCORE_WHY)
+
+_NOT_IN_CID_3230 = "SNOMED CT has the disorder, the context groups of PS3.16 do not"
+FIRST_DEGREE_AV_BLOCK = _sct("270492004", "First degree Atrioventricular block", "CID 3230")
+RBBB = _sct("59118001", "Right bundle branch block", "CID 3230")
+LBBB = _sct("63467002", "Left bundle branch block", "CID 3230")
+SINUS_BRADYCARDIA = _sct("49710005", "Sinus bradycardia", "SNOMED CT disorder", _NOT_IN_CID_3230)
+ATRIAL_FIBRILLATION = _sct("49436004", "Atrial Fibrillation", "CID 3230")
+SINUS_TACHYCARDIA = _sct("11092001", "Sinus tachycardia", "SNOMED CT disorder", _NOT_IN_CID_3230)
+FIRST_DEGREE_AV_BLOCK_SCORE = _own("AI-1DAVB-SCORE", "Score for first-degree AV block", _SCORE_WHY)
+RBBB_SCORE = _own("AI-RBBB-SCORE", "Score for right bundle branch block", _SCORE_WHY)
+LBBB_SCORE = _own("AI-LBBB-SCORE", "Score for left bundle branch block", _SCORE_WHY)
+SINUS_BRADYCARDIA_SCORE = _own("AI-SB-SCORE", "Score for sinus bradycardia", _SCORE_WHY)
+ATRIAL_FIBRILLATION_SCORE = _own("AI-AF-SCORE", "Score for atrial fibrillation", _SCORE_WHY)
+SINUS_TACHYCARDIA_SCORE = _own("AI-ST-SCORE", "Score for sinus tachycardia", _SCORE_WHY)
 
 # Model estimates of the person. (121033, DCM) Subject Age and its like are demographics.
 _NOT_DEMOGRAPHIC = "a model's estimate; the standard codes mean the patient's own data"
@@ -261,6 +305,25 @@ SIM_AGE = _simulated("AGE", "AI-estimated age")
 SIM_WEIGHT = _simulated("WEIGHT", "AI-estimated weight")
 SIM_HEIGHT = _simulated("HEIGHT", "AI-estimated height")
 SIM_MALE_SCORE = _simulated("MALE-SC", "AI score for male sex")
+SIM_FIRST_DEGREE_AV_BLOCK = _simulated("1DAVB", "first-degree AV block")
+SIM_FIRST_DEGREE_AV_BLOCK_SCORE = _simulated("1DAVB-SC", "score for first-degree AV block")
+SIM_RBBB = _simulated("RBBB", "right bundle branch block")
+SIM_RBBB_SCORE = _simulated("RBBB-SC", "score for right bundle branch block")
+SIM_LBBB = _simulated("LBBB", "left bundle branch block")
+SIM_LBBB_SCORE = _simulated("LBBB-SC", "score for left bundle branch block")
+SIM_SINUS_BRADYCARDIA = _simulated("SB", "sinus bradycardia")
+SIM_SINUS_BRADYCARDIA_SCORE = _simulated("SB-SC", "score for sinus bradycardia")
+SIM_ATRIAL_FIBRILLATION = _simulated("AF", "atrial fibrillation")
+SIM_ATRIAL_FIBRILLATION_SCORE = _simulated("AF-SC", "score for atrial fibrillation")
+SIM_SINUS_TACHYCARDIA = _simulated("ST", "sinus tachycardia")
+SIM_SINUS_TACHYCARDIA_SCORE = _simulated("ST-SC", "score for sinus tachycardia")
+SIM_HEART_RATE = _simulated("HR", "heart rate")
+SIM_PR_INTERVAL = _simulated("PR", "PR interval")
+SIM_QRS_DURATION = _simulated("QRS", "QRS duration")
+SIM_QT_INTERVAL = _simulated("QT", "QT interval")
+SIM_J_AMPLITUDE = _simulated("J-V5", "J-point amplitude, lead V5")
+SIM_R_AMPLITUDE = _simulated("R-V5", "R-wave amplitude, lead V5")
+SIM_T_AMPLITUDE = _simulated("T-V5", "T-wave amplitude, lead V5")
 
 # Intervals, views and clips in words and numbers.
 _NO_INTERVAL = "CID 225 states offsets from a value, and readers give them the unit 1"
@@ -270,6 +333,12 @@ INTERVAL_HIGH = _own("AI-HIGH95", "Upper bound of 95 % prediction interval", _NO
 VIEW_LABEL = _own("AI-VIEW-LABEL", "View label by model", "the label as the model gives it")
 VIEW_SCORE = _own("AI-VIEW-SCORE", "View score", _SCORE_WHY)
 CLIP = _own("AI-CLIP", "Clip", "a line of words about one clip of the study")
+ECG = _own("AI-ECG", "ECG", "a line of words about one recording of the study")
+MOVED_THE_VALUE = _own(
+    "AI-MOVED",
+    "Stretch of the ECG that moved the value most",
+    "(121112, DCM) is all that was read; no code tells what an explanation found in it",
+)
 
 # Views: CID 12226, and what it lacks.
 PLAX = _sct("399139001", "Parasternal long axis", "CID 12226")
@@ -305,6 +374,10 @@ LEFT_ATRIUM_SUBJECT = Subject(short="LA size", finding=LA_SIZE, site=LEFT_ATRIUM
 RIGHT_ATRIUM_SUBJECT = Subject(short="RA size", finding=RA_SIZE, site=RIGHT_ATRIUM)
 LEAD_SUBJECT = Subject(short="Lead", finding=LEAD_SEARCH, site=HEART)
 PERSON_SUBJECT = Subject(short="Person", finding=PERSON_ESTIMATES, site=HEART)
+RHYTHM_SUBJECT = Subject(short="Rhythm", finding=CARDIAC_RHYTHM, site=HEART)
+CONDUCTION_SUBJECT = Subject(short="Conduction", finding=CARDIAC_CONDUCTION, site=HEART)
+INTERVALS_SUBJECT = Subject(short="Intervals", finding=ECG_GLOBAL, site=HEART)
+AMPLITUDES_SUBJECT = Subject(short="Amplitudes", finding=ECG_BY_LEAD, site=HEART)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -412,6 +485,75 @@ OUTPUTS: Mapping[str, OutputCodes] = MappingProxyType(
             qualitative=LEAD,
             qualitative_simulated=SIM_LEAD,
             decimals=3,
+        ),
+        "atrial_fibrillation": OutputCodes(
+            subject=RHYTHM_SUBJECT,
+            measured=ATRIAL_FIBRILLATION_SCORE,
+            simulated=SIM_ATRIAL_FIBRILLATION_SCORE,
+            qualitative=ATRIAL_FIBRILLATION,
+            qualitative_simulated=SIM_ATRIAL_FIBRILLATION,
+            decimals=3,
+        ),
+        "sinus_bradycardia": OutputCodes(
+            subject=RHYTHM_SUBJECT,
+            measured=SINUS_BRADYCARDIA_SCORE,
+            simulated=SIM_SINUS_BRADYCARDIA_SCORE,
+            qualitative=SINUS_BRADYCARDIA,
+            qualitative_simulated=SIM_SINUS_BRADYCARDIA,
+            decimals=3,
+        ),
+        "sinus_tachycardia": OutputCodes(
+            subject=RHYTHM_SUBJECT,
+            measured=SINUS_TACHYCARDIA_SCORE,
+            simulated=SIM_SINUS_TACHYCARDIA_SCORE,
+            qualitative=SINUS_TACHYCARDIA,
+            qualitative_simulated=SIM_SINUS_TACHYCARDIA,
+            decimals=3,
+        ),
+        "first_degree_av_block": OutputCodes(
+            subject=CONDUCTION_SUBJECT,
+            measured=FIRST_DEGREE_AV_BLOCK_SCORE,
+            simulated=SIM_FIRST_DEGREE_AV_BLOCK_SCORE,
+            qualitative=FIRST_DEGREE_AV_BLOCK,
+            qualitative_simulated=SIM_FIRST_DEGREE_AV_BLOCK,
+            decimals=3,
+        ),
+        "rbbb": OutputCodes(
+            subject=CONDUCTION_SUBJECT,
+            measured=RBBB_SCORE,
+            simulated=SIM_RBBB_SCORE,
+            qualitative=RBBB,
+            qualitative_simulated=SIM_RBBB,
+            decimals=3,
+        ),
+        "lbbb": OutputCodes(
+            subject=CONDUCTION_SUBJECT,
+            measured=LBBB_SCORE,
+            simulated=SIM_LBBB_SCORE,
+            qualitative=LBBB,
+            qualitative_simulated=SIM_LBBB,
+            decimals=3,
+        ),
+        "heart_rate": OutputCodes(
+            subject=INTERVALS_SUBJECT, measured=HEART_RATE, simulated=SIM_HEART_RATE, decimals=0
+        ),
+        "pr_interval": OutputCodes(
+            subject=INTERVALS_SUBJECT, measured=PR_INTERVAL, simulated=SIM_PR_INTERVAL, decimals=0
+        ),
+        "qrs_duration": OutputCodes(
+            subject=INTERVALS_SUBJECT, measured=QRS_DURATION, simulated=SIM_QRS_DURATION, decimals=0
+        ),
+        "qt_interval": OutputCodes(
+            subject=INTERVALS_SUBJECT, measured=QT_INTERVAL, simulated=SIM_QT_INTERVAL, decimals=0
+        ),
+        "j_amplitude": OutputCodes(
+            subject=AMPLITUDES_SUBJECT, measured=J_AMPLITUDE, simulated=SIM_J_AMPLITUDE, decimals=2
+        ),
+        "r_amplitude": OutputCodes(
+            subject=AMPLITUDES_SUBJECT, measured=R_AMPLITUDE, simulated=SIM_R_AMPLITUDE, decimals=2
+        ),
+        "t_amplitude": OutputCodes(
+            subject=AMPLITUDES_SUBJECT, measured=T_AMPLITUDE, simulated=SIM_T_AMPLITUDE, decimals=2
         ),
         "age": OutputCodes(
             subject=PERSON_SUBJECT, measured=AGE_ESTIMATE, simulated=SIM_AGE, decimals=1

@@ -19,6 +19,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, Comprehensive3DSRStorage
 
 from models.finding import Finding, PackRef, Refusal
+from models.packs.manifest import Signal
 from models.views import ViewCall
 
 MANUFACTURER = "echonode"
@@ -73,6 +74,45 @@ class ClipResult:
     packs: tuple[PackRef, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EcgReading:
+    """What a pack read of an ECG.
+
+    ``group`` is the multiplex group of the object, from 1 on, and ``channels`` are those of the
+    leads that the network saw, from 1 on (PS3.3 C.10.9). ``begin_ms`` and ``end_ms`` count from
+    the group's first sample. ``group`` 0: a strip that stands in no object, such as a median beat
+    that was made here.
+    """
+
+    pack: PackRef
+    signal: Signal
+    group: int
+    channels: tuple[int, ...]
+    begin_ms: float
+    end_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgResult:
+    """All that is known of one ECG of the study.
+
+    ``header`` has no samples. ``troubles`` are what cannot be trusted of the recording, in words.
+    ``not_analysed`` says in words why no model ran. ``capture`` is the picture of this ECG and
+    ``pages`` the output that each of its pages explains, in their order. ``packs`` are those that
+    ran on it, ``readings`` what each of them read.
+    """
+
+    header: Dataset
+    findings: tuple[Finding, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    troubles: tuple[str, ...] = ()
+    not_analysed: str | None = None
+    capture: ObjectRef | None = None
+    pages: tuple[str, ...] = ()
+    packs: tuple[PackRef, ...] = ()
+    readings: tuple[EcgReading, ...] = ()
+
+
 def _software_version() -> str:
     return version("echonode")
 
@@ -102,6 +142,13 @@ class ReportSettings:
     key_series_number: int = 905
     key_series_description: str = "AI key images (RESEARCH)"
     capture_modality: str = "US"
+    ecg_report_series_number: int = 911
+    ecg_report_series_description: str = "AI ECG SR (RESEARCH)"
+    ecg_text_series_number: int = 913
+    ecg_text_series_description: str = "AI ECG report as text (RESEARCH)"
+    ecg_capture_series_number: int = 912
+    ecg_capture_series_description: str = "AI ECG (RESEARCH)"
+    ecg_capture_modality: str = "OT"
     simulated_evidence: bool = False
     demographic_estimates: frozenset[str] = frozenset()
 

@@ -48,6 +48,12 @@ def test_the_codes_outside_of_the_standards_tables_are_these() -> None:
         ("{beats}", "UCUM"),
         ("{clips}", "UCUM"),
         ("55827005", "SCT"),
+        ("49710005", "SCT"),
+        ("11092001", "SCT"),
+        ("8625-6", "LN"),
+        ("8633-0", "LN"),
+        ("8634-8", "LN"),
+        ("11524-6", "LN"),
     }
 
 
