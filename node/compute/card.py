@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 Device = Literal["cpu", "gpu"]
 
 _ROOT = Path(__file__).parents[2]
-_CODE = ("models/**/*.py", "node/analysis.py", "node/evidence.py", "node/compute/job.py")
+_CODE = ("models/**/*.py", "node/analysis/*.py", "node/evidence.py", "node/compute/job.py")
 _MANIFEST = "manifest.json"
 # What decodes and computes; the first that is installed of each.
 _LIBRARIES = (

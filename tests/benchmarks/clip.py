@@ -42,6 +42,8 @@ from models.preprocess import fit_frames
 from models.readers import RegressionReader, TracingReader
 from models.views import ViewReader
 from node import analysis
+from node.analysis import clips
+from node.analysis.cores import share_cores
 from tests.benchmarks import rounds
 from tests.benchmarks.rounds import Row
 from tests.running_node import REAL_CINE, variant
@@ -101,7 +103,7 @@ class Way:
         if pack.manifest.kind is PackKind.TRACING:
             frames = sorted({one.frames[0] for one in reading.findings if one.frames}) or [0]
             inputs, _ = fit_frames(clip.frames(frames), pack.manifest.input)
-            return inputs, analysis._TRACING_SAMPLES
+            return inputs, clips.TRACING_SAMPLES
         inputs, _, _ = self.readers[pack.manifest.name].inputs(clip)
         return inputs, smoothgrad.SAMPLES
 
@@ -141,8 +143,8 @@ def ours(packs: Sequence[Pack]) -> Way:
         samples: int,
     ) -> NDArray[np.float32]:
         if pack.manifest.kind is PackKind.TRACING:
-            return analysis._smooth_tracing(asked, inputs, outputs, sector)
-        return analysis._smooth(asked, inputs, outputs, sector, samples)
+            return clips.smooth_tracing(asked, inputs, outputs, sector)
+        return clips.smooth(asked, inputs, outputs, sector, samples)
 
     return Way(tuple(packs), _readers_of(packs), _numbers_of(packs, settled=True), smooth)
 
@@ -236,7 +238,7 @@ def _start(make: Callable[[Sequence[Pack]], Way], as_a_worker: bool, warm: Path)
     global _way
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if as_a_worker:
-        analysis._share_cores(1)
+        share_cores(1)
     _way = make([load_pack(folder) for folder in shipped_packs()])
     _way.read(warm, samples=1)
 

@@ -26,7 +26,7 @@ from models.packs.loading import shipped_packs
 from models.readers import RegressionReader, TracingReader
 from models.threads import lanes, side_by_side
 from models.views import FRAMES, ViewReader
-from node.analysis import _share_cores
+from node.analysis.cores import share_cores
 from tests.benchmarks import rounds
 from tests.benchmarks.rounds import Row
 
@@ -113,7 +113,7 @@ def rows(packs: Sequence[Pack], *, number: int, side: int = SIDE) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Take the figures and keep them."""
     options = rounds.parser(__doc__).parse_args(arguments)
-    _share_cores(1)
+    share_cores(1)
     rounds.keep(
         "forward",
         "Forward passes",

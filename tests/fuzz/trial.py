@@ -31,6 +31,7 @@ from models.clip import Clip, ClipError, read_clip, read_header
 from models.packs import InputSpec
 from models.preprocess import fit_frames
 from node import analysis
+from node.analysis import worker
 from node.intake import Arrival, Intake, Receipt, Status
 from node.sections import LogSettings
 from node.watch import set_up_logging
@@ -98,7 +99,7 @@ def prepare(folder: str) -> None:
     number = len(list(root.glob("bench-*")))
     _bench = _Bench(root / f"bench-{number}", corpus(root))
     set_up_logging(LogSettings(format="json"), _bench.log)
-    analysis._packs = analysis._Packs(view=None, tracings=(), regressions=())
+    worker._packs = worker.Packs.read(())
     for base in _bench.bases:  # whatever is loaded late is loaded now
         _read(base.data)
     used = _status("VmSize") * 1024

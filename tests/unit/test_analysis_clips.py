@@ -20,8 +20,7 @@ from models.explain import panels
 from models.finding import Evidence, Finding, Kind, Method, PackRef
 from models.packs import InputSpec, Pack, PackError, load_pack, shipped_packs, write_pack
 from models.views import View
-from node import analysis
-from node.analysis import ClipAnalysis, analyse, load_packs, name_view
+from node.analysis import ClipAnalysis, analyse, clips, load_packs, name_view, worker
 from node.evidence import reportable, worth_running
 from node.executor import WorkerProcesses, WorkerStartFailed
 
@@ -118,15 +117,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def _loaded_once(folders: dict[str, str]) -> Iterator[object]:
     load_packs([folders["tracing"], folders["tested"]])
-    packs, analysis._packs = analysis._packs, None
+    packs, worker._packs = worker._packs, None
     yield packs
-    analysis._packs = None
+    worker._packs = None
 
 
 @pytest.fixture
 def loaded(_loaded_once: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a worker that has loaded a tracing pack and a regression pack."""
-    monkeypatch.setattr(analysis, "_packs", _loaded_once)
+    monkeypatch.setattr(worker, "_packs", _loaded_once)
 
 
 @pytest.mark.usefixtures("loaded")
@@ -167,7 +166,7 @@ def test_an_explained_finding_keeps_its_share_outside_the_sector_and_warns_above
     assert 0.0 <= share < 1.0
     assert by_output["age"].outside_share is None  # nothing that is not shown is explained
     assert not any("outside the scanning sector" in line for line in shown[-1].cautions)
-    monkeypatch.setattr(analysis, "outside_shares", lambda maps, _sector: np.full(len(maps), 0.71))
+    monkeypatch.setattr(clips, "outside_shares", lambda maps, _sector: np.full(len(maps), 0.71))
     by_output = {finding.output: finding for finding in analyse(A4C_CINE).findings}
     assert by_output["ef"].outside_share == 0.71
     assert by_output["ef"].looked_outside
@@ -194,7 +193,7 @@ def test_nobody_draws_a_picture_that_was_not_asked_for() -> None:
 def test_a_picture_shows_what_only_saw_the_simulator_where_that_is_allowed(
     folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis, "_packs", None)
+    monkeypatch.setattr(worker, "_packs", None)
     load_packs([folders["simulated"]])
     assert analyse(A4C_CINE).picture is None
     assert analyse(A4C_CINE).findings  # kept, and withheld later
@@ -218,7 +217,7 @@ def test_modes_that_the_models_do_not_read_are_refused(
 ) -> None:
     clip = read_clip(Path(A4C_CINE))
     object.__setattr__(clip, "mode", mode)
-    monkeypatch.setattr(analysis, "read_clip", lambda _path: clip)
+    monkeypatch.setattr(clips, "read_clip", lambda _path: clip)
     outcome = analyse(A4C_CINE)
     assert outcome == ClipAnalysis(refused=outcome.refused)
     assert "two-dimensional clips" in (outcome.refused or "")
@@ -235,7 +234,7 @@ def test_without_a_pack_for_views_a_clip_is_refused_in_words() -> None:
 def test_a_clip_gets_a_view_with_the_pack_that_named_it(
     folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis, "_packs", None)
+    monkeypatch.setattr(worker, "_packs", None)
     load_packs([folders["views"]])
     outcome = name_view(A4C_CINE)
     assert outcome.refused is None
@@ -247,7 +246,7 @@ def test_a_clip_gets_a_view_with_the_pack_that_named_it(
 
 
 def test_a_process_without_packs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "_packs", None)
+    monkeypatch.setattr(worker, "_packs", None)
     with pytest.raises(PackError, match="load_packs first"):
         analyse(A4C_CINE)
 

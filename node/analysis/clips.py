@@ -1,20 +1,11 @@
-"""What a worker runs: the file of a clip in, its view or its findings and picture out.
-
-A worker process calls :func:`load_packs` once and then :func:`name_view` and :func:`analyse` as
-often as it is asked to. Both depend on the file and the packs alone, so that a clip whose worker
-died simply runs again. What they return is frozen, picklable and small: pictures come as JPEG
-frames. The node imports this module without TensorFlow; only the calls above need it.
-"""
+"""A clip in a worker: its view or its findings and picture."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +15,8 @@ from models.clip import Clip, ClipError, Mode, read_clip
 from models.explain import panels, smoothgrad
 from models.explain.sector import outside_shares, sector_in_network
 from models.explain.target import BATCH, Explained, explained
-from models.finding import MOST_OUTSIDE, Finding, PackRef, Refusal
-from models.packs import OutputSpec, Pack, PackError, PackKind, load_pack
+from models.finding import MOST_OUTSIDE, Finding
+from models.packs import Pack, PackKind
 from models.preprocess import fit_frames
 from models.readers import (
     Reading,
@@ -35,33 +26,15 @@ from models.readers import (
     TracingReading,
 )
 from models.tasks import TASKS
-from models.threads import MOST_LANES, use_lanes
-from node.evidence import cautions, may_speak, reportable
-from node.settings import Settings
-from storage.files import local
-
-MOST_MAPS = 6
-"""A picture explains no more outputs than this, the first ones in the packs' order."""
+from node.analysis.model import ClipAnalysis, ClipView, Wanted
+from node.analysis.shared import MOST_MAPS, speaking, timed
+from node.evidence import cautions, reportable
 
 ReadingT = TypeVar("ReadingT", covariant=True)
 
-# Noisy copies of one frame, a batch: for the share outside the sector, not for a map. A tracing is
-# explained in one to five frames, and batches of ten would be half empty.
-_TRACING_SAMPLES = 4
-
-NO_REWRITING = (
-    "arithmetic_optimization",
-    "common_subgraph_elimination",
-    "constant_folding",
-    "dependency_optimization",
-    "implementation_selector",
-    "layout_optimizer",
-    "loop_optimization",
-    "shape_optimization",
-)
-"""What TensorFlow leaves undone of rewriting a graph; otherwise it does all of these."""
-
-_AS_DRAWN = panels.PictureSettings()
+TRACING_SAMPLES = 4
+"""Noisy copies of one frame, a batch: for the share outside the sector, not for a map. A tracing is
+explained in one to five frames, and batches of ten would be half empty."""
 
 _WHY_NOT: Mapping[Mode, str] = {
     Mode.COLOUR: "colour Doppler covers the chambers; the models read plain two-dimensional clips",
@@ -69,36 +42,6 @@ _WHY_NOT: Mapping[Mode, str] = {
     Mode.PW: "a pulsed-wave Doppler picture; the models read two-dimensional clips",
     Mode.CW: "a continuous-wave Doppler picture; the models read two-dimensional clips",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipView:
-    """What a clip shows, or why nobody can say. One of ``view`` and ``refused`` is None."""
-
-    view: views.ViewCall | None
-    refused: str | None
-    mode: Mode = Mode.UNKNOWN
-    frame_count: int = 0
-    pack: PackRef | None = None
-    reading_s: Mapping[str, float] = field(default_factory=dict, compare=False)  #: by pack's name
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipAnalysis:
-    """All that the packs say of a clip, whatever their evidence; see
-    :func:`node.evidence.reportable`.
-
-    ``refused`` is why the clip as a whole was not analysed; then there is nothing else.
-    ``picture`` shows findings that may be reported and no others; it is None where there are
-    none, or where nobody asked for it. ``packs_run`` are the packs that looked at the clip.
-    """
-
-    findings: tuple[Finding, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-    refused: str | None = None
-    picture: panels.EncodedPicture | None = None
-    packs_run: tuple[PackRef, ...] = ()
-    reading_s: Mapping[str, float] = field(default_factory=dict, compare=False)  #: by pack's name
 
 
 def reason_to_skip(seen: ClipView) -> str | None:
@@ -114,51 +57,9 @@ def reason_to_skip(seen: ClipView) -> str | None:
     return _WHY_NOT.get(seen.mode)
 
 
-def picture_settings(settings: Settings) -> panels.PictureSettings:
-    """How large the site wants its pictures."""
-    return panels.PictureSettings(
-        quality=settings.capture.jpeg_quality,
-        frames_per_second=settings.capture.frames_per_second,
-    )
-
-
-def load_packs(
-    folders: Sequence[str | Path], workers: int = 1, prepared: Path | None = None
-) -> None:
-    """Load packs into this process and run each once, so that the first clip waits for nothing.
-
-    Parameters
-    ----------
-    folders
-        Of packs. One that comes later replaces one of the same name, and of packs that name
-        views the last one does.
-    workers
-        How many such processes share the machine: each takes its part of the cores.
-    prepared
-        Where networks are kept as they run, which spares most of the start.
-
-    Raises
-    ------
-    PackError
-        If a pack cannot be used; the message names it.
-    """
-    global _packs
-    # Before TensorFlow is imported: a pack that cannot be used is told of at once.
-    read = (load_pack(Path(folder), prepared) for folder in folders)
-    loaded = {pack.manifest.name: pack for pack in read}
-    _share_cores(workers)
-    _packs = _Packs.read(loaded.values())
-    _packs.warm()
-
-
-def name_view(source: str) -> ClipView:
-    """Name the view of the clip in a file; see :func:`storage.files.local` for ``source``."""
-    with local(source) as path:
-        return _name_view(path)
-
-
-def _name_view(path: Path) -> ClipView:
-    reader = _loaded().view
+def view_of(path: Path, packs: ClipPacks) -> ClipView:
+    """Name the view of the clip in a file."""
+    reader = packs.view
     try:
         clip = read_clip(path)
         if reader is None:
@@ -169,7 +70,7 @@ def _name_view(path: Path) -> ClipView:
                 frame_count=clip.frame_count,
             )
         took_s: dict[str, float] = {}
-        with _timed(reader.pack, took_s):
+        with timed(reader.pack, took_s):
             view = reader.read(clip)
         return ClipView(
             view=view,
@@ -183,41 +84,9 @@ def _name_view(path: Path) -> ClipView:
         return ClipView(view=None, refused=str(error))
 
 
-def analyse(
-    source: str,
-    *,
-    explain: bool = True,
-    allow_simulated: bool = False,
-    drawn: panels.PictureSettings = _AS_DRAWN,
-    only: Collection[str] | None = None,
-) -> ClipAnalysis:
-    """Run every tracing and regression pack on the clip in a file.
-
-    Parameters
-    ----------
-    source
-        See :func:`storage.files.local`.
-    explain
-        Draw the picture too: it takes the greater part of the time.
-    allow_simulated
-        The picture may show outputs that have only seen the simulator.
-    drawn
-        How large the picture may become.
-    only
-        Names of packs: no others run.
-    """
-    packs = _loaded().narrowed(only)
-    with local(source) as path:
-        return _analyse(path, packs, explain, allow_simulated, drawn)
-
-
-def _analyse(
-    path: Path,
-    packs: _Packs,
-    explain: bool,
-    allow_simulated: bool,
-    drawn: panels.PictureSettings,
-) -> ClipAnalysis:
+def analysis_of(path: Path, packs: ClipPacks, wanted: Wanted) -> ClipAnalysis:
+    """Run every tracing and regression pack on the clip in a file."""
+    allow_simulated = wanted.allow_simulated
     try:
         clip = read_clip(path)
         if clip.mode in _WHY_NOT:
@@ -228,7 +97,7 @@ def _analyse(
         readings = (*(reading for _, reading in traced), *(reading for _, reading in regressed))
         findings = tuple(finding for reading in readings for finding in reading.findings)
         picture = None
-        if explain and reportable(findings, allow_simulated=allow_simulated)[0]:
+        if wanted.explain and reportable(findings, allow_simulated=allow_simulated)[0]:
             maps: list[panels.ShownMap] = []
             traced = tuple(
                 (reader, _asked_of_tracing(clip, reader, reading, packs, allow_simulated))
@@ -241,7 +110,8 @@ def _analyse(
             readings = (*(reading for _, reading in traced), *(said for _, said in regressed))
             findings = tuple(finding for reading in readings for finding in reading.findings)
             picture = panels.encode(
-                _draw(clip, traced, regressed, maps, allow_simulated, drawn), drawn
+                _draw(clip, traced, regressed, maps, allow_simulated, wanted.drawn),
+                wanted.drawn,
             )
     except ClipError as error:
         return ClipAnalysis(refused=str(error))
@@ -264,20 +134,13 @@ class _Reads(Protocol[ReadingT]):
 
 
 def _read(reader: _Reads[ReadingT], clip: Clip, took_s: dict[str, float]) -> ReadingT:
-    with _timed(reader.pack, took_s):
+    with timed(reader.pack, took_s):
         return reader.read(clip)
 
 
-@contextlib.contextmanager
-def _timed(pack: Pack, took_s: dict[str, float]) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    took_s[pack.manifest.name] = time.monotonic() - began
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Packs:
-    """The readers of this process."""
+class ClipPacks:
+    """The readers of clips of a process."""
 
     view: views.ViewReader | None
     tracings: tuple[TracingReader, ...]
@@ -291,7 +154,7 @@ class _Packs:
             self._explained[name] = explained(pack, settled=True)
         return self._explained[name]
 
-    def narrowed(self, only: Collection[str] | None) -> _Packs:
+    def narrowed(self, only: Collection[str] | None) -> ClipPacks:
         """These without the packs for measurements that are not named."""
         if only is None:
             return self
@@ -302,7 +165,8 @@ class _Packs:
         )
 
     @classmethod
-    def read(cls, packs: Iterable[Pack]) -> _Packs:
+    def read(cls, packs: Iterable[Pack]) -> Self:
+        """The readers of those packs that read clips."""
         of_kind: dict[PackKind, list[Pack]] = {kind: [] for kind in PackKind}
         for pack in packs:
             of_kind[pack.manifest.kind].append(pack)
@@ -324,42 +188,14 @@ class _Packs:
                 asked = _explained_of_tracing(numbers, tracer.pack, allow_simulated=False)
                 inputs, _ = fit_frames(clip.frames([0]), tracer.spec)
                 if asked:
-                    _smooth_tracing(numbers, inputs, asked, sector_in_network(clip, tracer.spec))
+                    smooth_tracing(numbers, inputs, asked, sector_in_network(clip, tracer.spec))
         for regressor in self.regressions:
             regressor.read(clip)
             outputs = _explained(regressor.pack, allow_simulated=False)
             if outputs:
                 inputs, _, _ = regressor.inputs(clip)
                 sector = sector_in_network(clip, regressor.spec)
-                _smooth(self.explained(regressor.pack), inputs[:1], outputs, sector, samples=1)
-
-
-_packs: _Packs | None = None
-
-
-def _loaded() -> _Packs:
-    if _packs is None:
-        raise PackError("no packs are loaded in this process: call load_packs first")
-    return _packs
-
-
-def _share_cores(workers: int) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (cores or 1) // max(1, workers))
-    lanes = min(threads, MOST_LANES)
-    use_lanes(lanes)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads // lanes))
-    import tensorflow as tf
-
-    # Where TensorFlow has already run in this process, its threads stay as they are.
-    with contextlib.suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(threads // lanes)
-        tf.config.threading.set_inter_op_parallelism_threads(lanes)
-    # Of rewriting the graph, joining convolution, bias and activation is what makes a clip quicker.
-    # The rest takes longer on a gradient's graph of thousands of steps than it ever gives back.
-    tf.config.optimizer.set_experimental_options(dict.fromkeys(NO_REWRITING, False))
+                smooth(self.explained(regressor.pack), inputs[:1], outputs, sector, samples=1)
 
 
 def _speckled_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -371,21 +207,12 @@ def _speckled_sector() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return speckle
 
 
-def _spoken(pack: Pack, allow_simulated: bool) -> tuple[OutputSpec, ...]:
-    """The outputs of a pack that may stand in a report."""
-    return tuple(
-        output
-        for output in pack.manifest.outputs
-        if may_speak(output.name, output.evidence, allow_simulated)
-    )
-
-
 def _explained(pack: Pack, *, allow_simulated: bool) -> tuple[int, ...]:
     """Which outputs of a regression a picture may explain, by their places in the manifest."""
-    if pack.manifest.input.window > 1:
+    if pack.manifest.frames.window > 1:
         return ()  # what moves such a network is no map over one frame
     names = [output.name for output in pack.manifest.outputs]
-    spoken = [names.index(output.name) for output in _spoken(pack, allow_simulated)]
+    spoken = [names.index(output.name) for output in speaking(pack, allow_simulated)]
     return tuple(spoken[:MOST_MAPS])
 
 
@@ -393,7 +220,7 @@ def _explained_of_tracing(
     numbers: Explained, pack: Pack, *, allow_simulated: bool
 ) -> tuple[int, ...]:
     """Which numbers of a tracing are explained, by their places among its targets."""
-    spoken = {output.name for output in _spoken(pack, allow_simulated)}
+    spoken = {output.name for output in speaking(pack, allow_simulated)}
     return tuple(o for o, target in enumerate(numbers.targets) if target.name in spoken)
 
 
@@ -415,9 +242,9 @@ def _draw(
         refusal
         for pack, reading in said
         for refusal in reading.refusals
-        if refusal.output in {output.name for output in _spoken(pack, allow_simulated)}
+        if refusal.output in {output.name for output in speaking(pack, allow_simulated)}
     ]
-    shown = [item for item in traced if _spoken(item[0].pack, allow_simulated)]
+    shown = [item for item in traced if speaking(item[0].pack, allow_simulated)]
     frames = range(min(clip.frame_count, panels.MOST_FRAMES))
     return panels.draw_clip(
         clip.frames(frames),
@@ -440,7 +267,7 @@ def _draw(
 def _cautions(said: Sequence[tuple[Pack, Reading]], allow_simulated: bool) -> Iterator[str]:
     """What packs say a reader must know beside the values that they gave."""
     for pack, reading in said:
-        spoken = {output.name for output in _spoken(pack, allow_simulated)}
+        spoken = {output.name for output in speaking(pack, allow_simulated)}
         yield from cautions((one for one in reading.findings if one.output in spoken), (pack,))
         outside = [
             TASKS[finding.output].title for finding in reading.findings if finding.looked_outside
@@ -468,7 +295,7 @@ def _asked(
     clip: Clip,
     reader: RegressionReader,
     reading: RegressionReading,
-    packs: _Packs,
+    packs: ClipPacks,
     maps: list[panels.ShownMap],
     allow_simulated: bool,
 ) -> RegressionReading:
@@ -488,7 +315,7 @@ def _asked(
     frames = tuple(sorted(places))  # a short clip may have given a frame more than once
     sector = sector_in_network(clip, reader.spec)
     # Of every output, whatever was given: the graph for another choice would take ten seconds.
-    every = _smooth(
+    every = smooth(
         packs.explained(reader.pack), inputs[[places[frame] for frame in frames]], explained, sector
     )
     found = every[[explained.index(output) for output in outputs]]
@@ -502,7 +329,11 @@ def _asked(
 
 
 def _asked_of_tracing(
-    clip: Clip, reader: TracingReader, reading: TracingReading, packs: _Packs, allow_simulated: bool
+    clip: Clip,
+    reader: TracingReader,
+    reading: TracingReading,
+    packs: ClipPacks,
+    allow_simulated: bool,
 ) -> TracingReading:
     """The same of a tracing, in the frame that tells most of each finding.
 
@@ -520,12 +351,12 @@ def _asked_of_tracing(
     inputs, _ = fit_frames(clip.frames(frames), reader.spec)
     sector = sector_in_network(clip, reader.spec)
     names = [finding.output for finding in given]
-    every = _smooth_tracing(numbers, inputs, explained, sector)
+    every = smooth_tracing(numbers, inputs, explained, sector)
     maps = every[[spoken.index(name) for name in names]]
     return replace(reading, findings=_with_shares(reading.findings, names, maps, sector))
 
 
-def _smooth(
+def smooth(
     numbers: Explained,
     inputs: NDArray[np.float32],
     outputs: Sequence[int],
@@ -543,16 +374,14 @@ def _smooth(
     return maps[[unique.index(first) for first in firsts]]
 
 
-def _smooth_tracing(
+def smooth_tracing(
     numbers: Explained,
     inputs: NDArray[np.float32],
     outputs: Sequence[int],
     sector: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
     """The same of a tracing, which takes few samples."""
-    return _smooth(
-        numbers, inputs, outputs, sector, samples=_TRACING_SAMPLES, batch=_TRACING_SAMPLES
-    )
+    return smooth(numbers, inputs, outputs, sector, samples=TRACING_SAMPLES, batch=TRACING_SAMPLES)
 
 
 def _with_shares(
