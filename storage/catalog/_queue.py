@@ -27,9 +27,9 @@ from storage.catalog._records import (
     ClaimedRecording,
     FindingRecord,
     PackRunRecord,
+    ReadingRecord,
     RecordingRecord,
     RefusalRecord,
-    StripRecord,
     ViewOutcome,
 )
 from storage.catalog._rows import recording_record
@@ -262,7 +262,7 @@ def skip_recording(
     recording = _held(session, recording_id, holder)
     move_recording(recording, RecordingState.SKIPPED, at=now, reason=reason)
     recording.findings, recording.refusals, recording.pack_runs = [], [], []
-    recording.troubles, recording.strips = [], []
+    recording.troubles, recording.readings, recording.pages = [], [], []
     _say(session, recording, EventKind.RECORDING_SKIPPED, reason, now)
     session.flush()
 
@@ -275,15 +275,16 @@ def record_analysis(
     packs: Sequence[PackRunRecord],
     *,
     troubles: Sequence[str] = (),
-    strips: Sequence[StripRecord] = (),
+    readings: Sequence[ReadingRecord] = (),
+    pages: Sequence[str] = (),
     note: str = "",
     holder: str = "",
     now: datetime | None = None,
 ) -> None:
     """Keep what the models said of a recording, in place of what they may have said before.
 
-    ``troubles`` are what cannot be trusted in it, ``strips`` what of it was read. ``note`` says in
-    the timeline why not all packs ran.
+    ``troubles`` are what cannot be trusted in it, ``readings`` what of it was read, ``pages`` the
+    outputs that its picture explains. ``note`` says in the timeline why not all packs ran.
     """
     now = now or utc_now()
     recording = _held(session, recording_id, holder)
@@ -305,7 +306,8 @@ def record_analysis(
         for pack in packs
     ]
     recording.troubles = list(troubles)
-    recording.strips = [asdict(strip) for strip in strips]
+    recording.readings = [asdict(reading) for reading in readings]
+    recording.pages = list(pages)
     _say(
         session,
         recording,

@@ -184,18 +184,21 @@ class FindingRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StripRecord:
+class ReadingRecord:
     """Which stretch of an ECG a pack read.
 
-    ``group`` is the multiplex group of the object, from 1 on, and ``channels`` are those of its
-    leads in it, 0 where a lead has none. ``signal`` is "rhythm" or "median".
+    ``signal`` is "rhythm" or "median". ``group`` is the multiplex group of the object, from 1 on,
+    and ``channels`` are those of the leads that were read; a stretch that stands in no object, such
+    as a median beat that was made here, has group 0 and no channels. ``begin_ms`` and ``end_ms``
+    count from the group's first sample.
     """
 
     pack: str
     signal: str
     group: int
     channels: tuple[int, ...]
-    duration_ms: float
+    begin_ms: float
+    end_ms: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,7 +275,8 @@ class RecordingRecord:
     called_ae: str = ""
     door: str = ""
     troubles: tuple[str, ...] = ()  #: what cannot be trusted in it, in words
-    strips: tuple[StripRecord, ...] = ()  #: which stretch of an ECG each pack read
+    readings: tuple[ReadingRecord, ...] = ()  #: which stretch of an ECG each pack read
+    pages: tuple[str, ...] = ()  #: the outputs that its picture explains, one a page
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

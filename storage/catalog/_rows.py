@@ -13,10 +13,10 @@ from storage.catalog._records import (
     FindingRecord,
     InstanceRecord,
     PackRunRecord,
+    ReadingRecord,
     RecordingRecord,
     RefusalRecord,
     ResultRecord,
-    StripRecord,
     StudyRecord,
 )
 from storage.tables import (
@@ -141,10 +141,11 @@ def recording_record(recording: Recording) -> RecordingRecord:
         called_ae=instance.called_ae,
         door=instance.door,
         troubles=tuple(recording.troubles),
-        strips=tuple(
-            StripRecord(**{**strip, "channels": tuple(strip["channels"])})
-            for strip in recording.strips
+        readings=tuple(
+            ReadingRecord(**{**reading, "channels": tuple(reading["channels"])})
+            for reading in recording.readings
         ),
+        pages=tuple(recording.pages),
     )
 
 

@@ -15,10 +15,10 @@ from storage.catalog import (
     FindingRecord,
     NewInstance,
     PackRunRecord,
+    ReadingRecord,
     RecordingKind,
     RecordingState,
     ResultKind,
-    StripRecord,
 )
 from storage.database import Database, migrate, open_database
 from tests.unit.storage_steps import (
@@ -52,8 +52,8 @@ AF = FindingRecord(
     spans_ms=((4210.0, 4350.5), (120.0, 260.0)),
 )
 RHYTHM = PackRunRecord(pack="ecg-rhythm", version="1.0", weights_sha256=WEIGHTS)
-STRIP = StripRecord(
-    pack="ecg-rhythm", signal="rhythm", group=1, channels=(1, 2, 0, 3), duration_ms=10_000.0
+READ = ReadingRecord(
+    pack="ecg-rhythm", signal="rhythm", group=1, channels=(1, 2, 4), begin_ms=0.0, end_ms=10_000.0
 )
 
 
@@ -79,7 +79,8 @@ def until_analysed(database: Database) -> None:
             [],
             [RHYTHM],
             troubles=["lead V6 is flat", "limb leads look swapped."],
-            strips=[STRIP],
+            readings=[READ],
+            pages=["atrial_fibrillation"],
             now=later(40),
         )
 
@@ -115,7 +116,8 @@ def test_what_was_said_of_an_ecg_comes_back_with_its_troubles_and_what_was_read(
     (recording,) = detail(database).recordings
     assert recording.findings == (AF,)
     assert recording.troubles == ("lead V6 is flat", "limb leads look swapped.")
-    assert recording.strips == (STRIP,)
+    assert recording.readings == (READ,)
+    assert recording.pages == ("atrial_fibrillation",)
     (line,) = [one.message for one in detail(database).timeline if one.kind == "recording-done"]
     assert line == (
         "ECG: analysed by 1 pack: 1 finding, 0 refusals; "
@@ -185,7 +187,7 @@ def test_findings_of_an_earlier_version_stay_both_ways_and_ecgs_wait_as_they_did
         }
     assert found == [("atrial_fibrillation", 0.91)]
     assert states == ["done", "to_view"]
-    assert not columns & {"spans_ms", "troubles", "strips", "subject"}
+    assert not columns & {"spans_ms", "troubles", "readings", "pages", "subject"}
     migrate(database_url)
     again = open_database(database_url)
     (recording,) = detail(again).recordings
@@ -194,7 +196,7 @@ def test_findings_of_an_earlier_version_stay_both_ways_and_ecgs_wait_as_they_did
         assert not catalog.wrong_tallies(session)
     again.close()
     assert recording.findings == (replace(AF, spans_ms=()),)
-    assert (recording.troubles, recording.strips) == ((), ())
+    assert (recording.troubles, recording.readings, recording.pages) == ((), (), ())
     assert other.state is RecordingState.QUEUED
 
 

@@ -13,7 +13,12 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
-_LISTS = (("finding", "spans_ms"), ("recording", "troubles"), ("recording", "strips"))
+_LISTS = (
+    ("finding", "spans_ms"),
+    ("recording", "troubles"),
+    ("recording", "readings"),
+    ("recording", "pages"),
+)
 
 
 def upgrade() -> None:
