@@ -233,7 +233,7 @@ def _aligned(
     shifted = peaks.astype(np.int64)
     usual = np.ones(len(peaks), np.bool_)
     if len(peaks) > 1:
-        shape = _windows(rows[sought], shifted, round(0.1 * rate_hz), round(0.3 * rate_hz))
+        shape = _windows(rows[sought], shifted, round(0.08 * rate_hz), round(0.15 * rate_hz))
         usual = _alike(shape)
         shifted = _shifted(rows[sought], shifted, usual, rate_hz)
     before, after = round(before_s * rate_hz), round(after_s * rate_hz)
@@ -350,25 +350,26 @@ def _qrs_around(median: NDArray[np.float64], r: int, rate_hz: float) -> tuple[in
     speed = _speed(_low_pass(median, rate_hz, 45.0), rate_hz)
     reach = round(0.14 * rate_hz)
     still = max(round(0.012 * rate_hz), 1)
-    before = _stays_low(speed[max(r - reach, 0) : r + 1][::-1], _QRS_ONSET_SHARE, still)
-    after = _stays_low(speed[r : r + reach], _QRS_OFFSET_SHARE, still)
-    return r - before, r + after
+    begin, end = max(r - reach, 0), min(r + reach, len(speed))
+    up = begin + int(np.argmax(speed[begin : r + 1]))
+    down = r + int(np.argmax(speed[r:end]))
+    before = _rests(speed[begin : up + 1][::-1], float(speed[up]), _QRS_ONSET_SHARE, still)
+    after = _rests(speed[down:end], float(speed[down]), _QRS_OFFSET_SHARE, still)
+    return up - before, down + after
 
 
-def _stays_low(speed: NDArray[np.float64], share: float, still: int) -> int:
-    """How many samples after the fastest the speed stays under a share of it.
+def _rests(speed: NDArray[np.float64], top: float, share: float, still: int) -> int:
+    """After how many samples the speed stays under a share of the top one.
 
-    Where it never does: where it is lowest.
+    Where it never does: where it is lowest. Noise between the waves must not lengthen them.
     """
-    fastest = int(np.argmax(speed))
-    quiet = 1.5 * float(np.percentile(speed, 10))
-    low = speed < max(share * float(speed[fastest]), min(quiet, 0.3 * float(speed[fastest])))
+    low = speed < max(share * top, min(1.5 * float(np.percentile(speed, 10)), 0.3 * top))
     run = 0
-    for at in range(fastest, len(speed)):
-        run = run + 1 if low[at] else 0
+    for at, is_low in enumerate(low):
+        run = run + 1 if is_low else 0
         if run >= still:
             return at - run + 1
-    return fastest + int(np.argmin(speed[fastest:]))
+    return int(np.argmin(speed))
 
 
 def _t_wave(
@@ -376,7 +377,14 @@ def _t_wave(
 ) -> tuple[int, int] | None:
     """(begin, end) of the T wave after the QRS's end; None where nothing moves there."""
     latest = min(round((0.1 + 0.6 * rr_s) * rate_hz), round(0.66 * rate_hz))
-    return _hump(speed, offset + round(0.04 * rate_hz), r + latest, _LEAST_T_MV_S, rate_hz)
+    begin, end = offset + round(0.04 * rate_hz), min(r + latest, len(speed))
+    humps = _humps(speed, begin, end, 0.09 * rate_hz)
+    if not humps:
+        return None
+    first, last = max(humps, key=lambda hump: float(speed[hump[0] : hump[1] + 1].max()))
+    if speed[first : last + 1].max() < _LEAST_T_MV_S:
+        return None
+    return _feet(speed, begin, end, (first, last), rate_hz)
 
 
 def _p_wave(
@@ -384,27 +392,38 @@ def _p_wave(
 ) -> tuple[int, int] | None:
     """(begin, end) of a P wave between the last T wave and the QRS; None where there is none."""
     begin = max(last + round(0.01 * rate_hz), round(0.04 * rate_hz))
-    hump = _hump(speed, begin, onset - round(0.01 * rate_hz), _LEAST_P_MV_S, rate_hz)
-    if hump is None or hump[1] - hump[0] < 0.04 * rate_hz:
+    end = onset - round(0.01 * rate_hz)
+    humps = _humps(speed, begin, end, 0.06 * rate_hz)
+    if not humps:
         return None
-    return hump if _comes_back(windows, hump, rate_hz) else None
+    hump = humps[-1]  # the one nearest to the QRS
+    top = float(speed[hump[0] : hump[1] + 1].max())
+    if top < max(_LEAST_P_MV_S, 2.0 * float(np.percentile(speed[begin:end], 10))):
+        return None
+    wave = _feet(speed, begin, end, hump, rate_hz)
+    wide_enough = 0.04 * rate_hz <= wave[1] - wave[0] <= 0.2 * rate_hz
+    return wave if wide_enough and _comes_back(windows, wave, rate_hz) else None
 
 
-def _hump(
-    speed: NDArray[np.float64], begin: int, end: int, least: float, rate_hz: float
-) -> tuple[int, int] | None:
-    """(begin, end) of what moves most in a stretch, from where it sets out to where it rests."""
-    end = min(end, len(speed))
-    if end - begin < 0.05 * rate_hz:
-        return None
-    here = speed[begin:end]
-    fast = np.flatnonzero(here > 0.5 * here.max())
-    if here.max() < least:
-        return None
-    first, last = begin + int(fast[0]), begin + int(fast[-1])
+def _humps(speed: NDArray[np.float64], begin: int, end: int, join: float) -> list[tuple[int, int]]:
+    """(first, last) fast sample of each thing that moves, limbs ``join`` samples apart together."""
+    if end - begin < 2:
+        return []
+    fast = begin + np.flatnonzero(speed[begin:end] > 0.5 * speed[begin:end].max())
+    parts = np.split(fast, np.flatnonzero(np.diff(fast) > join) + 1)
+    return [(int(part[0]), int(part[-1])) for part in parts if len(part)]
+
+
+def _feet(
+    speed: NDArray[np.float64], begin: int, end: int, hump: tuple[int, int], rate_hz: float
+) -> tuple[int, int]:
+    """(begin, end) of the wave with these limbs: where it sets out and where it rests again."""
+    first, last = hump
     still = max(round(0.008 * rate_hz), 1)
-    back = _stays_low(speed[begin : first + 1][::-1], _FOOT_SHARE, still)
-    on = _stays_low(speed[last:end], _FOOT_SHARE, still)
+    middle = (first + last) // 2
+    rise, fall = float(speed[first : middle + 1].max()), float(speed[middle : last + 1].max())
+    back = _rests(speed[begin : first + 1][::-1], rise, _FOOT_SHARE, still)
+    on = _rests(speed[last:end], fall, _FOOT_SHARE, still)
     return first - back, last + on + 1
 
 

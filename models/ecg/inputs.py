@@ -127,7 +127,8 @@ def _ratio(strip: Strip, spec: InputShape) -> Fraction:
 
 def _length(strip: Strip, ratio: Fraction) -> int:
     """Samples of the strip at the network's rate: what polyphase filtering gives."""
-    return -(-strip.millivolts.shape[1] * ratio.numerator // ratio.denominator)
+    samples: int = strip.millivolts.shape[1]
+    return math.ceil(samples * ratio)
 
 
 def _begin(length: int, spec: InputShape) -> int:
