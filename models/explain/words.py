@@ -28,9 +28,12 @@ _SHORT_NAMES = {
     "lead": "Pacemaker or ICD lead",
     "ra_length": "Right-atrial length",
     "la_area": "Left-atrial area",
+    "j_amplitude": "J point, lead V5",
+    "r_amplitude": "R wave, lead V5",
+    "t_amplitude": "T wave, lead V5",
 }
 _UNITS = {"%": " %", "mL": " mL", "cm2": " cm²", "cm": " cm", "kg": " kg", "a": " years"}
-_DECIMALS = {"%": 0, "mL": 0, "cm2": 1, "cm": 1, "kg": 0, "a": 0}
+_DECIMALS = {"%": 0, "mL": 0, "cm2": 1, "cm": 1, "kg": 0, "a": 0, "ms": 0, "/min": 0}
 
 _Row = Callable[[ImageDraw.ImageDraw, int, int], None]
 
@@ -42,10 +45,13 @@ class Lines:
     ----------
     width
         Of the box that they will stand in: it decides where a line ends.
+    thresholds
+        Whether a score without an interval is followed by its threshold.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, thresholds: bool = False) -> None:
         self._width = width
+        self._thresholds = thresholds
         self.columns = min(width, _WIDEST)  #: the intervals end here
         self._rows: list[tuple[int, _Row]] = []
 
@@ -113,6 +119,8 @@ class Lines:
     def finding(self, finding: Finding) -> None:
         """Name, value and interval."""
         value, interval = value_words(finding), interval_words(finding)
+        if self._thresholds and not interval:
+            interval = threshold_words(finding)
         value_right = round(self.columns * _VALUE)
         room = value_right - ink.width_of(value, MIDDLE) - 10
         name = ink.shortened(short_name(finding.output), SMALL, room)
@@ -165,6 +173,14 @@ def interval_words(finding: Finding) -> str:
         return ""
     low, high = (number_words(bound, finding.unit) for bound in (finding.low, finding.high))
     return f"{low} to {high}"
+
+
+def threshold_words(finding: Finding) -> str:
+    """On which side of its threshold a score is; empty where it has none."""
+    if finding.score is None or finding.threshold is None:
+        return ""
+    side = "above" if finding.score >= finding.threshold else "below"
+    return f"{side} {finding.threshold:.2f}"
 
 
 def number_words(value: float, unit: str) -> str:
