@@ -28,8 +28,8 @@ from pydicom.uid import (
 )
 
 from node.results.capture import single_frames
+from node.results.document import hierarchy
 from node.results.objects import EncodedObject, ObjectRef, ResultError, content_uid, encode
-from node.results.report import hierarchy
 
 Instead = Mapping[str, Sequence[ObjectRef]]
 """By the SOP Instance UID of a result: the objects that an archive has in its place."""

@@ -12,8 +12,8 @@ from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 from node.results import codes
 from node.results.check_values import DECIMAL, as_written
 from node.results.faults import Fault, child_named, fault, filled, is_code, is_named, walk
+from node.results.groups import MAX_MEASUREMENTS
 from node.results.objects import RESEARCH_WORDS
-from node.results.report import MAX_MEASUREMENTS
 
 _FLAGS = {
     "Modality": "SR",

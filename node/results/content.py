@@ -8,7 +8,7 @@ SEPARATE, numbers carry no more digits than they mean.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,8 +20,10 @@ from highdicom.sr import (
     NumContentItem,
     RelationshipTypeValues,
     ScoordContentItem,
+    TcoordContentItem,
     TextContentItem,
     UIDRefContentItem,
+    WaveformContentItem,
 )
 
 from node.results.codes import Concept
@@ -33,7 +35,10 @@ HAS_CONCEPT_MOD = RelationshipTypeValues.HAS_CONCEPT_MOD
 HAS_OBS_CONTEXT = RelationshipTypeValues.HAS_OBS_CONTEXT
 HAS_ACQ_CONTEXT = RelationshipTypeValues.HAS_ACQ_CONTEXT
 HAS_PROPERTIES = RelationshipTypeValues.HAS_PROPERTIES
+INFERRED_FROM = RelationshipTypeValues.INFERRED_FROM
 SELECTED_FROM = RelationshipTypeValues.SELECTED_FROM
+
+_OFFSET_DECIMALS = 3  # of seconds: no electrocardiograph takes much more than 1000 samples a second
 
 _ASCII = str.maketrans(
     {
@@ -149,6 +154,47 @@ def point(name: Concept, column: float, row: float, selected_from: Item) -> Item
         graphic_type="POINT",
         graphic_data=np.array([[column, row]]),
         relationship_type=CONTAINS,
+    )
+    return with_children(item, (selected_from,))
+
+
+def waveform(
+    name: Concept,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    relationship: RelationshipTypeValues,
+    *,
+    channels: Sequence[tuple[int, int]] = (),
+) -> Item:
+    """A reference to a waveform: multiplex group and channel of each trace, both from 1 on.
+
+    Without ``channels`` all of it is meant (PS3.3 C.18.5).
+    """
+    return WaveformContentItem(
+        name=name.code,
+        referenced_sop_class_uid=sop_class_uid,
+        referenced_sop_instance_uid=sop_instance_uid,
+        referenced_waveform_channels=list(channels) or None,
+        relationship_type=relationship,
+    )
+
+
+def stretch(
+    name: Concept,
+    begin_s: float,
+    end_s: float,
+    selected_from: Item,
+    relationship: RelationshipTypeValues = CONTAINS,
+) -> Item:
+    """A stretch of a waveform, in seconds from its first sample (PS3.3 C.18.7)."""
+    item = TcoordContentItem(
+        name=name.code,
+        temporal_range_type="SEGMENT",
+        referenced_time_offsets=[
+            round(float(begin_s), _OFFSET_DECIMALS),
+            round(float(end_s), _OFFSET_DECIMALS),
+        ],
+        relationship_type=relationship,
     )
     return with_children(item, (selected_from,))
 

@@ -20,7 +20,7 @@ NOTHING_KNOWN: TestedOn = MappingProxyType({})
 _LEVELS = {
     Evidence.PATIENTS: "tested on patients that training never saw",
     Evidence.SIMULATED: (
-        "FOR DEMONSTRATION: has only seen simulated clips, never tested on patients"
+        "FOR DEMONSTRATION: has only seen simulated {seen}, never tested on patients"
     ),
 }
 
@@ -73,11 +73,16 @@ def outside_words(findings: Iterable[Finding]) -> str:
     )
 
 
-def evidence_words(findings: Iterable[Finding], tested_on: TestedOn = NOTHING_KNOWN) -> str:
-    """What must stand beside these findings: for research, and on what evidence."""
+def evidence_words(
+    findings: Iterable[Finding], tested_on: TestedOn = NOTHING_KNOWN, *, seen: str = "clips"
+) -> str:
+    """What must stand beside these findings: for research, and on what evidence.
+
+    ``seen`` are what a simulator shows to a network: "clips", or "ECGs".
+    """
     grouped: dict[str, dict[str, None]] = {}
     for finding in findings:
-        level = _LEVELS[finding.evidence]
+        level = _LEVELS[finding.evidence].format(seen=seen)
         tested = tested_on.get((finding.pack, finding.output), "").strip().rstrip(".")
         words = f"{level} ({tested})" if tested else level
         grouped.setdefault(words, {})[TASKS[finding.output].title] = None

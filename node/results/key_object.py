@@ -14,6 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorag
 
 from node.results import codes, content
 from node.results.content import Item
+from node.results.document import hierarchy
+from node.results.groups import counted, observer_items
 from node.results.header import add_equipment, add_times, copy_patient_and_study
 from node.results.objects import (
     RESEARCH_WORDS,
@@ -27,7 +29,7 @@ from node.results.objects import (
     mark_as_own,
     series_uid,
 )
-from node.results.report import Source, counted, hierarchy, observer_items, sources_of
+from node.results.report import ClipSource, sources_of
 
 
 def build_key_object(
@@ -93,7 +95,7 @@ def build_key_object(
     return encode(dataset, ExplicitVRLittleEndian)
 
 
-def _refs(read: Sequence[Source], pages: Sequence[ObjectRef]) -> list[ObjectRef]:
+def _refs(read: Sequence[ClipSource], pages: Sequence[ObjectRef]) -> list[ObjectRef]:
     """What to look at, in order: the pages, then each clip and what was made of it."""
     refs = list(pages)
     for source in read:
@@ -103,7 +105,7 @@ def _refs(read: Sequence[Source], pages: Sequence[ObjectRef]) -> list[ObjectRef]
     return list(dict.fromkeys(refs))
 
 
-def _root(read: Sequence[Source], settings: ReportSettings) -> Item:
+def _root(read: Sequence[ClipSource], settings: ReportSettings) -> Item:
     words = (
         f"{RESEARCH_WORDS}. {counted(len(read), 'clip')} read by echonode "
         f"{settings.software_version}, and the pictures made of them."

@@ -35,6 +35,7 @@ from node.results.cine import Cine, read_cine
 from node.results.codes import VIEWS
 from node.results.content import plain
 from node.results.evidence import NOTHING_KNOWN, TestedOn, evidence_words, outside_words
+from node.results.groups import counted, pack_words, verdict
 from node.results.header import add_equipment, add_times
 from node.results.objects import (
     RESEARCH_WORDS,
@@ -47,7 +48,7 @@ from node.results.objects import (
     mark_as_own,
 )
 from node.results.page_drawing import ClipCurve, Headline, Page, Row, Still, draw_page
-from node.results.report import Source, counted, pack_words, sources_of, verdict
+from node.results.report import ClipSource, sources_of
 from node.results.summary import Mean, Summary, summarise
 
 MOST_CLIPS = 4
@@ -146,7 +147,7 @@ def _instance_uid(dataset: Dataset, page: Page) -> str:
     )
 
 
-def _packs(sources: Iterable[Source]) -> list[PackRef]:
+def _packs(sources: Iterable[ClipSource]) -> list[PackRef]:
     packs = {
         pack
         for source in sources
@@ -159,7 +160,7 @@ def _packs(sources: Iterable[Source]) -> list[PackRef]:
 
 
 def _page(
-    sources: Sequence[Source], cines: Cines, settings: ReportSettings, tested_on: TestedOn
+    sources: Sequence[ClipSource], cines: Cines, settings: ReportSettings, tested_on: TestedOn
 ) -> Page:
     summary = summarise(
         [source.result for source in sources], [source.findings for source in sources]
@@ -198,7 +199,7 @@ def _headline(
     summary: Summary | None,
     clips: Sequence[str],
     tested_on: TestedOn,
-    sources: Sequence[Source],
+    sources: Sequence[ClipSource],
 ) -> Headline:
     name = long_name("ef")
     if summary is None:
@@ -245,7 +246,7 @@ def _interval_line(mean: Mean) -> Iterator[str]:
 
 
 def _stills(
-    ordered: Sequence[Source], films: Mapping[int, Cine], titles: Mapping[int, str]
+    ordered: Sequence[ClipSource], films: Mapping[int, Cine], titles: Mapping[int, str]
 ) -> Iterator[Still]:
     """End diastole and end systole of the first clip that has a tracing."""
     for source in ordered:
@@ -272,7 +273,7 @@ def _has_curve(film: Cine | None) -> bool:
     return film is not None and film.curve is not None and len(film.curve.times_ms) > 1
 
 
-def _curve(source: Source, film: Cine, title: str) -> ClipCurve:
+def _curve(source: ClipSource, film: Cine, title: str) -> ClipCurve:
     curve = film.curve
     assert curve is not None  # noqa: S101
     start = curve.times_ms[0]
@@ -296,7 +297,7 @@ def _curve(source: Source, film: Cine, title: str) -> ClipCurve:
     )
 
 
-def _rows(columns: Sequence[Source]) -> Iterator[Row]:
+def _rows(columns: Sequence[ClipSource]) -> Iterator[Row]:
     """A line for each output and pack, in the order of the outputs' table."""
     keys: dict[tuple[str, PackRef, Evidence], None] = {}
     for output in TASKS:
@@ -315,7 +316,7 @@ def _rows(columns: Sequence[Source]) -> Iterator[Row]:
         )
 
 
-def _cell(source: Source, output: str, pack: PackRef, evidence: Evidence) -> str:
+def _cell(source: ClipSource, output: str, pack: PackRef, evidence: Evidence) -> str:
     for finding in source.findings:
         if (finding.output, finding.pack, finding.evidence) == (output, pack, evidence):
             interval = interval_words(finding)
@@ -327,7 +328,7 @@ def _cell(source: Source, output: str, pack: PackRef, evidence: Evidence) -> str
 
 
 def _notes(
-    sources: Sequence[Source], ordered: Sequence[Source], titles: Mapping[int, str]
+    sources: Sequence[ClipSource], ordered: Sequence[ClipSource], titles: Mapping[int, str]
 ) -> Iterator[tuple[str, list[str]]]:
     outside = [
         f"! {titles[id(source)]}: {words}"
@@ -344,7 +345,7 @@ def _notes(
     yield "Not analysed", list(_not_analysed(sources, titles))
 
 
-def _refused(sources: Sequence[Source], titles: Mapping[int, str]) -> Iterator[str]:
+def _refused(sources: Sequence[ClipSource], titles: Mapping[int, str]) -> Iterator[str]:
     """Each reason once, with the outputs, packs and clips that it is about."""
     refused: dict[str, list[tuple[str, str, str]]] = {}
     for source in sources:
@@ -356,7 +357,7 @@ def _refused(sources: Sequence[Source], titles: Mapping[int, str]) -> Iterator[s
         yield f"{', '.join(outputs)} by {', '.join(packs)}: {reason} ({_few(clips)})"
 
 
-def _not_analysed(sources: Sequence[Source], titles: Mapping[int, str]) -> Iterator[str]:
+def _not_analysed(sources: Sequence[ClipSource], titles: Mapping[int, str]) -> Iterator[str]:
     """Clips of other views in one line, and each further reason in one of its own."""
     views: Counter[str] = Counter()
     reasons: dict[str, list[str]] = {}
@@ -376,7 +377,7 @@ def _not_analysed(sources: Sequence[Source], titles: Mapping[int, str]) -> Itera
         yield f"{counted(len(of), 'clip')}: {reason} ({_few(of)})"
 
 
-def _tested(columns: Sequence[Source], tested_on: TestedOn) -> Iterator[str]:
+def _tested(columns: Sequence[ClipSource], tested_on: TestedOn) -> Iterator[str]:
     """For each data set, what every output that is shown reached on it."""
     findings = [finding for source in columns for finding in source.findings]
     by_data: dict[str, dict[str, None]] = {}
@@ -398,7 +399,7 @@ def _few(titles: Sequence[str], most: int = 6) -> str:
     return ", ".join(titles[:most]) + more
 
 
-def _view_words(source: Source) -> str:
+def _view_words(source: ClipSource) -> str:
     view = source.result.view
     if view is None:
         return "view not determined"
@@ -406,13 +407,13 @@ def _view_words(source: Source) -> str:
     return f"{sure}{VIEWS[view.view].title}, score {view.score:.2f}"
 
 
-def _title(source: Source, number: int) -> str:
+def _title(source: ClipSource, number: int) -> str:
     """Which clip, without a UID."""
     title = source.title if "." not in source.title else f"clip {number}"
     return title[0].upper() + title[1:]
 
 
-def _film(source: Source, cines: Cines) -> Cine | None:
+def _film(source: ClipSource, cines: Cines) -> Cine | None:
     capture = source.result.capture
     data = None if capture is None else cines.get(capture.sop_instance_uid)
     if data is None:

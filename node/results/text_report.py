@@ -16,7 +16,16 @@ from models.finding import Evidence, Finding, Kind
 from node.results import codes, content
 from node.results.codes import OUTPUTS, Concept
 from node.results.content import HAS_CONCEPT_MOD, Item
+from node.results.document import Series, write_document
 from node.results.evidence import NOTHING_KNOWN, TestedOn, evidence_words, outside_words
+from node.results.groups import (
+    counted,
+    main_number,
+    observer_items,
+    pack_words,
+    title_of,
+    verdict,
+)
 from node.results.objects import (
     RESEARCH_WORDS,
     ClipResult,
@@ -24,19 +33,7 @@ from node.results.objects import (
     ObjectRef,
     ReportSettings,
 )
-from node.results.report import (
-    Series,
-    Source,
-    clip_words,
-    counted,
-    main_number,
-    observer_items,
-    pack_words,
-    sources_of,
-    title_of,
-    verdict,
-    write_document,
-)
+from node.results.report import ClipSource, clip_words, sources_of
 from node.results.summary import Mean, Summary, summarise
 
 _UNIT_WORDS = {"a": "years", "cm2": "square cm", "{score}": ""}
@@ -76,7 +73,7 @@ def build_text_report(
 
 
 def _root(
-    sources: Sequence[Source],
+    sources: Sequence[ClipSource],
     settings: ReportSettings,
     tested_on: TestedOn,
     not_read: Sequence[str],
@@ -132,7 +129,7 @@ def _chapter(heading: Concept, name: Concept, texts: Sequence[str]) -> Item:
 
 
 def _conclusion(
-    summary: Summary | None, sources: Sequence[Source], findings: Sequence[Finding]
+    summary: Summary | None, sources: Sequence[ClipSource], findings: Sequence[Finding]
 ) -> Iterator[str]:
     if summary is None:
         yield "No ejection fraction is given of this study."
@@ -174,7 +171,7 @@ def _value_words(
     return words
 
 
-def _findings_of(source: Source) -> Iterator[str]:
+def _findings_of(source: ClipSource) -> Iterator[str]:
     """A sentence or two for each pack and part of the heart."""
     groups: dict[tuple[object, object], list[Finding]] = {}
     for output, known in OUTPUTS.items():
