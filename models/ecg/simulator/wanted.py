@@ -164,7 +164,7 @@ def draw_wanted(
         premature_ventricular=float(rng.uniform(0.03, 0.25)) if rng.random() < 0.10 else 0.0,
         rate_hz=float(rng.choice([250, 400, 500, 500, 500, 1000])) if rate_hz is None else rate_hz,
         duration_s=_draw_duration(rng) if duration_s is None else duration_s,
-        noise=float(np.exp(rng.normal(-0.1, 0.55))),
+        noise=float(np.clip(rng.lognormal(-0.1, 0.55), 0.15, 4.0)),
     )
 
 
