@@ -116,7 +116,8 @@ def _electrode_noise(
 def _coloured(rng: np.random.Generator, spectrum: Floats, length: int) -> Floats:
     """Gaussian noise (electrodes, length) of a one-sided amplitude spectrum, mV per bin."""
     drawn = rng.standard_normal((*spectrum.shape, 2), np.float32).view(np.complex64)[..., 0]
-    return np.asarray(irfft(drawn * spectrum, length, axis=1), np.float32)
+    coloured: Floats = np.asarray(irfft(drawn * spectrum, length, axis=1), np.float32)
+    return coloured
 
 
 def _wander_spectrum(
@@ -128,7 +129,7 @@ def _wander_spectrum(
     reach = np.maximum(hertz, 0.08)
     drift = reach**-slope / (1 + (hertz / 1.5) ** 2)
     drift *= size / np.sqrt(np.sum(drift**2) + 1e-12) * length / 2
-    white = np.exp(rng.normal(np.log(0.0012), 0.6)) * np.sqrt(length) * np.sqrt(rate_hz / 500) / 1.4
+    white = np.exp(rng.normal(np.log(0.0016), 0.6)) * np.sqrt(length) * np.sqrt(rate_hz / 500) / 1.4
     drift[0] = 0
     return np.asarray((drift + white)[None], np.float32)
 

@@ -63,7 +63,7 @@ def _intervals(
 ) -> NDArray[np.float64]:
     if wanted.rhythm is Rhythm.ATRIAL_FIBRILLATION:
         # Of intervals in fibrillation each is almost free of the one before; none is very short.
-        spread = rng.uniform(0.10, 0.30) * min(1.0, 0.55 + 0.6 * mean_s)
+        spread = rng.uniform(0.10, 0.38) * min(1.0, 0.55 + 0.6 * mean_s)
         shape = rng.uniform(2.0, 8.0)
         drawn = rng.gamma(shape, 1.0, count)
         return np.asarray(mean_s * (1 + spread * (drawn - shape) / np.sqrt(shape)))

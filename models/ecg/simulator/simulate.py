@@ -266,7 +266,7 @@ def _fibrillation(
     others."""
     size = wanted.fibrillation_mv
     if size is None:
-        size = float(np.clip(rng.lognormal(np.log(0.045), 0.7), 0.006, 0.3))
+        size = float(np.clip(rng.lognormal(np.log(0.034), 0.7), 0.005, 0.15))
     times = np.arange(samples) / wanted.rate_hz
     sources = []
     for _ in range(2):
@@ -277,7 +277,7 @@ def _fibrillation(
         )
         phase = 2 * np.pi * np.cumsum(hertz * (1 + 0.14 * pace)) / wanted.rate_hz
         swell = np.interp(
-            np.linspace(0, knots - 1, samples), np.arange(knots), np.exp(rng.normal(0, 0.5, knots))
+            np.linspace(0, knots - 1, samples), np.arange(knots), np.exp(rng.normal(0, 0.35, knots))
         )
         tilt, turn = rng.uniform(0.1, 0.45), rng.uniform(0, 2 * np.pi)
         sources.append(swell * (np.sin(phase) + tilt * np.sin(2 * phase + turn)))
