@@ -158,19 +158,27 @@ def _references(studies: Sequence[Dataset], instead: Instead) -> list[Dataset]:
     return hierarchy(refs)
 
 
-def _items(items: Sequence[Dataset], instead: Instead) -> list[Dataset]:
-    """Content items, with one for each object that an archive has in place of an image."""
+def _items(
+    items: Sequence[Dataset], instead: Instead, *, of_a_point: bool = False
+) -> list[Dataset]:
+    """Content items, with one for each object that an archive has in place of an image.
+
+    A point lies in one image alone.
+    """
     kept: list[Dataset] = []
     for item in items:
         changed = deepcopy(item)
         if "ContentSequence" in item:
-            changed.ContentSequence = _items(item.ContentSequence, instead)
+            changed.ContentSequence = _items(
+                item.ContentSequence, instead, of_a_point=item.get("ValueType") == "SCOORD"
+            )
         reference = (item.get("ReferencedSOPSequence") or [None])[0]
         uid = str(reference.ReferencedSOPInstanceUID) if reference is not None else ""
         if uid not in instead:
             kept.append(changed)
             continue
-        for ref in instead[uid]:
+        refs = _meant(reference, instead[uid])
+        for ref in refs[:1] if of_a_point else refs:
             other = deepcopy(changed)
             pointer = Dataset()
             pointer.ReferencedSOPClassUID = ref.sop_class_uid
@@ -178,3 +186,14 @@ def _items(items: Sequence[Dataset], instead: Instead) -> list[Dataset]:
             other.ReferencedSOPSequence = [pointer]
             kept.append(other)
     return kept
+
+
+def _meant(reference: Dataset, refs: Sequence[ObjectRef]) -> Sequence[ObjectRef]:
+    """Of the objects in place of a picture those that hold the frame that is pointed at.
+
+    Where a reference names a frame, there is an object for each frame, in their order.
+    """
+    number = reference.get("ReferencedFrameNumber")
+    if number is None or not 1 <= int(number) <= len(refs):
+        return refs
+    return [refs[int(number) - 1]]

@@ -37,7 +37,8 @@ from node.results.cine import (
     values_of,
 )
 from node.results.content import plain
-from node.results.evidence import check_finding, evidence_words, withheld
+from node.results.document import reportable
+from node.results.evidence import evidence_words
 from node.results.header import add_equipment, add_times, concept_item, copy_patient_and_study
 from node.results.jpeg import read_jpeg_layout
 from node.results.objects import (
@@ -146,10 +147,9 @@ def build_capture(
         If the picture is empty, its frames do not fit together or are not JPEG baseline 4:2:2,
         or a finding contradicts itself.
     """
-    _check_picture(picture)
-    for finding in findings:
-        check_finding(finding)
-    shown = [finding for finding in findings if withheld(finding, settings) is None]
+    check_frames(picture)
+    _check_times(picture)
+    shown = reportable(findings, settings)
     dataset = started(
         header,
         MultiFrameTrueColorSecondaryCaptureImageStorage,
@@ -157,17 +157,18 @@ def build_capture(
             kind="SC",
             number=settings.capture_series_number,
             description=settings.capture_series_description,
+            modality=settings.capture_modality,
         ),
         settings,
     )
     dataset.InstanceNumber = instance_number
-    dataset.DerivationDescription = _derivation(picture, shown, packs)
+    dataset.DerivationDescription = derivation_words(picture.title, shown, packs)
     dataset.SourceImageSequence = [source_image(header, picture.source_frames)]
     add_equipment(dataset, settings, packs)
     _add_cine(dataset, picture)
     add_pixels(dataset, [header], picture.jpeg_frames, picture.rows, picture.columns)
     mark_as_own(dataset, "SC")
-    dataset.SOPInstanceUID = _instance_uid(dataset, shown)
+    dataset.SOPInstanceUID = capture_uid(dataset, shown)
     # After the UID: they are drawn too, and what is drawn may differ in a last bit.
     _add_frame_pointers(dataset, picture)
     _add_drawn(dataset, picture)
@@ -180,14 +181,15 @@ def single_frames(capture: bytes, *, most: int = MOST_SINGLE_FRAMES) -> tuple[En
 
     For archives that refuse the multi-frame class (PS3.3 A.8.1): end diastole and end systole of
     the beat that tells most, the frame with the strongest map, then other beats, in the order of
-    the clip. Nothing is decoded or drawn again.
+    the clip. Of the pages of an ECG all of them. Nothing is decoded or drawn again.
 
     Parameters
     ----------
     capture
-        The Part-10 file that :func:`build_capture` made.
+        The Part-10 file that :func:`build_capture` or
+        :func:`node.results.ecg_capture.build_ecg_capture` made.
     most
-        How many frames at most, 1 or more.
+        How many frames of a cine at most, 1 or more.
 
     Returns
     -------
@@ -207,6 +209,8 @@ def single_frames(capture: bytes, *, most: int = MOST_SINGLE_FRAMES) -> tuple[En
 
 def _telling_frames(cine: Cine, most: int) -> list[int]:
     """The numbers, from 1, of the frames to keep."""
+    if cine.of_pages:
+        return list(range(1, cine.count + 1))
     kinds = [cine.nearest(kind) for kind in MarkKind]
     first = [numbers[0] for numbers in kinds if numbers]
     others = [number for numbers in kinds for number in numbers[1:]]
@@ -225,6 +229,7 @@ _OF_A_CINE = (
     "FrameNumbersOfInterest",
     "FrameOfInterestDescription",
     "FrameOfInterestType",
+    "PageNumberVector",
 )
 # Written anew: an element that two data sets share changes in both.
 _OF_ONE_OBJECT = (
@@ -247,19 +252,26 @@ def _single_frame(cine: Cine, number: int, place: int) -> EncodedObject:
     single.SOPClassUID = SecondaryCaptureImageStorage
     single.SOPInstanceUID = derive_uid("single frame", str(whole.SOPInstanceUID), str(number))
     single.InstanceNumber = int(whole.InstanceNumber) * 100 + place
-    kinds = [mark.kind for mark in cine.marks if mark.number == number]
-    what = "; ".join(_MARK_WORDS[kind] for kind in kinds) or "the frame that tells most"
-    words = f"Frame {number} of {cine.count}: {what}. {whole.get('DerivationDescription') or ''}"
+    words = f"{_which(cine, number)}. {whole.get('DerivationDescription') or ''}"
     single.DerivationDescription = words[:_MAX_ST].strip()
-    source = deepcopy(whole.SourceImageSequence[0])
-    if cine.source_frames:
-        source.ReferencedFrameNumber = cine.source_frames[number - 1]
-    single.SourceImageSequence = [source]
+    if "SourceImageSequence" in whole:
+        source = deepcopy(whole.SourceImageSequence[0])
+        if cine.source_frames:
+            source.ReferencedFrameNumber = cine.source_frames[number - 1]
+        single.SourceImageSequence = [source]
     ratios = values_of(whole, "LossyImageCompressionRatio")[:-1]
     raw = int(whole.Rows) * int(whole.Columns) * _SAMPLES
     single.LossyImageCompressionRatio = [*ratios, round(raw / len(frame), 3)]
     _put_frames(single, [frame])
     return encode(single, JPEGBaseline8Bit)
+
+
+def _which(cine: Cine, number: int) -> str:
+    if cine.of_pages:
+        return f"Page {number} of {cine.count}"
+    kinds = [mark.kind for mark in cine.marks if mark.number == number]
+    what = "; ".join(_MARK_WORDS[kind] for kind in kinds) or "the frame that tells most"
+    return f"Frame {number} of {cine.count}: {what}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,6 +281,7 @@ class CaptureSeries:
     kind: str
     number: int
     description: str
+    modality: str
 
 
 def started(
@@ -278,7 +291,7 @@ def started(
     dataset = Dataset()
     copy_patient_and_study(header, dataset)
     dataset.SOPClassUID = sop_class_uid
-    dataset.Modality = settings.capture_modality
+    dataset.Modality = series.modality
     study = reference(header).study_instance_uid
     dataset.SeriesInstanceUID = series_uid(study, series.kind, settings)
     dataset.SeriesNumber = series.number
@@ -292,16 +305,16 @@ def started(
     return dataset
 
 
-def _check_picture(picture: EncodedPicture) -> None:
-    count = len(picture.jpeg_frames)
-    if count == 0:
+def check_frames(picture: EncodedPicture) -> None:
+    """Refuse a picture without frames, or with others than it says.
+
+    Raises
+    ------
+    ResultError
+        With what is wrong with which frame.
+    """
+    if not picture.jpeg_frames:
         raise ResultError(f"picture {picture.title!r} has no frames")
-    if len(picture.frame_times_ms) != count:
-        raise ResultError(
-            f"picture {picture.title!r}: {count} frames, {len(picture.frame_times_ms)} frame times"
-        )
-    if any(interval <= 0 for interval in np.diff(picture.frame_times_ms)):
-        raise ResultError(f"picture {picture.title!r}: the frame times do not increase")
     for index, frame in enumerate(picture.jpeg_frames):
         layout = read_jpeg_layout(frame)
         if layout is None or not layout.is_baseline_422:
@@ -315,11 +328,22 @@ def _check_picture(picture: EncodedPicture) -> None:
             )
 
 
-def _derivation(
-    picture: EncodedPicture, findings: Sequence[Finding], packs: Sequence[PackRef]
+def _check_times(picture: EncodedPicture) -> None:
+    count = len(picture.jpeg_frames)
+    if len(picture.frame_times_ms) != count:
+        raise ResultError(
+            f"picture {picture.title!r}: {count} frames, {len(picture.frame_times_ms)} frame times"
+        )
+    if any(interval <= 0 for interval in np.diff(picture.frame_times_ms)):
+        raise ResultError(f"picture {picture.title!r}: the frame times do not increase")
+
+
+def derivation_words(
+    title: str, findings: Sequence[Finding], packs: Sequence[PackRef], *, seen: str = "clips"
 ) -> str:
+    """What a picture shows, by whom, on which evidence, as far as the attribute can hold it."""
     by = ", ".join(f"{pack.name} {pack.version}" for pack in packs)
-    words = f"{picture.title}{f', by {by}' if by else ''}. {evidence_words(findings)}"
+    words = f"{title}{f', by {by}' if by else ''}. {evidence_words(findings, seen=seen)}"
     if len(words) > _MAX_ST:  # what must be said goes before what may be
         words = f"{RESEARCH_WORDS}. {words}"
     return plain(words)[:_MAX_ST].strip()
@@ -433,7 +457,7 @@ def _source_compression(headers: Sequence[Dataset]) -> tuple[list[float], list[s
     return max(found, key=lambda each: max(each[0], default=0.0), default=([], []))
 
 
-def _instance_uid(dataset: Dataset, findings: Sequence[Finding]) -> UID:
+def capture_uid(dataset: Dataset, findings: Sequence[Finding]) -> UID:
     """From all but the pixels; the findings' values stand for what the pixels show."""
     shown = Dataset()
     shown.update(dataset)

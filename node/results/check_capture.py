@@ -10,7 +10,9 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from node.results import codes
+from node.results.cine import values_of
 from node.results.faults import Fault, fault, filled, is_code
+from node.results.iods import WAVEFORM_CLASSES
 from node.results.jpeg import read_jpeg_layout
 from node.results.objects import RESEARCH_WORDS
 
@@ -45,24 +47,32 @@ def check_capture(dataset: Dataset) -> Iterator[Fault]:
         yield fault("research", "DerivationDescription", f"does not say {RESEARCH_WORDS!r}")
     if dataset.file_meta.get("TransferSyntaxUID") != JPEGBaseline8Bit:
         yield fault("syntax", "TransferSyntaxUID", "is not JPEG Baseline")
-    yield from _check_source_image(dataset)
+    yield from _check_source(dataset)
     yield from _check_compression(dataset)
     yield from _check_cine(dataset)
     yield from _check_frames(dataset)
 
 
-def _check_source_image(dataset: Dataset) -> Iterator[Fault]:
-    where = "SourceImageSequence"
-    items = dataset.get(where)
-    if not items:
+def _check_source(dataset: Dataset) -> Iterator[Fault]:
+    """It comes from an image or, where it shows an ECG, from what is no image."""
+    images = dataset.get("SourceImageSequence") or ()
+    others = dataset.get("SourceInstanceSequence") or ()
+    if not images and not others:
+        where = "SourceImageSequence"
         yield fault("source", where, "missing: the picture would come from nowhere")
-    for item in items or ():
-        for keyword in ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"):
-            if not filled(item, keyword):
-                yield fault("source", where, f"no {keyword}")
+    for where, items in (("SourceImageSequence", images), ("SourceInstanceSequence", others)):
+        for item in items:
+            for keyword in ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"):
+                if not filled(item, keyword):
+                    yield fault("source", where, f"no {keyword}")
+    for item in images:
         purpose = item.get("PurposeOfReferenceCodeSequence")
         if not purpose or not is_code(purpose[0], codes.SOURCE_IMAGE):
-            yield fault("source", where, "its purpose is not that of a source image")
+            yield fault(
+                "source", "SourceImageSequence", "its purpose is not that of a source image"
+            )
+        if item.get("ReferencedSOPClassUID") in WAVEFORM_CLASSES:
+            yield fault("source", "SourceImageSequence", "an ECG is no image")
 
 
 def _check_compression(dataset: Dataset) -> Iterator[Fault]:
@@ -92,8 +102,20 @@ def _check_cine(dataset: Dataset) -> Iterator[Fault]:
         times = dataset["FrameTimeVector"].VM if "FrameTimeVector" in dataset else 0
         if times != count:
             yield fault("cine", "FrameTimeVector", "not one time for each frame")
+    elif keyword == "PageNumberVector":
+        yield from _check_pages(dataset, count)
     else:
-        yield fault("cine", "FrameIncrementPointer", "points at no frame times")
+        yield fault("cine", "FrameIncrementPointer", "points at no frame times and no pages")
+
+
+def _check_pages(dataset: Dataset, count: int) -> Iterator[Fault]:
+    """Pages are turned: what has times would be played."""
+    pages = [int(str(each)) for each in values_of(dataset, "PageNumberVector")]
+    if pages != list(range(1, count + 1)):
+        yield fault("cine", "PageNumberVector", "does not number the frames from 1 on")
+    for keyword in ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate"):
+        if keyword in dataset:
+            yield fault("cine", keyword, "would play pages as a cine")
 
 
 def _check_frames(dataset: Dataset) -> Iterator[Fault]:

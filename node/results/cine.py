@@ -1,4 +1,4 @@
-"""A saliency cine that was made before, read again: its frames, its marks and its curve."""
+"""A picture of several frames that was made before, read again: its frames, marks and curve."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from models.explain.shown import Curve, MarkKind
@@ -42,6 +43,11 @@ class Cine:
         return int(self.dataset.NumberOfFrames)
 
     @property
+    def of_pages(self) -> bool:
+        """Whether its frames are pages to turn, and no pictures of a movement."""
+        return bool(self.dataset.get("FrameIncrementPointer") == Tag("PageNumberVector"))
+
+    @property
     def poster(self) -> int:
         """The number, from 1, of the frame that tells most."""
         return int(self.dataset.get("RepresentativeFrameNumber") or 1)
@@ -65,8 +71,10 @@ class Cine:
     @property
     def source_frames(self) -> tuple[int, ...]:
         """The numbers, from 1, of the source's frames that are shown; empty for a still."""
-        source = self.dataset.SourceImageSequence[0]
-        shown = tuple(int(str(each)) for each in values_of(source, "ReferencedFrameNumber"))
+        sources = self.dataset.get("SourceImageSequence")
+        if not sources:
+            return ()
+        shown = tuple(int(str(each)) for each in values_of(sources[0], "ReferencedFrameNumber"))
         return shown if len(shown) == self.count else ()
 
     def frame(self, number: int) -> bytes:

@@ -13,12 +13,16 @@ from types import MappingProxyType
 
 from pydicom.uid import (
     UID,
+    AmbulatoryECGWaveformStorage,
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    General32bitECGWaveformStorage,
+    GeneralECGWaveformStorage,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
+    TwelveLeadECGWaveformStorage,
 )
 
 from node.results.header import PATIENT_ATTRIBUTES, STUDY_ATTRIBUTES
@@ -148,8 +152,8 @@ CONTENT = _module(
     ContentSequence="1C",
 )
 IMAGE = _module(
-    "General Image",
-    "C.7.6.1",
+    "General Image, General Reference",
+    "C.7.6.1, C.12.4",
     InstanceNumber="2",
     PatientOrientation="2C",
     ContentDate="2C",
@@ -157,6 +161,7 @@ IMAGE = _module(
     ImageType="3",
     DerivationDescription="3",
     SourceImageSequence="3",
+    SourceInstanceSequence="3",
     BurnedInAnnotation="3",
     RecognizableVisualFeatures="3",
     LossyImageCompression="3",
@@ -191,6 +196,7 @@ MULTI_FRAME = _module("Multi-frame", "C.7.6.6", NumberOfFrames="1")
 CAPTURE_FRAMES = _module(
     "SC Multi-frame Image", "C.8.6.3", BurnedInAnnotation="1", FrameIncrementPointer="1C"
 )
+CAPTURE_VECTOR = _module("SC Multi-frame Vector", "C.8.6.4", PageNumberVector="1C")
 FRAME_POINTERS = _module(
     "Frame Pointers",
     "C.7.6.9",
@@ -241,7 +247,15 @@ IODS: Mapping[str, Iod] = MappingProxyType(
                 name="Multi-frame True Color Secondary Capture Image",
                 sop_class=MultiFrameTrueColorSecondaryCaptureImageStorage,
                 clause="A.8.5",
-                modules=(*_CAPTURE, CINE, MULTI_FRAME, CAPTURE_FRAMES, FRAME_POINTERS, COMMON),
+                modules=(
+                    *_CAPTURE,
+                    CINE,
+                    MULTI_FRAME,
+                    CAPTURE_FRAMES,
+                    CAPTURE_VECTOR,
+                    FRAME_POINTERS,
+                    COMMON,
+                ),
             ),
             Iod(
                 name="Secondary Capture Image",
@@ -270,6 +284,7 @@ ITEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "MeasuredValueSequence": ("NumericValue", "MeasurementUnitsCodeSequence"),
         "ReferencedSOPSequence": _SOP_REFERENCE,
         "SourceImageSequence": _SOP_REFERENCE,
+        "SourceInstanceSequence": _SOP_REFERENCE,
         "ReferencedSeriesSequence": ("SeriesInstanceUID", "ReferencedSOPSequence"),
         "CurrentRequestedProcedureEvidenceSequence": _HIERARCHY,
         "PredecessorDocumentsSequence": _HIERARCHY,
@@ -279,6 +294,16 @@ ITEMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Type 1 of the items of sequences that our objects have; every one has an item at least."""
+
+WAVEFORM_CLASSES = frozenset(
+    (
+        TwelveLeadECGWaveformStorage,
+        GeneralECGWaveformStorage,
+        AmbulatoryECGWaveformStorage,
+        General32bitECGWaveformStorage,
+    )
+)
+"""The classes of what our reports refer to as a waveform (PS3.4 B.5)."""
 
 CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 """Type 1 of every item of a code sequence with a short code (PS3.3 8.8)."""

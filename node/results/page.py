@@ -115,6 +115,7 @@ def build_page(
             kind="PAGE",
             number=settings.page_series_number,
             description=settings.page_series_description,
+            modality=settings.capture_modality,
         ),
         settings,
     )
