@@ -110,7 +110,7 @@ def _electrode_noise(
     _add_breath(rng, summed, times)
     _add_mains(rng, summed, times, cart)
     _add_movement(rng, summed, times)
-    return np.float32(noise) * summed
+    return np.asarray(np.float32(noise) * summed, np.float32)
 
 
 def _coloured(rng: np.random.Generator, spectrum: Floats, length: int) -> Floats:
