@@ -4,6 +4,7 @@ from node.results.capture import EncodedPicture, build_capture
 from node.results.check import Fault, check_object
 from node.results.ecg_capture import build_ecg_capture
 from node.results.ecg_report import build_ecg_report
+from node.results.ecg_text_report import build_ecg_text_report
 from node.results.evidence import TestedOn
 from node.results.key_object import build_key_object
 from node.results.objects import (
@@ -35,6 +36,7 @@ __all__ = [
     "build_capture",
     "build_ecg_capture",
     "build_ecg_report",
+    "build_ecg_text_report",
     "build_key_object",
     "build_page",
     "build_report",

@@ -52,8 +52,8 @@ from node.results.objects import (
 
 # Where a group's point lies, in pixels from the page's left top corner: OHIF writes its lines to
 # the right of it, each group's below the one before.
-_POINT_COLUMN, _FIRST_ROW, _ROW_STEP = 24.0, 60.0, 120.0
-_ROWS_OF_POINTS = 4
+_POINT_COLUMN, _FIRST_ROW, _ROW_STEP = 24.0, 60.0, 180.0
+_ROWS_OF_POINTS = 5
 
 
 def build_ecg_report(

@@ -1,4 +1,4 @@
-"""A Key Object Selection of a study: the clips that were read, and the pictures made of them.
+"""A Key Object Selection of a study: what was read of it, and the pictures made of that.
 
 For viewers that gather key images in one place. TID 2010, titled "For Research"; in a series of
 its own (PS3.3 A.35.4).
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
 
 from node.results import codes, content
 from node.results.content import Item
-from node.results.document import hierarchy
+from node.results.document import Source, hierarchy
+from node.results.ecg_report import EcgSource, ecg_sources_of
 from node.results.groups import counted, observer_items
 from node.results.header import add_equipment, add_times, copy_patient_and_study
+from node.results.iods import WAVEFORM_CLASSES
 from node.results.objects import (
     RESEARCH_WORDS,
     ClipResult,
+    EcgResult,
     EncodedObject,
     ObjectRef,
     ReportSettings,
@@ -29,13 +33,14 @@ from node.results.objects import (
     mark_as_own,
     series_uid,
 )
-from node.results.report import ClipSource, sources_of
+from node.results.report import sources_of
 
 
 def build_key_object(
     clips: Sequence[ClipResult],
     pages: Sequence[ObjectRef] = (),
     *,
+    ecgs: Sequence[EcgResult] = (),
     revision: int,
     settings: ReportSettings,
     created_at: datetime,
@@ -49,6 +54,8 @@ def build_key_object(
         their cines.
     pages
         Further pictures: the summary page.
+    ecgs
+        Every ECG of the study, of which the same holds.
     revision
         That of the report beside it; becomes the Instance Number.
     created_at
@@ -62,13 +69,18 @@ def build_key_object(
     Raises
     ------
     ResultError
-        If the clips are none, of several studies, or if no model read any.
+        If clips and ECGs are of several studies, or if no model read any.
     """
     if revision < 1:
         raise ResultError(f"revision {revision}: the first is 1")
-    read = [source for source in sources_of(clips, settings) if source.result.not_analysed is None]
+    clip_sources = sources_of(clips, settings) if clips else []
+    ecg_sources = ecg_sources_of(ecgs, settings) if ecgs else []
+    sources: list[Source[Any]] = [*clip_sources, *ecg_sources]
+    read = [source for source in sources if source.result.not_analysed is None]
     if not read:
-        raise ResultError("no clip was read: there is nothing to point at")
+        raise ResultError("nothing was read: there is nothing to point at")
+    if len({source.ref.study_instance_uid for source in read}) > 1:
+        raise ResultError("clips and ECGs belong to several studies; make a selection for each")
     refs = _refs(read, pages)
     header = read[0].result.header
     dataset = Dataset()
@@ -88,15 +100,15 @@ def build_key_object(
     add_equipment(dataset, settings, packs)
     for element in _root(read, settings):
         dataset[element.tag] = element
-    dataset.ContentSequence = [*dataset.ContentSequence, *map(_image, refs)]
+    dataset.ContentSequence = [*dataset.ContentSequence, *map(_pointer, refs)]
     mark_as_own(dataset, "KO")
     dataset.SOPInstanceUID = content_uid(dataset, leave_out=())
     add_times(dataset, header, created_at)
     return encode(dataset, ExplicitVRLittleEndian)
 
 
-def _refs(read: Sequence[ClipSource], pages: Sequence[ObjectRef]) -> list[ObjectRef]:
-    """What to look at, in order: the pages, then each clip and what was made of it."""
+def _refs(read: Sequence[Source[Any]], pages: Sequence[ObjectRef]) -> list[ObjectRef]:
+    """What to look at, in order: the pages, then each source and what was made of it."""
     refs = list(pages)
     for source in read:
         refs.append(source.ref)
@@ -105,9 +117,12 @@ def _refs(read: Sequence[ClipSource], pages: Sequence[ObjectRef]) -> list[Object
     return list(dict.fromkeys(refs))
 
 
-def _root(read: Sequence[ClipSource], settings: ReportSettings) -> Item:
+def _root(read: Sequence[Source[Any]], settings: ReportSettings) -> Item:
+    ecgs = sum(isinstance(source, EcgSource) for source in read)
+    counts = ((len(read) - ecgs, "clip"), (ecgs, "ECG"))
+    what = " and ".join(counted(count, noun) for count, noun in counts if count)
     words = (
-        f"{RESEARCH_WORDS}. {counted(len(read), 'clip')} read by echonode "
+        f"{RESEARCH_WORDS}. {what} read by echonode "
         f"{settings.software_version}, and the pictures made of them."
     )
     return content.container(
@@ -121,13 +136,13 @@ def _root(read: Sequence[ClipSource], settings: ReportSettings) -> Item:
     )
 
 
-def _image(ref: ObjectRef) -> Dataset:
-    """Row 5 of TID 2010: an image without a concept name."""
+def _pointer(ref: ObjectRef) -> Dataset:
+    """Row 5 or 6 of TID 2010: an image or a waveform without a concept name."""
     sop = Dataset()
     sop.ReferencedSOPClassUID = ref.sop_class_uid
     sop.ReferencedSOPInstanceUID = ref.sop_instance_uid
     item = Dataset()
     item.RelationshipType = "CONTAINS"
-    item.ValueType = "IMAGE"
+    item.ValueType = "WAVEFORM" if ref.sop_class_uid in WAVEFORM_CLASSES else "IMAGE"
     item.ReferencedSOPSequence = [sop]
     return item

@@ -91,8 +91,8 @@ def _group(group: Dataset, depth: int) -> Iterator[str]:
 
 def _line(item: Dataset) -> str:
     """One item with what qualifies it."""
-    if item.get("ValueType") == "SCOORD":
-        return f"From: {', '.join(_value(child) for child in _below(item))}"
+    if item.get("ValueType") in ("SCOORD", "TCOORD"):
+        return f"From: {_place(item)}"
     line = f"{_name(item)}: {_value(item)}"
     bounds = [
         _number(child)
@@ -102,12 +102,26 @@ def _line(item: Dataset) -> str:
     ]
     if len(bounds) == 2:
         line += f" (95 % interval {bounds[0]} to {bounds[1]})"
+    moved = [_seconds(child) for child in _below(item) if _has_name(child, codes.MOVED_THE_VALUE)]
+    if moved:
+        line += f" (moved most by {', '.join(moved)})"
     modifiers = [
         _value(child)
         for child in _below(item)
         if child.get("RelationshipType") == "HAS CONCEPT MOD"
     ]
     return f"{line} [{', '.join(modifiers)}]" if modifiers else line
+
+
+def _place(item: Dataset) -> str:
+    """Where a point, or a stretch, lies."""
+    sources = ", ".join(_value(child) for child in _below(item))
+    return f"{_seconds(item)} of {sources}" if item.get("ValueType") == "TCOORD" else sources
+
+
+def _seconds(item: Dataset) -> str:
+    begin, end = (float(each) for each in item.ReferencedTimeOffsets)
+    return f"{begin:g} to {end:g} s"
 
 
 def _value(item: Dataset) -> str:
@@ -125,6 +139,11 @@ def _value(item: Dataset) -> str:
         frame = reference.get("ReferencedFrameNumber")
         uid = str(reference.ReferencedSOPInstanceUID)
         return uid if frame is None else f"{uid}, frame {frame}"
+    if value_type == "WAVEFORM":
+        reference = item.ReferencedSOPSequence[0]
+        channels = len(reference.get("ReferencedWaveformChannels") or ()) // 2
+        uid = str(reference.ReferencedSOPInstanceUID)
+        return f"{uid}, {channels} channels" if channels else uid
     return str(item.get("UID" if value_type == "UIDREF" else "TextValue") or "")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 from pydicom.uid import BasicTextSRStorage
 
@@ -16,7 +17,7 @@ from models.finding import Evidence, Finding, Kind
 from node.results import codes, content
 from node.results.codes import OUTPUTS, Concept
 from node.results.content import HAS_CONCEPT_MOD, Item
-from node.results.document import Series, write_document
+from node.results.document import Series, Source, write_document
 from node.results.evidence import NOTHING_KNOWN, TestedOn, evidence_words, outside_words
 from node.results.groups import (
     counted,
@@ -36,7 +37,7 @@ from node.results.objects import (
 from node.results.report import ClipSource, clip_words, sources_of
 from node.results.summary import Mean, Summary, summarise
 
-_UNIT_WORDS = {"a": "years", "cm2": "square cm", "{score}": ""}
+_UNIT_WORDS = {"a": "years", "cm2": "square cm", "{score}": "", "/min": "per minute"}
 _VERDICTS = {codes.PRESENT: "present", codes.ABSENT: "absent", codes.INDETERMINATE: "uncertain"}
 
 
@@ -82,19 +83,19 @@ def _root(
     summary = summarise(
         [source.result for source in sources], [source.findings for source in sources]
     )
-    said = [line for source in sources for line in _findings_of(source)]
+    said = [line for source in sources for line in findings_of(source)]
     parts = [
-        _chapter(
+        chapter(
             codes.SUMMARY,
             codes.CONCLUSION,
             [
-                _research_words(settings),
+                research_words(settings),
                 *_conclusion(summary, sources, findings),
             ],
         )
     ]
     if said:
-        parts.append(_chapter(codes.FINDINGS, codes.FINDING, said))
+        parts.append(chapter(codes.FINDINGS, codes.FINDING, said))
     read = sum(bool(source.result.packs) and not source.result.not_analysed for source in sources)
     clips = counted(len(sources), "clip")
     done = [
@@ -104,7 +105,7 @@ def _root(
     ]
     if findings:
         done.append(f"Evidence. {evidence_words(findings, tested_on)}")
-    parts.append(_chapter(codes.PROCEDURES, codes.PROCEDURE_DESCRIPTION, done))
+    parts.append(chapter(codes.PROCEDURES, codes.PROCEDURE_DESCRIPTION, done))
     return content.container(
         codes.ECHO_REPORT,
         [
@@ -117,14 +118,16 @@ def _root(
     )
 
 
-def _research_words(settings: ReportSettings) -> str:
+def research_words(settings: ReportSettings) -> str:
+    """What a report for people begins with."""
     return (
         f"{RESEARCH_WORDS}. Made by software (echonode {settings.software_version}), "
         "not verified by a physician."
     )
 
 
-def _chapter(heading: Concept, name: Concept, texts: Sequence[str]) -> Item:
+def chapter(heading: Concept, name: Concept, texts: Sequence[str]) -> Item:
+    """A heading with texts below it."""
     return content.container(heading, [content.text(name, text) for text in texts])
 
 
@@ -171,8 +174,8 @@ def _value_words(
     return words
 
 
-def _findings_of(source: ClipSource) -> Iterator[str]:
-    """A sentence or two for each pack and part of the heart."""
+def findings_of(source: Source[Any]) -> Iterator[str]:
+    """A sentence or two for each pack and subject."""
     groups: dict[tuple[object, object], list[Finding]] = {}
     for output, known in OUTPUTS.items():
         for finding in source.findings:
