@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
+from models.ecg.leads import OF_I_AND_II
 from models.ecg.recording import LEADS, EcgError, Strip
 
 VERSION: Final = 1
@@ -28,13 +29,6 @@ LONGEST_BRIDGE_S: Final = 0.2
 """A longer gap than this hides more than one wave: no line is drawn over it."""
 
 _MOST_RATIO: Final = 1000  # 257.3 Hz to 400 Hz: nearer than any crystal of a cart
-_FROM_LIMBS: Final[dict[str, tuple[float, float]]] = {
-    # Einthoven 1912; Goldberger 1942: shares of I and of II.
-    "III": (-1.0, 1.0),
-    "aVR": (-0.5, -0.5),
-    "aVL": (1.0, -0.5),
-    "aVF": (-0.5, 1.0),
-}
 
 
 class InputShape(Protocol):
@@ -142,8 +136,8 @@ def _lead(strip: Strip, name: str) -> NDArray[np.float64]:
     row = strip.lead(name).astype(np.float64)
     if not np.isnan(row).all():
         return row
-    if name in _FROM_LIMBS:
-        of_one, of_two = _FROM_LIMBS[name]
+    if name in OF_I_AND_II:
+        of_one, of_two = OF_I_AND_II[name]
         row = of_one * strip.lead("I").astype(np.float64) + of_two * strip.lead("II")
         if not np.isnan(row).all():
             return row
