@@ -67,6 +67,7 @@ from node.workers import prepare_worker
 from storage import catalog
 from storage.database import Database, DatabaseError, migrate
 from storage.files import FileStoreError, open_store
+from storage.states import RecordingKind
 
 log = structlog.get_logger(__name__)
 
@@ -240,7 +241,8 @@ class Node:
                 max_attempts=settings.analysis.max_attempts,
                 allow_simulated_evidence=settings.analysis.allow_simulated_evidence,
                 rules=settings.rules,
-                packs=reading_packs(packs),
+                packs=reading_packs(packs, RecordingKind.ULTRASOUND),
+                ecg_packs=reading_packs(packs, RecordingKind.ECG),
                 ahead=settings.analysis.ahead,
             ),
             report_settings,

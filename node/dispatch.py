@@ -18,11 +18,18 @@ from typing import Any
 import structlog
 
 from models.clip import ClipError
-from node.analysis import ClipAnalysis, ClipView, analyse, name_view, reason_to_skip
+from node.analysis import (
+    ClipView,
+    EcgAnalysis,
+    RecordingAnalysis,
+    analyse,
+    name_view,
+    reason_to_skip,
+)
 from node.executor import WorkerDied, WorkerStartFailed, WorkerTimedOut
-from node.kept import header_of
-from node.records import finding_to_row, pack_to_row, refusal_to_row
-from node.results import ReportSettings, ResultError, build_capture
+from node.kept import header_of, without_samples
+from node.records import finding_to_row, pack_to_row, read_to_row, refusal_to_row
+from node.results import ReportSettings, ResultError, build_capture, build_ecg_capture
 from node.results.store import FaultyResultError, keep_result
 from node.rules import Ruling, asks_header, facts_of, rule_on_clip
 from node.sections import Rule
@@ -36,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0  # rows also change by the command line, which cannot wake us
 _PAUSE_AFTER_BROKEN_START_S = 30.0
+_NO_ECG_PACK = "no pack that is in use here reads 12-lead ECGs; see 'echonode packs'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +54,8 @@ class DispatchSettings:
     max_attempts: int
     allow_simulated_evidence: bool  #: the picture may show outputs that only saw the simulator
     rules: tuple[Rule, ...] = ()  #: leave clips out, or packs
-    packs: tuple[str, ...] = ()  #: those for measurements, of which rules choose
+    packs: tuple[str, ...] = ()  #: those for measurements in clips, of which rules choose
+    ecg_packs: tuple[str, ...] = ()  #: those that read ECGs, of which rules choose
     ahead: bool = False  #: read clips while their study still arrives, where nothing else waits
 
 
@@ -55,12 +64,12 @@ class Work:
     """The two things that a worker does; module-level functions, since they cross to a process."""
 
     name_view: Callable[[str], ClipView] = name_view
-    analyse: Callable[..., ClipAnalysis] = analyse
+    analyse: Callable[..., RecordingAnalysis] = analyse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RuledOut:
-    """What comes of a clip that a rule leaves out."""
+    """What comes of a recording that a rule leaves out."""
 
     reason: str
 
@@ -90,7 +99,7 @@ class Dispatcher:
     holder
         What this node's claims bear now: see :mod:`node.membership`.
     worker
-        Who an operator reads has a clip.
+        Who an operator reads has a recording.
     """
 
     def __init__(
@@ -191,8 +200,8 @@ class Dispatcher:
         began = time.monotonic()
         future: Future[Any] = Future()
         note = ""
-        if claimed.kind is not RecordingKind.ULTRASOUND:
-            future.set_result(ClipView(view=None, refused="no pack reads 12-lead ECGs"))
+        if claimed.kind is RecordingKind.ECG and not self._settings.ecg_packs:
+            future.set_result(EcgAnalysis(refused=_NO_ECG_PACK))
         else:
             try:
                 ruling = self._ruling(claimed)
@@ -216,12 +225,13 @@ class Dispatcher:
         return self._executor.submit(
             self._work.analyse,
             source,
+            kind=claimed.kind,
             allow_simulated=self._settings.allow_simulated_evidence,
             only=ruling.packs,
         )
 
     def _ruling(self, claimed: catalog.ClaimedRecording, seen: ClipView | None = None) -> Ruling:
-        """What the rules make of a clip by now: the settings of this moment count."""
+        """What the rules make of a recording by now: the settings of this moment count."""
         rules = self._settings.rules
         if not rules:
             return Ruling()
@@ -235,10 +245,13 @@ class Dispatcher:
             door=claimed.door,
             view=claimed.view_label,
             score=claimed.view_score,
+            kind=claimed.kind,
         )
         if seen is not None and seen.view is not None:
             facts = replace(facts, view=seen.view.view.value, score=seen.view.score)
-        return rule_on_clip(rules, facts, self._settings.packs)
+        ecg = claimed.kind is RecordingKind.ECG
+        running = self._settings.ecg_packs if ecg else self._settings.packs
+        return rule_on_clip(rules, facts, running)
 
     def _put_finished(
         self, claimed: catalog.ClaimedRecording, future: Future[Any], began: float, note: str
@@ -281,7 +294,7 @@ class Dispatcher:
             put_back = isinstance(error, WorkerStartFailed)
             self._metrics.clip_ended("put-back" if put_back else "failed")
             return
-        said: ClipView | ClipAnalysis | _RuledOut = outcome.future.result()
+        said: ClipView | RecordingAnalysis | _RuledOut = outcome.future.result()
         if isinstance(said, _RuledOut):
             self._metrics.clip_ended("ruled-out")
             return
@@ -352,7 +365,7 @@ class Dispatcher:
             )
 
     def _record_analysis(
-        self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis, note: str
+        self, claimed: catalog.ClaimedRecording, outcome: RecordingAnalysis, note: str
     ) -> None:
         if outcome.refused is not None:
             with self._database.write() as session:
@@ -368,15 +381,16 @@ class Dispatcher:
                 self._drop(capture.file_key)
             raise
         if capture is not None and kept is not None and kept.file_key != capture.file_key:
-            self._files.delete(capture.file_key)  # the cine was there; its first bytes stay
+            self._files.delete(capture.file_key)  # the picture was there; its first bytes stay
 
     def _keep_analysis(
         self,
         claimed: catalog.ClaimedRecording,
-        outcome: ClipAnalysis,
+        outcome: RecordingAnalysis,
         note: str,
         capture: catalog.NewResult | None,
     ) -> catalog.ResultRecord | None:
+        of_ecg = outcome if isinstance(outcome, EcgAnalysis) else EcgAnalysis()
         with self._database.write() as session:
             catalog.record_analysis(
                 session,
@@ -384,29 +398,33 @@ class Dispatcher:
                 findings=[finding_to_row(finding) for finding in outcome.findings],
                 refusals=[refusal_to_row(refusal) for refusal in outcome.refusals],
                 packs=[pack_to_row(pack) for pack in outcome.packs_run],
+                troubles=of_ecg.troubles,
+                readings=[read_to_row(read) for read in of_ecg.reads],
+                pages=of_ecg.pages,
                 note=note,
                 holder=claimed.holder,
             )
             if capture is None:
                 return None
-            # With the findings: a stop from here on finds the cine made and the clip done.
+            # With the findings: a stop from here on finds the picture made and the recording done.
             return catalog.add_capture(session, claimed.recording_id, capture)
 
     def _drop(self, file_key: str) -> None:
-        """Delete a cine that came too late, where no row speaks of its file."""
+        """Delete a picture that came too late, where no row speaks of its file."""
         with self._database.write() as session:
             if not catalog.is_named(session, file_key):
                 self._files.delete(file_key)
 
     def _keep_capture(
-        self, claimed: catalog.ClaimedRecording, outcome: ClipAnalysis
+        self, claimed: catalog.ClaimedRecording, outcome: RecordingAnalysis
     ) -> catalog.NewResult | None:
-        """Make the saliency cine of an analysis; None where there is nothing to show."""
+        """Make the picture of an analysis; None where there is nothing to show."""
         if outcome.picture is None:
             return None
+        build = build_ecg_capture if claimed.kind is RecordingKind.ECG else build_capture
         try:
-            encoded = build_capture(
-                header_of(self._files, claimed.file_key),
+            encoded = build(
+                without_samples(header_of(self._files, claimed.file_key)),
                 outcome.picture,
                 findings=outcome.findings,
                 packs=outcome.packs_run,
@@ -414,16 +432,17 @@ class Dispatcher:
                 settings=self._report_settings,
                 created_at=self._clock(),
             )
-            return keep_result(
+            kept = keep_result(
                 self._files, encoded, kind=ResultKind.SC, recording_id=claimed.recording_id
             )
+            return replace(kept, subject=claimed.kind)
         except ResultError as error:
-            # The findings are worth more than their picture: only the cine is given up.
+            # The findings are worth more than their picture: only that is given up.
             if isinstance(error, FaultyResultError):
                 with self._database.write() as session:
                     catalog.quarantine_result(session, error.quarantined)
             log.error(  # noqa: TRY400 - the message says all
-                "cine-not-made", recording=claimed.recording_id, reason=str(error)
+                "picture-not-made", recording=claimed.recording_id, reason=str(error)
             )
             return None
 

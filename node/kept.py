@@ -74,6 +74,14 @@ def header_of(files: FileStore, key: str) -> Dataset:
         raise
 
 
+def without_samples(header: Dataset) -> Dataset:
+    """The header of an ECG without its recordings, which it shares with nobody from then on."""
+    for group in header.get("WaveformSequence") or ():
+        if "WaveformData" in group:
+            del group.WaveformData
+    return header
+
+
 def bytes_of(files: FileStore, key: str) -> bytes:
     """All of a file.
 

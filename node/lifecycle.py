@@ -191,8 +191,8 @@ class Lifecycle:
             return None
         if gone:
             return (
-                f"the report could not be made: the files of {gone} of its "
-                f"{len(material.recordings)} clips are gone; send the study again"
+                f"the report could not be made: the files of {gone} of its {material.counted}s "
+                "are gone; send the study again"
             )
         return f"the report could not be made: {type(error).__name__}; see the node's log"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
+from node.analysis.model import EcgRead
 from storage import catalog
 
 
@@ -25,6 +26,7 @@ def finding_to_row(finding: Finding) -> catalog.FindingRecord:
         frames=finding.frames,
         per_beat=finding.per_beat,
         outside_share=finding.outside_share,
+        spans_ms=finding.spans_ms,
     )
 
 
@@ -45,6 +47,7 @@ def finding_from_row(row: catalog.FindingRecord) -> Finding:
         frames=tuple(row.frames),
         per_beat=tuple(row.per_beat),
         outside_share=row.outside_share,
+        spans_ms=row.spans_ms,
     )
 
 
@@ -78,3 +81,15 @@ def pack_to_row(pack: PackRef) -> catalog.PackRunRecord:
 def pack_from_row(row: catalog.PackRunRecord) -> PackRef:
     """A kept run as the models know the pack."""
     return PackRef(name=row.pack, version=row.version, weights_sha256=row.weights_sha256)
+
+
+def read_to_row(read: EcgRead) -> catalog.ReadingRecord:
+    """What a pack read of an ECG, as it is kept."""
+    return catalog.ReadingRecord(
+        pack=read.pack.name,
+        signal=read.signal.value,
+        group=read.group,
+        channels=read.channels,
+        begin_ms=read.begin_ms,
+        end_ms=read.end_ms,
+    )

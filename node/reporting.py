@@ -1,7 +1,8 @@
 """From a study's rows to its results: what is reported, what is not, and why.
 
-One Structured Report a study and revision, and the same as text where a destination wants it; the
-saliency cines were made when each clip was analysed and are only pointed at.
+One Structured Report of a study's clips and one of its ECGs, and the same as text where a
+destination wants it; the pictures were made when each recording was analysed and are only pointed
+at. The two reports know nothing of each other: what comes of one is no other for the other's sake.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from functools import partial
 from types import MappingProxyType
 
 import structlog
+from pydicom.dataset import Dataset
 from sqlalchemy.orm import Session
 
+from models.packs import Signal
 from models.views import View, ViewCall
-from node.kept import bytes_of, header_of
+from node.kept import bytes_of, header_of, without_samples
 from node.records import finding_from_row, pack_from_row, refusal_from_row
 from node.results import (
     ClipResult,
+    EcgReading,
+    EcgResult,
+    EncodedObject,
     ObjectRef,
     ReportSettings,
     TestedOn,
+    build_ecg_report,
+    build_ecg_text_report,
     build_key_object,
     build_page,
     build_report,
@@ -34,24 +42,53 @@ from node.rules import facts_of, rule_on_results, ruled_out
 from node.sections import Rule
 from storage import catalog
 from storage.files import FileStore, FileStoreError
-from storage.states import RecordingKind, RecordingState, ResultKind
+from storage.states import FileState, RecordingKind, RecordingState, ResultKind
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyMaterial:
-    """What a report is made from. ``captures`` are the saliency cines by recording.
+    """What reports are made from. ``captures`` are the pictures by recording.
 
-    ``predecessor`` is the last earlier report, ``text_predecessor`` the last one of text.
+    ``earlier`` are the results of earlier revisions, the oldest first, but for these.
     """
 
     study_instance_uid: str
     revision: int
     recordings: tuple[catalog.RecordingRecord, ...]
     captures: Mapping[int, catalog.ResultRecord]
-    predecessor: catalog.ResultRecord | None
-    text_predecessor: catalog.ResultRecord | None = None
+    earlier: tuple[catalog.ResultRecord, ...] = ()
+
+    def of(self, kind: RecordingKind) -> tuple[catalog.RecordingRecord, ...]:
+        """The recordings of a kind, in the order they came."""
+        return tuple(recording for recording in self.recordings if recording.kind is kind)
+
+    @property
+    def counted(self) -> str:
+        """How many recordings there are, and what they are, in words but for the plural's s."""
+        kinds = {recording.kind for recording in self.recordings}
+        nouns = {RecordingKind.ULTRASOUND: "clip", RecordingKind.ECG: "ECG"}
+        noun = nouns[kinds.pop()] if len(kinds) == 1 else "recording"
+        return f"{len(self.recordings)} {noun}"
+
+    def read(self, kind: RecordingKind) -> bool:
+        """Whether any recording of a kind was analysed."""
+        return any(recording.state is RecordingState.DONE for recording in self.of(kind))
+
+    def last(
+        self, kind: ResultKind, subject: RecordingKind, *, before: int | None = None
+    ) -> catalog.ResultRecord | None:
+        """The last result of a kind from before a revision, this one unless another is given."""
+        limit = self.revision if before is None else before
+        return next(
+            (
+                result
+                for result in reversed(self.earlier)
+                if result.kind is kind and result.subject is subject and result.revision < limit
+            ),
+            None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,33 +154,45 @@ class Reporter:
             if states[RecordingState.FAILED]:
                 return Report(failed=_why_failed(material))
             return Report(ignored=_why_ignored(material))
-        clips = tuple(
-            self._clip(recording, material)
-            for recording in material.recordings
-            if recording.kind is RecordingKind.ULTRASOUND
-        )
+        of_kinds = ((RecordingKind.ULTRASOUND, self._of_clips), (RecordingKind.ECG, self._of_ecgs))
         created_at = self._clock()
-        chosen, decided_by = self._destinations(material, clips)
-        encoded = build_report(
-            clips,
-            revision=material.revision,
-            predecessor=_reference(material.predecessor, material),
-            settings=self._settings,
-            created_at=created_at,
-            tested_on=self._tested_on,
-            not_read=_not_read(material),
-        )
+        parts = [make(material, created_at) for kind, make in of_kinds if material.read(kind)]
+        return _together(parts)
+
+    def _of_clips(self, material: StudyMaterial, created_at: datetime) -> Report:
+        kind = RecordingKind.ULTRASOUND
+        clips = tuple(self._clip(recording, material) for recording in material.of(kind))
+        chosen, decided_by = self._destinations(material, clips[0].header, kind)
+        text_for = _among(self._text_for, chosen)
+        key_object_for = _among(self._key_object_for, chosen)
         # The report points at the cines: an archive gets them first.
-        results = [new_result(capture) for capture in material.captures.values()]
+        results = _captures(material, kind)
         faulty: list[FaultyResultError] = []
+
+        def build(revision: int, predecessor: ObjectRef | None) -> EncodedObject:
+            return build_report(
+                clips,
+                revision=revision,
+                predecessor=predecessor,
+                settings=self._settings,
+                created_at=created_at,
+                tested_on=self._tested_on,
+                not_read=_not_read(material),
+            )
+
+        standing = _standing(material, kind, build, text_for, key_object_for)
+        if standing is not None:
+            results += standing
+            return Report(results=tuple(results), destinations=chosen, decided_by=decided_by)
+        encoded = build(material.revision, _predecessor(material, ResultKind.SR, kind))
         if self._summary_page:
             made = self._beside("page", partial(self._page, clips, material, created_at), faulty)
             results += made
         results.append(keep_result(self._files, encoded, kind=ResultKind.SR))
-        if text_for := _among(self._text_for, chosen):
+        if text_for:
             made = self._beside("text", partial(self._text, clips, material, created_at), faulty)
             results += [replace(kept, destinations=text_for) for kept in made]
-        if key_object_for := _among(self._key_object_for, chosen):
+        if key_object_for:
             key_object = partial(self._key_object, clips, tuple(results), material, created_at)
             made = self._beside("key-object", key_object, faulty)
             results += [replace(kept, destinations=key_object_for) for kept in made]
@@ -154,20 +203,60 @@ class Reporter:
             decided_by=decided_by,
         )
 
-    def _destinations(
-        self, material: StudyMaterial, clips: Sequence[ClipResult]
-    ) -> tuple[tuple[str, ...] | None, str]:
-        """Where the results go, and who says so: one report speaks for all clips of a study.
+    def _of_ecgs(self, material: StudyMaterial, created_at: datetime) -> Report:
+        kind = RecordingKind.ECG
+        ecgs = tuple(self._ecg(recording, material) for recording in material.of(kind))
+        chosen, decided_by = self._destinations(material, ecgs[0].header, kind)
+        text_for = _among(self._text_for, chosen)
+        key_object_for = _among(self._key_object_for, chosen)
+        results = _captures(material, kind)
+        faulty: list[FaultyResultError] = []
 
-        The first clip decides, for every revision alike, so that whoever gets a revision has got
+        def build(revision: int, predecessor: ObjectRef | None) -> EncodedObject:
+            return build_ecg_report(
+                ecgs,
+                revision=revision,
+                predecessor=predecessor,
+                settings=self._settings,
+                created_at=created_at,
+                tested_on=self._tested_on,
+            )
+
+        standing = _standing(material, kind, build, text_for, key_object_for)
+        if standing is not None:
+            results += standing
+            return Report(results=tuple(results), destinations=chosen, decided_by=decided_by)
+        encoded = build(material.revision, _predecessor(material, ResultKind.SR, kind))
+        results.append(_of_ecg(keep_result(self._files, encoded, kind=ResultKind.SR)))
+        if text_for:
+            made = self._beside("text", partial(self._ecg_text, ecgs, material, created_at), faulty)
+            results += [replace(_of_ecg(kept), destinations=text_for) for kept in made]
+        if key_object_for:
+            key_object = partial(self._ecg_key_object, ecgs, material, created_at)
+            made = self._beside("key-object", key_object, faulty)
+            results += [replace(_of_ecg(kept), destinations=key_object_for) for kept in made]
+        return Report(
+            results=tuple(results),
+            faulty=tuple(faulty),
+            destinations=chosen,
+            decided_by=decided_by,
+        )
+
+    def _destinations(
+        self, material: StudyMaterial, header: Dataset, kind: RecordingKind
+    ) -> tuple[tuple[str, ...] | None, str]:
+        """Where the results go, and who says so: one report speaks for all recordings of a kind.
+
+        The first one decides, for every revision alike, so that whoever gets a revision has got
         those before it.
         """
-        first = next(one for one in material.recordings if one.kind is RecordingKind.ULTRASOUND)
+        first = material.of(kind)[0]
         facts = facts_of(
-            clips[0].header,
+            header,
             calling_ae=first.calling_ae,
             called_ae=first.called_ae,
             door=first.door,
+            kind=kind,
         )
         return rule_on_results(self._rules, facts)
 
@@ -207,11 +296,25 @@ class Reporter:
         encoded = build_text_report(
             clips,
             revision=material.revision,
-            predecessor=_reference(material.text_predecessor, material),
+            predecessor=_predecessor(material, ResultKind.TEXT, RecordingKind.ULTRASOUND),
             settings=self._settings,
             created_at=created_at,
             tested_on=self._tested_on,
             not_read=_not_read(material),
+        )
+        return keep_result(self._files, encoded, kind=ResultKind.TEXT)
+
+    def _ecg_text(
+        self, ecgs: Sequence[EcgResult], material: StudyMaterial, created_at: datetime
+    ) -> catalog.NewResult:
+        """The report of the ECGs as plain sentences."""
+        encoded = build_ecg_text_report(
+            ecgs,
+            revision=material.revision,
+            predecessor=_predecessor(material, ResultKind.TEXT, RecordingKind.ECG),
+            settings=self._settings,
+            created_at=created_at,
+            tested_on=self._tested_on,
         )
         return keep_result(self._files, encoded, kind=ResultKind.TEXT)
 
@@ -248,6 +351,19 @@ class Reporter:
         )
         return keep_result(self._files, encoded, kind=ResultKind.KEY)
 
+    def _ecg_key_object(
+        self, ecgs: Sequence[EcgResult], material: StudyMaterial, created_at: datetime
+    ) -> catalog.NewResult:
+        """What points at the ECGs and their pictures."""
+        encoded = build_key_object(
+            (),
+            ecgs=ecgs,
+            revision=material.revision,
+            settings=self._settings,
+            created_at=created_at,
+        )
+        return keep_result(self._files, encoded, kind=ResultKind.KEY)
+
     def _clip(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> ClipResult:
         capture = material.captures.get(recording.id)
         return ClipResult(
@@ -258,6 +374,32 @@ class Reporter:
             not_analysed=None if recording.state is RecordingState.DONE else recording.reason,
             capture=_reference(capture, material),
             packs=tuple(pack_from_row(row) for row in recording.packs),
+        )
+
+    def _ecg(self, recording: catalog.RecordingRecord, material: StudyMaterial) -> EcgResult:
+        packs = tuple(pack_from_row(row) for row in recording.packs)
+        return EcgResult(
+            header=without_samples(header_of(self._files, recording.file_key)),
+            findings=tuple(finding_from_row(row) for row in recording.findings),
+            refusals=tuple(refusal_from_row(row) for row in recording.refusals),
+            troubles=recording.troubles,
+            not_analysed=None if recording.state is RecordingState.DONE else recording.reason,
+            capture=_reference(material.captures.get(recording.id), material),
+            pages=recording.pages,
+            packs=packs,
+            readings=tuple(
+                EcgReading(
+                    pack=pack,
+                    signal=Signal(read.signal),
+                    group=read.group,
+                    channels=read.channels,
+                    begin_ms=read.begin_ms,
+                    end_ms=read.end_ms,
+                )
+                for read in recording.readings
+                for pack in packs
+                if pack.name == read.pack
+            ),
         )
 
 
@@ -290,13 +432,7 @@ def study_material(session: Session, study: catalog.ReportableStudy) -> StudyMat
         for result in catalog.results_of(session, study.study_id)
         if result.stands_for is None
     ]
-
-    def last(kind: ResultKind) -> catalog.ResultRecord | None:
-        earlier = [
-            result for result in results if result.kind is kind and result.revision < study.revision
-        ]
-        return max(earlier, key=lambda result: (result.revision, result.id), default=None)
-
+    earlier = [result for result in results if result.revision < study.revision]
     recordings = catalog.recordings_of(session, study.study_id)
     read = {recording.id for recording in recordings if recording.state is RecordingState.DONE}
     return StudyMaterial(
@@ -309,8 +445,7 @@ def study_material(session: Session, study: catalog.ReportableStudy) -> StudyMat
             for result in results
             if result.kind is ResultKind.SC and result.recording_id in read
         },
-        predecessor=last(ResultKind.SR),
-        text_predecessor=last(ResultKind.TEXT),
+        earlier=tuple(sorted(earlier, key=lambda result: (result.revision, result.id))),
     )
 
 
@@ -337,35 +472,114 @@ def _reference(
     )
 
 
+def _predecessor(
+    material: StudyMaterial, kind: ResultKind, subject: RecordingKind
+) -> ObjectRef | None:
+    return _reference(material.last(kind, subject), material)
+
+
+def _captures(material: StudyMaterial, kind: RecordingKind) -> list[catalog.NewResult]:
+    """The pictures of the recordings of a kind."""
+    ids = {recording.id for recording in material.of(kind)}
+    return [new_result(made) for of, made in material.captures.items() if of in ids]
+
+
+def _of_ecg(made: catalog.NewResult) -> catalog.NewResult:
+    return replace(made, subject=RecordingKind.ECG)
+
+
+def _standing(
+    material: StudyMaterial,
+    kind: RecordingKind,
+    build: Callable[[int, ObjectRef | None], EncodedObject],
+    text_for: tuple[str, ...],
+    key_object_for: tuple[str, ...],
+) -> list[catalog.NewResult] | None:
+    """What was made for an earlier revision, where that says all that there is to say.
+
+    So a late ECG leaves the report of its echo as it was, and the other way round. None: this
+    revision has something new to say of these recordings, or there is nothing of another kind.
+    """
+    last = material.last(ResultKind.SR, kind)
+    if last is None or len(material.of(kind)) == len(material.recordings):
+        return None
+    before = material.last(ResultKind.SR, kind, before=last.revision)
+    same = build(last.revision, _reference(before, material))
+    beside = [
+        result
+        for result in material.earlier
+        if result.revision == last.revision
+        and result.subject is kind
+        and result.recording_id is None
+    ]
+    there = all(one.current and one.file_state is FileState.KEPT for one in beside)
+    if same.ref.sop_instance_uid != last.sop_instance_uid or not there:
+        return None
+    only = {ResultKind.TEXT: text_for, ResultKind.KEY: key_object_for}
+    return [replace(new_result(one), destinations=only.get(one.kind)) for one in beside]
+
+
+def _together(parts: Sequence[Report]) -> Report:
+    """One report of several, each with the destinations that were chosen for it."""
+    if len({part.destinations for part in parts}) == 1:
+        destinations = parts[0].destinations
+        results = [result for part in parts for result in part.results]
+    else:
+        every = [part.destinations for part in parts if part.destinations is not None]
+        together = dict.fromkeys(name for names in every for name in names)
+        destinations = tuple(together) if len(every) == len(parts) else None
+        results = [
+            replace(result, destinations=part.destinations)
+            if result.destinations is None
+            else result
+            for part in parts
+            for result in part.results
+        ]
+    return Report(
+        results=tuple(results),
+        faulty=tuple(faulty for part in parts for faulty in part.faulty),
+        destinations=destinations,
+        decided_by=" and ".join(
+            dict.fromkeys(part.decided_by for part in parts if part.decided_by)
+        ),
+    )
+
+
 def _not_read(material: StudyMaterial) -> tuple[str, ...]:
     """What is no clip, and why it was left: a study may bring its ECG."""
     return tuple(
         f"{recording.kind.value.upper()}, not analysed: {recording.reason.rstrip('.')}."
-        for recording in material.recordings
-        if recording.kind is not RecordingKind.ULTRASOUND
-        and recording.state is not RecordingState.DONE
+        for recording in material.of(RecordingKind.ECG)
+        if recording.state is not RecordingState.DONE
     )
 
 
 def _why_ignored(material: StudyMaterial) -> str:
     if not material.recordings:
         return "no image that a model could look at"
-    rulings = Counter(item.reason for item in material.recordings if ruled_out(item.reason))
+    told = []
+    clips, ecgs = material.of(RecordingKind.ULTRASOUND), material.of(RecordingKind.ECG)
+    for recordings, noun in ((clips, "clips"), (ecgs, "ECGs")):
+        rulings = Counter(item.reason for item in recordings if ruled_out(item.reason))
+        told += [
+            f"{reason}: {count} of {len(recordings)} {noun}"
+            for reason, count in sorted(rulings.items())
+        ]
     seen = Counter(
         recording.view_label or "not readable"
-        for recording in material.recordings
+        for recording in clips
         if not ruled_out(recording.reason)
     )
-    told = [
-        f"{reason}: {count} of {len(material.recordings)} clips"
-        for reason, count in sorted(rulings.items())
-    ]
     if seen:
         labels = ", ".join(f"{count} x {label}" for label, count in sorted(seen.items()))
         told.append(f"no apical four-chamber clip that a model can read: {labels}")
+    reasons = Counter(item.reason for item in ecgs if not ruled_out(item.reason))
+    if reasons:
+        words = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
+        told.append(f"no ECG that a model can read: {words}")
     return "; ".join(told)
 
 
 def _why_failed(material: StudyMaterial) -> str:
     failed = [item for item in material.recordings if item.state is RecordingState.FAILED]
-    return f"{len(failed)} of {len(material.recordings)} clips failed: {failed[0].reason}"
+    return f"{len(failed)} of {material.counted}s failed: {failed[0].reason}"

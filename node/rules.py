@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 
 from node.sections import Rule
+from storage.states import RecordingKind
 
 if TYPE_CHECKING:
     from models.packs import Pack
@@ -54,7 +55,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What rules ask of an object. ``view`` and ``score`` are None while nobody has named them."""
+    """What rules ask of an object. ``view`` and ``score`` are None while nobody has named them.
+
+    What has no views, by its ``kind``, fits no rule that asks for one.
+    """
 
     calling_ae: str = ""
     called_ae: str = ""
@@ -66,6 +70,7 @@ class Facts:
     model: str = ""
     view: str | None = None
     score: float | None = None
+    kind: RecordingKind = RecordingKind.ULTRASOUND
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +124,7 @@ def facts_of(
     door: str = "",
     view: str | None = None,
     score: float | None = None,
+    kind: RecordingKind = RecordingKind.ULTRASOUND,
 ) -> Facts:
     """The facts of an object, with what its header says."""
     said = {
@@ -126,7 +132,13 @@ def facts_of(
         for name, keyword in HEADER_CONDITIONS.items()
     }
     return Facts(
-        calling_ae=calling_ae, called_ae=called_ae, door=door, view=view, score=score, **said
+        calling_ae=calling_ae,
+        called_ae=called_ae,
+        door=door,
+        view=view,
+        score=score,
+        kind=kind,
+        **said,
     )
 
 
@@ -136,6 +148,8 @@ def judge(rule: Rule, facts: Facts) -> Verdict:
         wanted, value = getattr(rule, name), getattr(facts, name)
         if wanted is not None and not any(_matches(name, value, item) for item in wanted):
             return Verdict(rule=rule.name, fits=False, why=_other(name, value, wanted))
+    if not facts.kind.has_views and any(getattr(rule, name) is not None for name in _OF_VIEW):
+        return Verdict(rule=rule.name, fits=False, why="it is no clip, and has no view")
     if rule.view is not None:
         if facts.view is None:
             return Verdict(rule=rule.name, fits=None, why="the view is not named yet")
@@ -179,7 +193,7 @@ def rule_on_urgency(rules: Sequence[Rule], facts: Facts) -> tuple[int, str]:
 
 
 def rule_on_clip(rules: Sequence[Rule], facts: Facts, running: Sequence[str]) -> Ruling:
-    """What becomes of a clip that could be analysed by the packs in ``running``.
+    """What becomes of a recording that could be analysed by the packs in ``running``.
 
     Also of one whose view is not named: what hangs on that is left open, and is no skip.
     """
@@ -192,7 +206,9 @@ def rule_on_clip(rules: Sequence[Rule], facts: Facts, running: Sequence[str]) ->
     chosen = tuple(name for name in running if name in packs.value)
     if not chosen:
         named = ", ".join(packs.value)
-        return Ruling(skip=f"{by(packs.rule)}: not analysed, since {named} is not in use here")
+        ecg = facts.kind is RecordingKind.ECG
+        why = "is no pack in use here that reads ECGs" if ecg else "is not in use here"
+        return Ruling(skip=f"{by(packs.rule)}: not analysed, since {named} {why}")
     return Ruling(packs=chosen, words=f"{by(packs.rule)}: {', '.join(chosen)} alone")
 
 
@@ -289,9 +305,13 @@ def idle_packs(
     )
 
 
-def reading_packs(packs: Iterable[Pack]) -> tuple[str, ...]:
-    """The names of the packs that measure: those that rules can choose from."""
-    names = (pack.manifest.name for pack in packs if pack.manifest.kind.value != "view")
+def reading_packs(packs: Iterable[Pack], kind: RecordingKind) -> tuple[str, ...]:
+    """The names of the packs that measure in such recordings: those that rules choose from."""
+    of_kind = {
+        RecordingKind.ULTRASOUND: ("tracing", "regression"),
+        RecordingKind.ECG: ("waveform",),
+    }[kind]
+    names = (pack.manifest.name for pack in packs if pack.manifest.kind.value in of_kind)
     return tuple(dict.fromkeys(names))
 
 

@@ -209,12 +209,12 @@ class Recording(Base):
     view_score: Mapped[float | None]
     view_certain: Mapped[bool | None]
     frame_count: Mapped[int | None]
-    troubles: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
+    troubles: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))
     # ... what cannot be trusted in it, in words
     readings: Mapped[list[dict[str, Any]]] = mapped_column(
-        default=list, server_default=text("'[]'")
+        server_default=text("'[]'")
     )  #: which stretch of it each pack read
-    pages: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
+    pages: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))
     # ... the outputs that its picture explains, one a page
     attempts: Mapped[int] = mapped_column(default=0)  #: at what it waits for now
     urgency: Mapped[int] = mapped_column(default=0)  #: of its study, here for the queue's index

@@ -8,13 +8,22 @@ JPEG frames. The node imports this package without TensorFlow; only the calls ab
 
 from node.analysis.clips import reason_to_skip
 from node.analysis.cores import NO_REWRITING
-from node.analysis.model import ClipAnalysis, ClipView, RecordingAnalysis, picture_settings
+from node.analysis.model import (
+    ClipAnalysis,
+    ClipView,
+    EcgAnalysis,
+    EcgRead,
+    RecordingAnalysis,
+    picture_settings,
+)
 from node.analysis.worker import analyse, load_packs, name_view
 
 __all__ = [
     "NO_REWRITING",
     "ClipAnalysis",
     "ClipView",
+    "EcgAnalysis",
+    "EcgRead",
     "RecordingAnalysis",
     "analyse",
     "load_packs",

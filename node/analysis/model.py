@@ -9,6 +9,7 @@ from models import views
 from models.clip import Mode
 from models.explain.panels import EncodedPicture, PictureSettings
 from models.finding import Finding, PackRef, Refusal
+from models.packs import Signal
 from node.settings import Settings
 
 
@@ -53,6 +54,37 @@ class RecordingAnalysis:
     picture: EncodedPicture | None = None
     packs_run: tuple[PackRef, ...] = ()
     reading_s: Mapping[str, float] = field(default_factory=dict, compare=False)  #: by pack's name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EcgRead:
+    """Which stretch of an ECG a pack read.
+
+    ``group`` is the multiplex group of the object, from 1 on, and ``channels`` are those of the
+    leads that the network saw, from 1 on (PS3.3 C.10.9). A stretch that stands in no object, such
+    as a median beat that was made here, has group 0 and no channels. ``begin_ms`` and ``end_ms``
+    count from the group's first sample.
+    """
+
+    pack: PackRef
+    signal: Signal
+    group: int
+    channels: tuple[int, ...]
+    begin_ms: float
+    end_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgAnalysis(RecordingAnalysis):
+    """All that the packs say of an ECG. ``picture`` has a page for each output of ``pages``.
+
+    ``troubles`` are what cannot be trusted in the recording, in words, and ``reads`` what of it
+    each pack read.
+    """
+
+    troubles: tuple[str, ...] = ()
+    reads: tuple[EcgRead, ...] = ()
+    pages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

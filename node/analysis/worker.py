@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from models.ecg.reading import is_ecg_file
 from models.explain.panels import PictureSettings
 from models.packs import Pack, PackError, load_pack
-from node.analysis import clips
+from node.analysis import clips, ecgs
 from node.analysis.cores import share_cores
 from node.analysis.model import ClipView, RecordingAnalysis, Wanted
 from storage.files import local
+from storage.states import RecordingKind
 
 _AS_DRAWN = PictureSettings()
 
@@ -22,17 +24,19 @@ class Packs:
     """The readers of this process."""
 
     clips: clips.ClipPacks
+    ecgs: ecgs.EcgPacks
 
     @classmethod
     def read(cls, packs: Iterable[Pack]) -> Self:
         """The readers of packs."""
-        return cls(clips=clips.ClipPacks.read(packs))
+        every = tuple(packs)
+        return cls(clips=clips.ClipPacks.read(every), ecgs=ecgs.EcgPacks.read(every))
 
     def narrowed(self, only: Collection[str] | None) -> Packs:
         """These without the packs for measurements that are not named."""
         if only is None:
             return self
-        return Packs(clips=self.clips.narrowed(only))
+        return Packs(clips=self.clips.narrowed(only), ecgs=self.ecgs.narrowed(only))
 
 
 _packs: Packs | None = None
@@ -42,6 +46,9 @@ def load_packs(
     folders: Sequence[str | Path], workers: int = 1, prepared: Path | None = None
 ) -> None:
     """Load packs into this process and run each once, so that the first clip waits for nothing.
+
+    Packs that read ECGs are run at the first ECG: they take a moment then, and nothing where none
+    ever comes.
 
     Parameters
     ----------
@@ -77,17 +84,20 @@ def name_view(source: str) -> ClipView:
 def analyse(
     source: str,
     *,
+    kind: RecordingKind | None = None,
     explain: bool = True,
     allow_simulated: bool = False,
     drawn: PictureSettings = _AS_DRAWN,
     only: Collection[str] | None = None,
 ) -> RecordingAnalysis:
-    """Run every tracing and regression pack on the clip in a file.
+    """Run every pack for such a recording on the one in a file.
 
     Parameters
     ----------
     source
         See :func:`storage.files.local`.
+    kind
+        What it is; None: what the file says.
     explain
         Draw the picture too: it takes the greater part of the time.
     allow_simulated
@@ -100,6 +110,10 @@ def analyse(
     packs = _loaded().narrowed(only)
     wanted = Wanted(explain=explain, allow_simulated=allow_simulated, drawn=drawn)
     with local(source) as path:
+        if kind is None:
+            kind = RecordingKind.ECG if is_ecg_file(path) else RecordingKind.ULTRASOUND
+        if kind is RecordingKind.ECG:
+            return ecgs.analysis_of(path, packs.ecgs, wanted)
         return clips.analysis_of(path, packs.clips, wanted)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from node.analysis import ClipView
     from node.rules import Decision, Facts, Verdict
     from node.settings import Settings
+    from storage.states import RecordingKind
 
 commands = typer.Typer(help="The routing rules.", invoke_without_command=True)
 
@@ -142,15 +143,17 @@ def _headers(files: Sequence[Path]) -> dict[Path, Dataset | str]:
     return headers
 
 
-def _running(context: typer.Context, settings: Settings) -> tuple[str, ...]:
+def _running(context: typer.Context, settings: Settings) -> dict[RecordingKind, tuple[str, ...]]:
     """The packs of which rules choose; not looked for where no rule does."""
     from node.cli.packs import load_packs
     from node.evidence import running_packs
     from node.rules import reading_packs
+    from storage.states import RecordingKind
 
     if not any(rule.packs for rule in settings.rules):
-        return ()
-    return reading_packs(running_packs(settings.analysis, load_packs(context)))
+        return dict.fromkeys(RecordingKind, ())
+    packs = running_packs(settings.analysis, load_packs(context))
+    return {kind: reading_packs(packs, kind) for kind in RecordingKind}
 
 
 def _views(
@@ -184,10 +187,15 @@ def _views(
 
 
 def _is_clip(header: Dataset | str) -> bool:
-    from node.intake import recording_kind
     from storage.states import RecordingKind
 
-    return not isinstance(header, str) and recording_kind(header) is RecordingKind.ULTRASOUND
+    return not isinstance(header, str) and _kind(header) is RecordingKind.ULTRASOUND
+
+
+def _kind(header: Dataset) -> RecordingKind | None:
+    from node.intake import recording_kind
+
+    return recording_kind(header)
 
 
 def _try(
@@ -198,26 +206,31 @@ def _try(
     sender: Mapping[str, str],
     named: tuple[str | None, float | None],
     seen: ClipView | None,
-    running: Sequence[str],
+    running: Mapping[RecordingKind, Sequence[str]],
 ) -> _Tried:
     from dataclasses import replace
 
     from node.rules import Action, decide, facts_of, judge, rule_on_clip
+    from storage.states import RecordingKind
+
+    kind = _kind(header) or RecordingKind.ULTRASOUND
 
     view, score = named
     if seen is not None and seen.view is not None:
         view, score = seen.view.view.value, seen.view.score
-    facts = facts_of(header, view=view, score=score, **sender)
-    early = rule_on_clip(settings.rules, replace(facts, view=None, score=None), running)
-    late = rule_on_clip(settings.rules, facts, running)
+    facts = facts_of(header, view=view, score=score, kind=kind, **sender)
+    early = rule_on_clip(settings.rules, replace(facts, view=None, score=None), running[kind])
+    late = rule_on_clip(settings.rules, facts, running[kind])
     unread = early.skip or _no_model(header, view, seen) or late.skip
-    by_which = "all packs" if late.packs is None else ", ".join(late.packs)
+    every = "all packs" if kind.has_views else "all packs that read ECGs"
+    by_which = every if late.packs is None else ", ".join(late.packs)
+    hangs = view is None and kind.has_views
     return _Tried(
         file=str(path),
         facts=facts,
         verdicts=tuple(judge(rule, facts) for rule in settings.rules),
         decisions={action.value: decide(settings.rules, facts, action) for action in Action},
-        clip=unread or ("hangs on its view" if view is None else f"read by {by_which}"),
+        clip=unread or ("hangs on its view" if hangs else f"read by {by_which}"),
     )
 
 
@@ -225,8 +238,11 @@ def _no_model(header: Dataset, view: str | None, seen: ClipView | None) -> str |
     from models.views import View, ViewCall
     from node.analysis import ClipView, reason_to_skip
 
-    if not _is_clip(header):
+    kind = _kind(header)
+    if kind is None:
         return "no model reads objects of this kind"
+    if not kind.has_views:
+        return None
     if seen is None and view is not None:
         frames = int(header.get("NumberOfFrames") or 1)
         call = ViewCall(view=View(view), score=1.0, certain=True)

@@ -89,6 +89,7 @@ class House:
         key_object_for: tuple[str, ...] = (),
         rules: tuple[Rule, ...] = (),
         packs: tuple[str, ...] = (),
+        ecg_packs: tuple[str, ...] = (),
         destinations: tuple[str, ...] = ("pacs",),
     ) -> None:
         self.database = database
@@ -96,7 +97,7 @@ class House:
         self.files = FolderStore(folder / "store")
         self.now = datetime(2026, 5, 1, 8, 0, tzinfo=UTC)
         self.rules = rules
-        self.packs = packs
+        self.packs, self.ecg_packs = packs, ecg_packs
         self.intake = Intake(database, self.files, rules=rules, clock=lambda: self.now)
         settings = ReportSettings(device_serial="test")
         reporter = Reporter(
@@ -165,6 +166,7 @@ class House:
                     allow_simulated_evidence=False,
                     rules=self.rules,
                     packs=self.packs,
+                    ecg_packs=self.ecg_packs,
                     ahead=ahead,
                 ),
                 self.report_settings,
@@ -472,7 +474,7 @@ def test_an_ecg_in_the_study_is_told_of_with_the_reason_why_nobody_read_it(
 
     (report,) = [item for item in house.detail(uid).results if item.kind is ResultKind.SR]
     said = dcmread(house.files.path(report.file_key)).to_json()
-    assert "ECG, not analysed: no pack reads 12-lead ECGs." in said
+    assert "ECG, not analysed: no pack that is in use here reads 12-lead ECGs" in said
 
 
 def test_a_destination_that_asks_for_it_gets_the_report_as_text_too_and_its_revisions(
