@@ -116,35 +116,50 @@ class Reader:
         frames: tuple[int, ...],
         per_beat: tuple[float, ...] = (),
     ) -> Finding | Refusal:
-        """A finding, or a refusal where the value is not believable.
+        """A finding, or a refusal where the value is not believable; see :func:`speak_of`."""
+        return speak_of(self.pack, output, value, method, frames=frames, per_beat=per_beat)
 
-        A score whose output bears a caution has no threshold: what was not shown to be better
-        than chance gives no verdict.
-        """
-        task = TASKS[output.name]
-        lowest, highest = output.range or (task.low, task.high)
-        if not lowest <= value <= highest:
-            return self.refuse(
-                output,
-                f"{value:.3g} {task.unit} is outside the plausible range of {lowest:g} to "
-                f"{highest:g} {task.unit}",
-            )
-        score = output.kind is Kind.SCORE
-        return Finding(
+
+def speak_of(
+    pack: Pack,
+    output: OutputSpec,
+    value: float,
+    method: Method,
+    *,
+    frames: tuple[int, ...] = (),
+    per_beat: tuple[float, ...] = (),
+    heeds_caution: bool = True,
+) -> Finding | Refusal:
+    """A finding, or a refusal where the value is not believable.
+
+    A score whose output bears a caution has no threshold, if that is to be heeded: what was not
+    shown to be better than chance gives no verdict.
+    """
+    task = TASKS[output.name]
+    lowest, highest = output.range or (task.low, task.high)
+    if not lowest <= value <= highest:
+        return Refusal(
             output=output.name,
-            kind=output.kind,
-            value=value,
-            unit=output.unit,
-            low=_bound(value, output.low_error, lowest, highest),
-            high=_bound(value, output.high_error, lowest, highest),
-            score=value if score else None,
-            threshold=output.threshold if score and not output.caution else None,
-            pack=self.pack.ref,
-            evidence=output.evidence,
-            method=Method.CLASSIFICATION if score else method,
-            frames=frames,
-            per_beat=per_beat,
+            reason=f"{value:.3g} {task.unit} is outside the plausible range of {lowest:g} to "
+            f"{highest:g} {task.unit}",
+            pack=pack.ref,
         )
+    score = output.kind is Kind.SCORE
+    return Finding(
+        output=output.name,
+        kind=output.kind,
+        value=value,
+        unit=output.unit,
+        low=_bound(value, output.low_error, lowest, highest),
+        high=_bound(value, output.high_error, lowest, highest),
+        score=value if score else None,
+        threshold=output.threshold if score and not (heeds_caution and output.caution) else None,
+        pack=pack.ref,
+        evidence=output.evidence,
+        method=Method.CLASSIFICATION if score else method,
+        frames=frames,
+        per_beat=per_beat,
+    )
 
 
 def spread(frames: int, count: int) -> tuple[int, ...]:

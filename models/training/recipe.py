@@ -38,7 +38,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a pack is trained.
+    """How a pack is trained, on data sets of clips, or of ECGs where ``of_ecgs``.
 
     ``fit`` trains on split "train" and returns the score on split "held", lower is better. Run
     again with the same trial it goes on where it was broken off, or returns at once. ``pack``
@@ -49,11 +49,12 @@ class Recipe:
     name: str  #: the pack's name
     title: str
     wants: str  #: which data sets it takes, in words, for errors
-    fit: Callable[[Sequence[Dataset], Trial], float]
-    pack: Callable[[Sequence[Dataset], Trial, Path], Pack]
+    fit: Callable[[Sequence[Any], Trial], float]
+    pack: Callable[[Sequence[Any], Trial, Path], Pack]
     grid: tuple[Mapping[str, float], ...] = ()  #: values of ``rate`` and ``weight_decay``
     knobs: Mapping[str, Any] = field(default_factory=dict)  #: settings and their defaults
     score: str = "held-out loss"  #: what ``fit`` returns, in words
+    of_ecgs: bool = False
 
 
 def paper_grid(
@@ -84,6 +85,9 @@ def strictest_licence(datasets: Sequence[Dataset]) -> str:
 
 
 RECIPES: Mapping[str, str] = {
+    "ecg-intervals": "models.training.ecg_intervals:RHYTHM_RECIPE",
+    "ecg-intervals-median": "models.training.ecg_intervals:MEDIAN_RECIPE",
+    "ecg-rhythm": "models.training.ecg_rhythm:RECIPE",
     "echonet": "models.training.echonet:RECIPE",
     "echonet-simulated": "models.training.echonet_simulated:RECIPE",
     "lv": "models.training.lv:RECIPE",

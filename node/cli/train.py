@@ -172,12 +172,15 @@ def train(
 
 def _train(asked: _Asked, *, pack_only: bool) -> dict[str, Any]:
     from models.data.dataset import DatasetError, open_dataset
+    from models.data.ecgs import open_ecgs
     from models.packs import PackError
     from models.training.recipe import RecipeError, load_recipe
 
     try:
-        datasets = tuple(open_dataset(where) for where in asked.datasets)
-        return _trained(asked, load_recipe(asked.pack), datasets, pack_only=pack_only)
+        recipe = load_recipe(asked.pack)
+        opened = open_ecgs if recipe.of_ecgs else open_dataset
+        datasets = tuple(opened(where) for where in asked.datasets)
+        return _trained(asked, recipe, datasets, pack_only=pack_only)
     except (DatasetError, RecipeError) as error:
         raise Problem(str(error), ExitCode.USAGE) from error
     except PackError as error:
