@@ -7,10 +7,12 @@ what cannot be read gives nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from models.ecg.explain import in_short
 
 FIGURES, PAGE = "explanations.json", "explanations.md"
 
@@ -32,13 +34,15 @@ _READS = 0.5  # of what covering the structure does: a network that letters move
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """``rows`` under :data:`COLUMNS`, of the first method; ``remarks`` on what it or the outputs
+    """``rows`` under ``columns``, of the first method; ``remarks`` on what it or the outputs
     did not pass, and ``of_others`` on what the other methods did not."""
 
     method: str
     rows: tuple[tuple[str, ...], ...]
     remarks: tuple[str, ...]
     of_others: tuple[str, ...]
+    columns: tuple[str, ...] = COLUMNS
+    legend: str = LEGEND
 
 
 def read_summary(folder: Path) -> Summary | None:
@@ -50,7 +54,10 @@ def read_summary(folder: Path) -> Summary | None:
 
 
 def summary(figures: Mapping[str, Any]) -> Summary:
-    """In short what :meth:`models.explain.battery.QualityReport.as_json` holds."""
+    """In short what :meth:`models.explain.battery.QualityReport.as_json` holds, or a waveform
+    pack's :meth:`models.ecg.explain.battery.WaveformReport.as_json`."""
+    if figures.get("kind") == in_short.KIND:
+        return _of_waveforms(figures)
     rows = []
     method = figures["on"][0]["maps"][0]["method"]
     for checked in figures["on"]:
@@ -71,7 +78,18 @@ def summary(figures: Mapping[str, Any]) -> Summary:
                     f"{_share(maps['outside']['value'])}, most {_share(maps['outside_most'])}",
                 )
             )
-    said = list(_remarks(figures))
+    return _split(method, rows, list(_remarks(figures)))
+
+
+def _of_waveforms(figures: Mapping[str, Any]) -> Summary:
+    method = figures["on"][0]["maps"][0]["method"]
+    found = _split(method, list(in_short.rows(figures)), list(in_short.remarks(figures)))
+    return replace(found, columns=in_short.COLUMNS, legend=in_short.LEGEND)
+
+
+def _split(
+    method: str, rows: Sequence[tuple[str, ...]], said: Sequence[tuple[str, str]]
+) -> Summary:
     return Summary(
         method=method,
         rows=tuple(rows),

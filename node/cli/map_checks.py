@@ -10,7 +10,7 @@ from node.cli.output import print_table, print_text
 
 def print_map_checks(folder: Path, *, whole: bool = False) -> None:
     """The checks of a pack's maps: in short, or their page."""
-    from models.explain.summary import COLUMNS, LEGEND, PAGE, read_summary
+    from models.explain.summary import PAGE, read_summary
 
     short = read_summary(folder)
     print_text("")
@@ -20,8 +20,8 @@ def print_map_checks(folder: Path, *, whole: bool = False) -> None:
     if whole:
         print_markdown((folder / PAGE).read_text())
         return
-    print_table(f"Can its explanations be trusted? By {short.method}", COLUMNS, short.rows)
-    print_text(LEGEND)
+    print_table(f"Can its explanations be trusted? By {short.method}", short.columns, short.rows)
+    print_text(short.legend)
     for remark in short.remarks:
         print_text(f"  not passed: {remark}")
     print_text(f"The whole page is {PAGE}, or --report; docs/explanations.md says how to read it.")
