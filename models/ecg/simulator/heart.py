@@ -327,7 +327,7 @@ def _t_and_st(
     away = sum_qrs / max(float(np.linalg.norm(sum_qrs)), 1e-6)
     if wanted.conduction is Conduction.LBBB:
         size = np.linalg.norm(sum_qrs) * rng.uniform(0.9, 2.1)
-        t = 0.25 * t + (away if wanted.concordant_t else -away) * size
+        t = 0.12 * t + (away if wanted.concordant_t else -away) * size
         st = st - away * size * rng.uniform(0.1, 0.4) * (-0.3 if wanted.concordant_t else 1)
         return t, st
     if wanted.conduction is Conduction.RBBB and not wanted.concordant_t:
