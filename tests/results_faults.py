@@ -416,6 +416,122 @@ CAPTURE_DAMAGES = (
 )  # fmt: skip
 
 
+def _of_type(group: Dataset, value_type: str) -> Dataset:
+    found: Dataset = next(item for item in group.ContentSequence if item.ValueType == value_type)
+    return found
+
+
+def _stretch(report: Dataset) -> Dataset:
+    """What was read for the first group."""
+    return _of_type(groups(report)[0], "TCOORD")
+
+
+def _stretch_of_nothing(report: Dataset) -> None:
+    del _stretch(report).ContentSequence
+
+
+def _stretch_backwards(report: Dataset) -> None:
+    _stretch(report).ReferencedTimeOffsets = ["10.0", "0.0"]
+
+
+def _stretch_without_end(report: Dataset) -> None:
+    _stretch(report).ReferencedTimeOffsets = ["0.0"]
+
+
+def _stretch_called_a_point(report: Dataset) -> None:
+    _stretch(report).TemporalRangeType = "POINT"
+
+
+def _waveform(report: Dataset) -> Dataset:
+    reference: Dataset = _stretch(report).ContentSequence[0].ReferencedSOPSequence[0]
+    return reference
+
+
+def _odd_channels(report: Dataset) -> None:
+    _waveform(report).ReferencedWaveformChannels = [1, 1, 1]
+
+
+def _channel_from_zero(report: Dataset) -> None:
+    _waveform(report).ReferencedWaveformChannels = [1, 0]
+
+
+def _picture_as_waveform(report: Dataset) -> None:
+    point = _of_type(groups(report)[0], "SCOORD")
+    picture = point.ContentSequence[0].ReferencedSOPSequence[0]
+    _waveform(report).ReferencedSOPClassUID = picture.ReferencedSOPClassUID
+    _waveform(report).ReferencedSOPInstanceUID = picture.ReferencedSOPInstanceUID
+
+
+def _waveform_as_image(report: Dataset) -> None:
+    waveform = _stretch(report).ContentSequence[0]
+    waveform.ValueType = "IMAGE"
+    del waveform.ReferencedSOPSequence[0].ReferencedWaveformChannels
+
+
+def _without_points(report: Dataset) -> None:
+    for group in groups(report):
+        group.ContentSequence = [
+            item for item in group.ContentSequence if item.ValueType != "SCOORD"
+        ]
+
+
+def _sourceless(report: Dataset) -> None:
+    _without_points(report)
+    for group in groups(report):
+        group.ContentSequence = [
+            item for item in group.ContentSequence if item.ValueType != "TCOORD"
+        ]
+
+
+def _echo_procedure(report: Dataset) -> None:
+    procedure = child(report, codes.PROCEDURE_REPORTED)
+    procedure.ConceptCodeSequence = [codes_item(codes.TRANSTHORACIC_ECHO)]
+
+
+ECG_REPORT_DAMAGES = (
+    Damage(
+        name="stretch without a waveform", do=_stretch_of_nothing, rule="coordinates",
+        judges=_DCIODVFY,
+    ),
+    Damage(name="stretch that ends before it begins", do=_stretch_backwards, rule="coordinates"),
+    Damage(name="stretch without an end", do=_stretch_without_end, rule="coordinates"),
+    Damage(name="stretch called a point", do=_stretch_called_a_point, rule="coordinates"),
+    Damage(name="channels not in pairs", do=_odd_channels, rule="coordinates"),
+    Damage(name="channel 0", do=_channel_from_zero, rule="coordinates"),
+    Damage(
+        name="picture called a waveform", do=_picture_as_waveform, rule="value",
+        judges=frozenset(("dsrdump",)),
+    ),
+    Damage(
+        name="waveform called an image", do=_waveform_as_image, rule="relationship",
+        judges=frozenset(("dsrdump",)),
+    ),
+    Damage(name="groups without points on the picture", do=_without_points, rule="coordinates"),
+    Damage(name="groups without what was read", do=_sourceless, rule="coordinates"),
+    Damage(name="ECG called an echocardiogram", do=_echo_procedure, rule="context"),
+)  # fmt: skip
+
+
+def _waveform_as_source_image(dataset: Dataset) -> None:
+    (item,) = dataset.SourceInstanceSequence
+    item.PurposeOfReferenceCodeSequence = [codes_item(codes.SOURCE_IMAGE)]
+    dataset.SourceImageSequence = [item]
+    del dataset.SourceInstanceSequence
+
+
+ECG_CAPTURE_DAMAGES = (
+    Damage(
+        name="no page numbers", do=_delete("PageNumberVector"), rule="cine", judges=_DCIODVFY
+    ),
+    Damage(
+        name="pages numbered from 0", do=_set("PageNumberVector", [0, 1, 2]), rule="cine"
+    ),
+    Damage(name="pages that play", do=_set("CineRate", 25), rule="cine"),
+    Damage(name="no source ECG", do=_delete("SourceInstanceSequence"), rule="source"),
+    Damage(name="ECG called a source image", do=_waveform_as_source_image, rule="source"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
     """A report that says something else of patient or study than its source."""
@@ -452,9 +568,14 @@ def fault_table() -> str:
     ]
     for title, damages in (
         ("Structured Reports", REPORT_DAMAGES),
+        ("Structured Reports of ECGs", ECG_REPORT_DAMAGES),
         ("Secondary captures", CAPTURE_DAMAGES),
+        ("Secondary captures of ECGs", ECG_CAPTURE_DAMAGES),
     ):
-        judges = ("dciodvfy", "dsrdump", "pixelmed") if damages is REPORT_DAMAGES else ("dciodvfy",)
+        judges = {
+            REPORT_DAMAGES: ("dciodvfy", "dsrdump", "pixelmed"),
+            ECG_REPORT_DAMAGES: ("dciodvfy", "dsrdump"),
+        }.get(damages, ("dciodvfy",))
         lines += [
             f"## {title}",
             "",

@@ -130,7 +130,7 @@ def in_order(sources: Sequence[S], noun: str) -> list[S]:
     if len({source.ref.study_instance_uid for source in sources}) > 1:
         raise ResultError(f"the {noun}s belong to several studies; make a report for each")
     if len({source.ref.sop_instance_uid for source in sources}) < len(sources):
-        raise ResultError(f"a {noun} was given twice")
+        raise ResultError(f"the same {noun} was given twice")
     return sorted(sources, key=lambda source: source.order)
 
 

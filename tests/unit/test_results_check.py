@@ -12,6 +12,7 @@ from pydicom.uid import BasicTextSRStorage, KeyObjectSelectionDocumentStorage
 from node.results import EncodedObject, check_object
 from node.results.capture import single_frames
 from node.results.text_report import build_text_report
+from tests.ecg_results_examples import ecg_capture_of, ecg_header, ecg_report
 from tests.results_examples import (
     CREATED_AT,
     PERSON,
@@ -24,7 +25,13 @@ from tests.results_examples import (
     study_clips,
     study_report,
 )
-from tests.results_faults import CAPTURE_DAMAGES, REPORT_DAMAGES, Damage
+from tests.results_faults import (
+    CAPTURE_DAMAGES,
+    ECG_CAPTURE_DAMAGES,
+    ECG_REPORT_DAMAGES,
+    REPORT_DAMAGES,
+    Damage,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +66,16 @@ def test_a_fault_in_a_report_is_noticed(report: EncodedObject, damage: Damage) -
 @pytest.mark.parametrize("damage", CAPTURE_DAMAGES, ids=lambda damage: damage.name)
 def test_a_fault_in_a_capture_is_noticed(capture: EncodedObject, damage: Damage) -> None:
     assert damage.rule in _rules_broken(capture, damage)
+
+
+@pytest.mark.parametrize("damage", ECG_REPORT_DAMAGES, ids=lambda damage: damage.name)
+def test_a_fault_in_the_report_of_an_ecg_is_noticed(damage: Damage) -> None:
+    assert damage.rule in _rules_broken(ecg_report(), damage)
+
+
+@pytest.mark.parametrize("damage", ECG_CAPTURE_DAMAGES, ids=lambda damage: damage.name)
+def test_a_fault_in_the_picture_of_an_ecg_is_noticed(damage: Damage) -> None:
+    assert damage.rule in _rules_broken(ecg_capture_of(ecg_header(1)), damage)
 
 
 def test_bytes_that_are_no_object_are_a_fault_and_not_an_error(report: EncodedObject) -> None:
