@@ -14,9 +14,24 @@ from pydicom.uid import ComprehensiveSRStorage
 
 from models.finding import Evidence
 from models.views import View, ViewCall
-from node.results import ClipResult, EncodedObject, build_key_object, check_object
+from node.results import (
+    ClipResult,
+    EncodedObject,
+    build_ecg_text_report,
+    build_key_object,
+    check_object,
+)
 from node.results.capture import single_frames
 from node.results.text_report import build_text_report
+from tests.ecg_results_examples import (
+    ecg_capture_of,
+    ecg_header,
+    ecg_object,
+    ecg_of,
+    ecg_picture,
+    ecg_report,
+    study_ecgs,
+)
 from tests.results_examples import (
     A4C,
     CREATED_AT,
@@ -41,6 +56,8 @@ from tests.results_examples import (
 from tests.results_faults import (
     CAPTURE_DAMAGES,
     DIVERGENCES,
+    ECG_CAPTURE_DAMAGES,
+    ECG_REPORT_DAMAGES,
     REPORT_DAMAGES,
     Damage,
     Divergence,
@@ -95,6 +112,21 @@ def _text_report() -> EncodedObject:
     )
 
 
+def _ecg_reports() -> dict[str, EncodedObject]:
+    first = ecg_report()
+    return {
+        "ecg": first,
+        "ecg-revision": ecg_report(revision=2, predecessor=first.ref),
+        "ecg-comprehensive": ecg_report(
+            settings=replace(SETTINGS, sop_class_uid=ComprehensiveSRStorage)
+        ),
+        "ecg-without-picture": ecg_report(study_ecgs(pictured=False)),
+        "ecg-text": build_ecg_text_report(
+            study_ecgs(), revision=1, predecessor=None, settings=SETTINGS, created_at=CREATED_AT
+        ),
+    }
+
+
 def _reports() -> dict[str, EncodedObject]:
     first = study_report()
     everything = ClipResult(
@@ -128,6 +160,7 @@ def _reports() -> dict[str, EncodedObject]:
         "several-clips": study_report([_one_clip(source_header(1)), _one_clip(source_header(2))]),
         "words-only": study_report(_every_view()),
         "text": _text_report(),
+        **_ecg_reports(),
         **{name: study_report([_one_clip(HEADERS[name]())]) for name in _TELLING_HEADERS},
     }
 
@@ -152,6 +185,12 @@ def _captures() -> dict[str, EncodedObject]:
         "marked": capture_of(source_header(1), marked_picture()),
         "marked-single-frame": single_frames(capture_of(lossy, marked_picture()).data)[0],
         "page": study_page(),
+        "ecg-pages": ecg_capture_of(ecg_header(1)),
+        "ecg-page": ecg_capture_of(ecg_header(1), ecg_picture(1)),
+        "ecg-page-of-several": single_frames(ecg_capture_of(ecg_header(1)).data)[1],
+        "ecg-key-object": build_key_object(
+            (), ecgs=study_ecgs(), revision=1, settings=SETTINGS, created_at=CREATED_AT
+        ),
         "key-object": build_key_object(
             study_clips(),
             [study_page().ref],
@@ -209,6 +248,7 @@ def test_pixelmed_finds_the_templates_followed_but_for_the_faults_put_in(
     noticed = [damage.name for line in said for damage in telling if damage.pixelmed in line]
     assert sorted(noticed) == sorted(damage.name for damage in telling)
     assert len(said) == len(telling), said
+    assert allowed.unlisted("pixelmed", pixelmed(reports["ecg"])) == []
     assert allowed.unneeded("pixelmed") == []
 
 
@@ -221,10 +261,23 @@ def _study(header: Dataset, folder: Path) -> list[Path]:
     return [source, *_written({"sr": study_report([clip]), "sc": capture}, folder).values()]
 
 
+def _ecg_study(folder: Path) -> list[Path]:
+    """A real ECG and its results, as files."""
+    ecg = ecg_object()
+    capture = ecg_capture_of(ecg)
+    results = {"sr": ecg_report([ecg_of(ecg, capture.ref)]), "sc": capture}
+    source = folder / "source.dcm"
+    ecg.save_as(source, enforce_file_format=True)
+    return [source, *_written(results, folder).values()]
+
+
 def test_dcentvfy_finds_patient_and_study_the_same(allowed: Allowances, tmp_path: Path) -> None:
     performed = Dataset()
     performed.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"
     performed.ReferencedSOPInstanceUID = "1.2.3"
+    folder = tmp_path / "ecg"
+    folder.mkdir()
+    assert allowed.unlisted("dcentvfy", dcentvfy(*_ecg_study(folder))) == []
     headers = [HEADERS[name]() for name in ("everything", *_TELLING_HEADERS)]
     headers.append(source_header(1, ReferencedStudySequence=[performed]))
     for index, header in enumerate(headers):
@@ -239,12 +292,20 @@ def test_dcentvfy_finds_patient_and_study_the_same(allowed: Allowances, tmp_path
 
 @pytest.fixture(scope="module")
 def sound() -> dict[str, EncodedObject]:
-    return {"report": study_report(), "comprehensive": _comprehensive(), "sc": study_capture()}
+    return {
+        "report": study_report(),
+        "comprehensive": _comprehensive(),
+        "sc": study_capture(),
+        "ecg report": ecg_report(),
+        "ecg pages": ecg_capture_of(ecg_header(1)),
+    }
 
 
 _FAULTS = [
     *((damage, "comprehensive" if damage.comprehensive else "report") for damage in REPORT_DAMAGES),
     *((damage, "sc") for damage in CAPTURE_DAMAGES),
+    *((damage, "ecg report") for damage in ECG_REPORT_DAMAGES),
+    *((damage, "ecg pages") for damage in ECG_CAPTURE_DAMAGES),
 ]
 
 
@@ -256,9 +317,9 @@ def test_a_fault_is_noticed_by_those_who_are_said_to_notice_it(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of the values put in wrong on purpose
         path.write_bytes(rewritten(sound[victim], damage.do))  # the gate: test_results_check
-    judges = (
-        {"dciodvfy": dciodvfy} if victim == "sc" else {"dciodvfy": dciodvfy, "dsrdump": dsrdump}
-    )
+    judges = {"dciodvfy": dciodvfy}
+    if victim not in ("sc", "ecg pages"):
+        judges["dsrdump"] = dsrdump
     noticed = {name for name, judge in judges.items() if errors(judge(path))}
     assert noticed == damage.judges - {"pixelmed"}
 
