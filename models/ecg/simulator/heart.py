@@ -169,9 +169,11 @@ def _draw_axis(rng: np.random.Generator, wanted: EcgWanted) -> tuple[float, floa
     frontal = rng.normal(-8, 28)
     if rng.random() < 0.06:
         frontal += rng.uniform(30, 70)  # right axis
+    horizontal = rng.normal(0, 14)
     if wanted.conduction is Conduction.LBBB:
-        frontal -= rng.uniform(0, 45)
-    return float(frontal), float(rng.normal(0, 14)), float(rng.normal(0, 10))
+        frontal = np.clip(frontal - rng.uniform(0, 40), -55, 35)
+        horizontal *= 0.6  # V6 still sees the left side
+    return float(frontal), float(horizontal), float(rng.normal(0, 10))
 
 
 def _draw_voltage(rng: np.random.Generator, wanted: EcgWanted) -> float:
