@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
+from models.packs import Signal
 from node.analysis.model import EcgRead
+from node.results import EcgReading
 from storage import catalog
 
 
@@ -92,4 +94,16 @@ def read_to_row(read: EcgRead) -> catalog.ReadingRecord:
         channels=read.channels,
         begin_ms=read.begin_ms,
         end_ms=read.end_ms,
+    )
+
+
+def reading_from_row(row: catalog.ReadingRecord, pack: PackRef) -> EcgReading:
+    """What a pack read of an ECG, as reports speak of it."""
+    return EcgReading(
+        pack=pack,
+        signal=Signal(row.signal),
+        group=row.group,
+        channels=row.channels,
+        begin_ms=row.begin_ms,
+        end_ms=row.end_ms,
     )

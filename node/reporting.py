@@ -18,13 +18,16 @@ import structlog
 from pydicom.dataset import Dataset
 from sqlalchemy.orm import Session
 
-from models.packs import Signal
 from models.views import View, ViewCall
 from node.kept import bytes_of, header_of, without_samples
-from node.records import finding_from_row, pack_from_row, refusal_from_row
+from node.records import (
+    finding_from_row,
+    pack_from_row,
+    reading_from_row,
+    refusal_from_row,
+)
 from node.results import (
     ClipResult,
-    EcgReading,
     EcgResult,
     EncodedObject,
     ObjectRef,
@@ -388,14 +391,7 @@ class Reporter:
             pages=recording.pages,
             packs=packs,
             readings=tuple(
-                EcgReading(
-                    pack=pack,
-                    signal=Signal(read.signal),
-                    group=read.group,
-                    channels=read.channels,
-                    begin_ms=read.begin_ms,
-                    end_ms=read.end_ms,
-                )
+                reading_from_row(read, pack)
                 for read in recording.readings
                 for pack in packs
                 if pack.name == read.pack

@@ -25,20 +25,24 @@ from node.cli.packs import load_packs
 def analyze(
     context: typer.Context,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="DICOM files, or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE…",
+            help="DICOM files; ECGs also as WFDB (.hea) or table (.csv); or folders of them.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where to write the SR, SC and PNG.")
     ] = Path("echonode-results"),
     as_json: JsonOption = False,
 ) -> None:
-    """Name the view of every clip, measure the A4C clips, write one SR a study and the pictures."""
+    """Name the view of every clip, measure A4C clips and ECGs, write an SR a study and pictures."""
     from node.evidence import worth_running
 
     settings = settings_of(context)
     paths = list(_files(files))
     if not paths:
-        raise Problem("no DICOM file in these folders", ExitCode.NOT_FOUND)
+        raise Problem("no DICOM file and no ECG in these folders", ExitCode.NOT_FOUND)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,18 +75,27 @@ def analyze(
 
 
 def _files(named: list[Path]) -> Iterator[Path]:
-    """The files as named, and those in the folders that say they are DICOM."""
+    """The files as named, and those in the folders that say they are DICOM, or are ECGs."""
+    from models.ecg.reading import is_ecg_file
+
     for path in named:
         if path.is_dir():
             inside = sorted(item for item in path.rglob("*") if item.is_file())
-            taken = [item for item in inside if _is_dicom(item)]
-            if len(taken) < len(inside):
-                say(f"note: {path}: {len(inside) - len(taken)} files are not DICOM images")
+            taken = [item for item in inside if _is_dicom(item) or is_ecg_file(item)]
+            samples = sum(_is_part_of_another(item) for item in inside)
+            if len(taken) + samples < len(inside):
+                left = len(inside) - len(taken) - samples
+                say(f"note: {path}: {left} files are not DICOM images")
             yield from taken
         elif path.exists():
             yield path
         else:
             raise Problem(f"{path}: no such file", ExitCode.NOT_FOUND)
+
+
+def _is_part_of_another(path: Path) -> bool:
+    """Whether a file holds the samples of a WFDB record whose header is beside it."""
+    return path.suffix.lower() in (".dat", ".mat") and path.with_suffix(".hea").exists()
 
 
 def _is_dicom(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Clips and findings as commands print them: one shape for ``analyze``, ``demo`` and ``study``."""
+"""Recordings and findings as commands print them: one shape for all that print them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def finding_json(finding: Finding) -> dict[str, Any]:
         "evidence": finding.evidence.value,
         "per_beat": list(finding.per_beat),
         "outside_share": finding.outside_share,
+        "spans_ms": [list(span) for span in finding.spans_ms],
     }
 
 
@@ -39,12 +40,12 @@ def view_json(view: ViewCall | None) -> dict[str, Any] | None:
 
 
 def print_clips(clips: Iterable[Mapping[str, Any]], *, title: str = "Clips") -> None:
-    """A table of clips with their views, then one of their findings."""
+    """A table of clips with their views, and of ECGs, then one of their findings."""
     clips = _with_short_names(clips)
     print_table(
         title,
         ("clip", "view", "score", "note"),
-        [(_clip_name(clip), *_view_cells(clip["view"]), _note(clip)) for clip in clips],
+        [(_clip_name(clip), *_view_cells(clip), _note(clip)) for clip in clips],
         long=("note",),
     )
     print_table(
@@ -98,7 +99,7 @@ def beats(found: Mapping[str, Any]) -> str:
 
 def _digits(found: Mapping[str, Any], number: float) -> str:
     task = TASKS.get(found["output"])
-    if task is not None and task.kind is Kind.SCORE:
+    if (task is not None and task.kind is Kind.SCORE) or found["unit"] == "mV":
         return f"{number:.2f}"
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.1f}"
 
@@ -121,7 +122,10 @@ def _clip_name(clip: Mapping[str, Any]) -> str:
     return str(clip.get("file") or clip["sop_instance_uid"])
 
 
-def _view_cells(view: Mapping[str, Any] | None) -> tuple[str, str]:
+def _view_cells(clip: Mapping[str, Any]) -> tuple[str, str]:
+    if clip.get("kind") == "ecg":
+        return "12-lead ECG", "-"
+    view = clip["view"]
     if view is None:
         return "-", "-"
     certain = "" if view["certain"] else " (uncertain)"

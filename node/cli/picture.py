@@ -1,4 +1,4 @@
-"""One frame of a saliency cine as a picture that every program shows."""
+"""Frames of captures as pictures that every program shows."""
 
 from __future__ import annotations
 
@@ -16,4 +16,9 @@ def write_frame(capture: bytes, path: Path) -> None:
     count = int(dataset.get("NumberOfFrames") or 1)
     number = int(dataset.get("RepresentativeFrameNumber") or count // 2 + 1)
     frame = get_frame(dataset.PixelData, number - 1, number_of_frames=count)
+    write_jpeg(frame, path)
+
+
+def write_jpeg(frame: bytes, path: Path) -> None:
+    """Write a JPEG as PNG."""
     Image.open(BytesIO(frame)).save(path, "PNG")

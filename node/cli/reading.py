@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from models.clip import ClipError, read_header
-from models.finding import Finding
+from models.ecg.reading import is_ecg_file
+from models.explain.panels import EncodedPicture
+from models.finding import Finding, Refusal
 from models.packs import Pack, PackError
 from models.views import View, ViewCall
 from node.analysis import (
-    ClipAnalysis,
     ClipView,
+    EcgAnalysis,
+    RecordingAnalysis,
     analyse,
     name_view,
     picture_settings,
@@ -28,16 +31,21 @@ from node.analysis import (
 )
 from node.cli.findings import finding_json, output_title, view_json
 from node.cli.output import Problem, say
-from node.cli.picture import write_frame
+from node.cli.picture import write_frame, write_jpeg
 from node.evidence import cautions, reportable
 from node.executor import WorkerError, WorkerProcesses, WorkerStartFailed
+from node.kept import without_samples
+from node.records import read_to_row, reading_from_row
 from node.results import (
     ClipResult,
+    EcgResult,
     EncodedObject,
     ObjectRef,
     ReportSettings,
     ResultError,
     build_capture,
+    build_ecg_capture,
+    build_ecg_report,
     build_page,
     build_report,
     is_own_object,
@@ -47,35 +55,38 @@ from node.sections import LogSettings
 from node.settings import Settings
 from node.watch import study_key
 from node.workers import prepare_worker
+from storage.states import RecordingKind
 
 _LOG = LogSettings(level="error", format="console")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadClip:
-    """A file and what came of it."""
+    """A file and what came of it. ``result`` is for the report of its study, if it has one."""
 
     file: str
+    kind: RecordingKind = RecordingKind.ULTRASOUND
     sop_instance_uid: str | None = None
     study_instance_uid: str | None = None
     view: ViewCall | None = None
     refused: str | None = None  #: why no model for measurements read it, where one should have
     unreadable: bool = False
-    result: ClipResult | None = None
+    result: ClipResult | EcgResult | None = None
     findings: tuple[Finding, ...] = ()  #: what may be reported
+    refusals: tuple[Refusal, ...] = ()
     cautions: tuple[str, ...] = ()  #: what must be known beside the findings
     analysed: bool = False
 
     @property
     def not_given(self) -> tuple[str, ...]:
         """Outputs that were not given, each with the reason."""
-        refusals = () if self.result is None else self.result.refusals
-        return tuple(f"{output_title({'output': r.output})}: {r.reason}" for r in refusals)
+        return tuple(f"{output_title({'output': r.output})}: {r.reason}" for r in self.refusals)
 
     def json(self) -> dict[str, Any]:
         """As ``analyze --json`` prints it."""
         return {
             "file": self.file,
+            "kind": self.kind.value,
             "sop_instance_uid": self.sop_instance_uid,
             "view": view_json(self.view),
             "findings": [finding_json(finding) for finding in self.findings],
@@ -111,11 +122,10 @@ def read_files(
     Problem
         If no worker process can be started or a result cannot be written.
     """
-    headers = [_header(path) for path in paths]
-    readable = sum(isinstance(header, Dataset) for header in headers)
+    files = [_opened(path) for path in paths]
+    readable = sum(file.refused is None for file in files)
     if not readable:
-        refused = [_not_read(path, header) for path, header in zip(paths, headers, strict=True)]
-        return Outcome(clips=tuple(refused), results=())
+        return Outcome(clips=tuple(_not_read(file) for file in files), results=())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     report_settings = ReportSettings(
         simulated_evidence=settings.analysis.allow_simulated_evidence,
@@ -136,7 +146,7 @@ def read_files(
     with _quiet():
         with executor:
             reader = _Reader(executor, packs, out, settings, report_settings)
-            clips = tuple(reader.read(paths, headers))
+            clips = tuple(reader.read(files))
         reports, problems = _write_reports(clips, packs, out, report_settings, reader.cines)
     return Outcome(clips=clips, results=(*reports, *reader.written), problems=tuple(problems))
 
@@ -154,7 +164,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Reader:
-    """Takes files through the steps of a worker, all files at once, answers in their order."""
+    """Takes files through the steps of a worker, all at once, and gives answers in their order."""
 
     def __init__(
         self,
@@ -169,84 +179,134 @@ class _Reader:
         self._out = out
         self._settings = settings
         self._report_settings = report_settings
-        self._ordinals: dict[str, int] = {}
+        self._ordinals: dict[tuple[str, RecordingKind], int] = {}
+        self._names: set[str] = set()
         self.written: list[ResultFile] = []
         self.cines: dict[str, bytes] = {}  # by SOP Instance UID
 
-    def read(self, paths: Sequence[Path], headers: Sequence[Dataset | str]) -> list[ReadClip]:
-        views = [
-            self._executor.submit(name_view, str(path)) if isinstance(header, Dataset) else None
-            for path, header in zip(paths, headers, strict=True)
-        ]
+    def read(self, files: Sequence[_File]) -> list[ReadClip]:
+        futures = [self._begun(file) for file in files]
         clips = []
-        for path, header, future in zip(paths, headers, views, strict=True):
-            if future is None or not isinstance(header, Dataset):
-                clips.append(_not_read(path, header))
+        for file, future in zip(files, futures, strict=True):
+            if future is None:
+                clips.append(_not_read(file))
                 continue
             try:
-                clips.append(self._clip(path, header, future.result()))
+                seen = future.result()
+                clips.append(
+                    self._ecg(file, seen)
+                    if isinstance(seen, EcgAnalysis)
+                    else self._clip(file, seen)
+                )
             except (Problem, ResultError):
                 raise
             except (WorkerStartFailed, PackError) as error:
                 raise Problem(str(error)) from error
             except WorkerError as error:
-                clips.append(_unreadable(path, header, str(error)))
+                clips.append(_unreadable(file, str(error)))
             except Exception as error:  # noqa: BLE001 - the edge of a worker: others go on
                 reason = f"the analysis failed: {type(error).__name__}: {error}"
-                clips.append(_unreadable(path, header, reason))
+                clips.append(_unreadable(file, reason))
         return clips
 
-    def _clip(self, path: Path, header: Dataset, seen: ClipView) -> ReadClip:
+    def _begun(self, file: _File) -> Future[Any] | None:
+        """The first thing that a worker does with a file; None where it cannot be read."""
+        if file.refused is not None:
+            return None
+        if file.kind is RecordingKind.ECG:
+            return self._analysing(file)
+        return self._executor.submit(name_view, str(file.path))
+
+    def _analysing(self, file: _File) -> Future[RecordingAnalysis]:
+        return self._executor.submit(
+            analyse,
+            str(file.path),
+            kind=file.kind,
+            allow_simulated=self._settings.analysis.allow_simulated_evidence,
+            drawn=picture_settings(self._settings),
+        )
+
+    def _clip(self, file: _File, seen: ClipView) -> ReadClip:
         if seen.refused is not None or seen.view is None:
-            return _unreadable(path, header, seen.refused or "no view could be named")
+            return _unreadable(file, seen.refused or "no view could be named")
+        assert file.header is not None  # noqa: S101 - a clip without one was not read
         skipped = reason_to_skip(seen)
-        answer: ClipAnalysis | None = None
-        allow = self._settings.analysis.allow_simulated_evidence
+        answer: RecordingAnalysis | None = None
         if skipped is None:
-            answer = self._executor.submit(
-                analyse,
-                str(path),
-                allow_simulated=allow,
-                drawn=picture_settings(self._settings),
-            ).result()
+            answer = self._analysing(file).result()
             skipped = answer.refused
-        result = ClipResult(header=header, view=seen.view, not_analysed=skipped)
-        findings: tuple[Finding, ...] = ()
+        result = ClipResult(header=file.header, view=seen.view, not_analysed=skipped)
         if answer is not None and answer.refused is None:
-            result = self._result(header, seen.view, answer)
-            findings, _withheld = reportable(
-                answer.findings,
-                allow_simulated=allow,
-                allow_demographics=self._settings.analysis.person_estimates,
+            result = ClipResult(
+                header=file.header,
+                view=seen.view,
+                findings=answer.findings,
+                refusals=answer.refusals,
+                capture=self._capture(file.header, answer),
+                packs=answer.packs_run,
             )
-        return ReadClip(
-            file=str(path),
-            sop_instance_uid=str(header.SOPInstanceUID),
-            study_instance_uid=str(header.StudyInstanceUID),
+        return replace(
+            self._read(file, answer),
             view=seen.view,
             # Another view is no refusal: there was nothing to measure.
             refused=skipped if seen.view.view is View.A4C else None,
             result=result,
+        )
+
+    def _ecg(self, file: _File, answer: EcgAnalysis) -> ReadClip:
+        if answer.refused is not None:
+            return _unreadable(file, answer.refused)
+        read = self._read(file, answer)
+        read = replace(read, cautions=(*(f"Mind: {it}." for it in answer.troubles), *read.cautions))
+        if file.header is None:
+            say(f"note: {file.path}: no report of it, it names neither patient nor study")
+            if answer.picture is not None:
+                self._write_pages(answer.picture, file.path.stem)
+            return read
+        return replace(
+            read,
+            result=EcgResult(
+                header=file.header,
+                findings=answer.findings,
+                refusals=answer.refusals,
+                troubles=answer.troubles,
+                capture=self._ecg_capture(file.header, answer),
+                pages=answer.pages,
+                packs=answer.packs_run,
+                readings=tuple(
+                    reading_from_row(read_to_row(one), one.pack) for one in answer.reads
+                ),
+            ),
+        )
+
+    def _read(self, file: _File, answer: RecordingAnalysis | None) -> ReadClip:
+        """What may be said of a recording, and what must be known beside it."""
+        read = ReadClip(
+            file=str(file.path),
+            kind=file.kind,
+            sop_instance_uid=file.uid("SOPInstanceUID"),
+            study_instance_uid=file.uid("StudyInstanceUID"),
+        )
+        if answer is None or answer.refused is not None:
+            return read
+        findings, _withheld = reportable(
+            answer.findings,
+            allow_simulated=self._settings.analysis.allow_simulated_evidence,
+            allow_demographics=self._settings.analysis.person_estimates,
+        )
+        return replace(
+            read,
             findings=findings,
-            cautions=cautions(findings, self._packs),
-            analysed=answer is not None and answer.refused is None,
-        )
-
-    def _result(self, header: Dataset, view: ViewCall, answer: ClipAnalysis) -> ClipResult:
-        return ClipResult(
-            header=header,
-            view=view,
-            findings=answer.findings,
             refusals=answer.refusals,
-            capture=self._capture(header, answer),
-            packs=answer.packs_run,
+            cautions=cautions(findings, self._packs),
+            analysed=True,
         )
 
-    def _capture(self, header: Dataset, answer: ClipAnalysis) -> ObjectRef | None:
+    def _capture(self, header: Dataset, answer: RecordingAnalysis) -> ObjectRef | None:
         if answer.picture is None:
             return None
         study = str(header.StudyInstanceUID)
-        ordinal = self._ordinals[study] = self._ordinals.get(study, 0) + 1
+        ordinal = self._ordinal(study, RecordingKind.ULTRASOUND)
         try:
             encoded = build_capture(
                 header,
@@ -266,6 +326,47 @@ class _Reader:
             encoded, self._out / f"saliency-{study_key(study)}-{ordinal}"
         )
         return encoded.ref
+
+    def _ecg_capture(self, header: Dataset, answer: EcgAnalysis) -> ObjectRef | None:
+        if answer.picture is None:
+            return None
+        study = str(header.StudyInstanceUID)
+        ordinal = self._ordinal(study, RecordingKind.ECG)
+        name = f"{study_key(study)}-{ordinal}"
+        try:
+            encoded = build_ecg_capture(
+                header,
+                answer.picture,
+                findings=answer.findings,
+                packs=answer.packs_run,
+                instance_number=ordinal,
+                settings=self._report_settings,
+                created_at=datetime.now(UTC),
+            )
+        except ResultError as error:
+            say(f"note: no picture of the ECG: {error}")
+            return None
+        path = self._out / f"ecg-{name}.dcm"
+        write_result(path, encoded)
+        self.written.append(ResultFile(kind="sc", path=str(path)))
+        self._write_pages(answer.picture, name)
+        return encoded.ref
+
+    def _write_pages(self, picture: EncodedPicture, name: str) -> None:
+        """Each page as PNG; files of one name in several folders get a number."""
+        number = 1
+        while (wanted := name if number == 1 else f"{name}-{number}") in self._names:
+            number += 1
+        self._names.add(wanted)
+        for page, jpeg in enumerate(picture.jpeg_frames, start=1):
+            path = self._out / f"ecg-{wanted}-page-{page}.png"
+            write_jpeg(jpeg, path)
+            self.written.append(ResultFile(kind="png", path=str(path)))
+
+    def _ordinal(self, study: str, kind: RecordingKind) -> int:
+        key = (study, kind)
+        self._ordinals[key] = self._ordinals.get(key, 0) + 1
+        return self._ordinals[key]
 
 
 def _write_picture(encoded: EncodedObject, path: Path) -> list[ResultFile]:
@@ -287,31 +388,54 @@ def write_result(path: Path, encoded: EncodedObject) -> None:
         raise Problem(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _header(path: Path) -> Dataset | str:
-    """A file's header, or in words why it has none that can be used."""
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file, and as what it is read; ``refused`` says why it is not.
+
+    ``header`` is None for an ECG that is no DICOM object.
+    """
+
+    path: Path
+    kind: RecordingKind = RecordingKind.ULTRASOUND
+    header: Dataset | None = None
+    refused: str | None = None
+
+    def uid(self, keyword: str) -> str | None:
+        """One of its UIDs, where it has any."""
+        return None if self.header is None else str(self.header[keyword].value)
+
+
+def _opened(path: Path) -> _File:
     try:
         header = read_header(path)
     except ClipError as error:
-        return str(error)
+        if is_ecg_file(path):
+            return _File(path=path, kind=RecordingKind.ECG)
+        return _File(path=path, refused=str(error))
     if not header.get("SOPInstanceUID") or not header.get("StudyInstanceUID"):
-        return "it has no SOP or Study Instance UID"
+        return _File(path=path, refused="it has no SOP or Study Instance UID")
     if is_own_object(header):
-        return "echonode made it: it does not read its own results"
-    return header
+        return _File(path=path, refused="echonode made it: it does not read its own results")
+    if is_ecg_file(path):
+        return _File(path=path, kind=RecordingKind.ECG, header=without_samples(header))
+    return _File(path=path, header=header)
 
 
-def _not_read(path: Path, reason: object) -> ReadClip:
-    return ReadClip(file=str(path), refused=str(reason), unreadable=True)
+def _not_read(file: _File) -> ReadClip:
+    return ReadClip(file=str(file.path), kind=file.kind, refused=file.refused, unreadable=True)
 
 
-def _unreadable(path: Path, header: Dataset, reason: str) -> ReadClip:
-    return ReadClip(
-        file=str(path),
-        sop_instance_uid=str(header.SOPInstanceUID),
-        study_instance_uid=str(header.StudyInstanceUID),
+def _unreadable(file: _File, reason: str) -> ReadClip:
+    result: ClipResult | EcgResult | None = None
+    if file.header is not None:
+        made = EcgResult if file.kind is RecordingKind.ECG else ClipResult
+        result = made(header=file.header, not_analysed=reason)
+    return replace(
+        _not_read(file),
+        sop_instance_uid=file.uid("SOPInstanceUID"),
+        study_instance_uid=file.uid("StudyInstanceUID"),
         refused=reason,
-        unreadable=True,
-        result=ClipResult(header=header, not_analysed=reason),
+        result=result,
     )
 
 
@@ -322,7 +446,7 @@ def _write_reports(
     settings: ReportSettings,
     cines: Mapping[str, bytes],
 ) -> tuple[list[ResultFile], list[str]]:
-    """A report and a page for each study in which a model read a clip, as the node would make it.
+    """Reports and a page for each study of which a model read anything, as the node makes them.
 
     Returns what was written, and a line for each study whose report could not be made.
     """
@@ -333,38 +457,60 @@ def _write_reports(
         for pack in packs
         for output in pack.manifest.outputs
     }
-    for study in dict.fromkeys(clip.study_instance_uid for clip in clips if clip.analysed):
-        path = out / f"report-{study_key(str(study))}.dcm"
+    analysed = [clip for clip in clips if clip.analysed and clip.result is not None]
+    for study in dict.fromkeys(clip.study_instance_uid for clip in analysed):
         of_study = _of_study(clips, study)
         created_at = datetime.now(UTC)
+        read = {clip.kind for clip in analysed if clip.study_instance_uid == study}
+        echo = [result for result in of_study if isinstance(result, ClipResult)]
+        ecgs = [result for result in of_study if isinstance(result, EcgResult)]
+        path = out / f"report-{study_key(str(study))}.dcm"
         try:
-            encoded = build_report(
-                of_study,
-                revision=1,
-                predecessor=None,
-                settings=settings,
-                created_at=created_at,
-                tested_on=tested_on,
-            )
-            write_result(path, encoded)
-            written.append(ResultFile(kind="sr", path=str(path)))
-            path = out / f"summary-{study_key(str(study))}.dcm"
-            page = build_page(
-                of_study,
-                cines,
-                revision=1,
-                settings=settings,
-                created_at=created_at,
-                tested_on=tested_on,
-            )
-            written += _write_picture(page, path)
+            if RecordingKind.ULTRASOUND in read:
+                encoded = build_report(
+                    echo,
+                    revision=1,
+                    predecessor=None,
+                    settings=settings,
+                    created_at=created_at,
+                    tested_on=tested_on,
+                    not_read=[
+                        f"ECG, not analysed: {ecg.not_analysed.rstrip('.')}."
+                        for ecg in ecgs
+                        if ecg.not_analysed is not None
+                    ],
+                )
+                write_result(path, encoded)
+                written.append(ResultFile(kind="sr", path=str(path)))
+                path = out / f"summary-{study_key(str(study))}.dcm"
+                page = build_page(
+                    echo,
+                    cines,
+                    revision=1,
+                    settings=settings,
+                    created_at=created_at,
+                    tested_on=tested_on,
+                )
+                written += _write_picture(page, path)
+            if RecordingKind.ECG in read:
+                path = out / f"report-ecg-{study_key(str(study))}.dcm"
+                encoded = build_ecg_report(
+                    ecgs,
+                    revision=1,
+                    predecessor=None,
+                    settings=settings,
+                    created_at=created_at,
+                    tested_on=tested_on,
+                )
+                write_result(path, encoded)
+                written.append(ResultFile(kind="sr", path=str(path)))
         except (ResultError, Problem) as error:
             problems.append(f"no {path.stem.partition('-')[0]} {path}: {error}")
     return written, problems
 
 
-def _of_study(clips: Sequence[ReadClip], study: str | None) -> list[ClipResult]:
-    """What a report of the study speaks of: of files with one SOP Instance UID, the first.
+def _of_study(clips: Sequence[ReadClip], study: str | None) -> list[ClipResult | EcgResult]:
+    """What reports of the study speak of: of files with one SOP Instance UID, the first.
 
     A report can name a UID once only, and a node would keep the first and quarantine the rest.
     """

@@ -196,7 +196,10 @@ def print_study(shown: dict[str, Any]) -> None:
         [(_time(event["at"]), event["kind"], event["message"]) for event in shown["timeline"]],
         long=("what",),
     )
-    clips = [{**clip, "file": f"clip {n}"} for n, clip in enumerate(shown["clips"], start=1)]
+    clips = [
+        {**clip, "file": f"{'ECG' if clip['kind'] == 'ecg' else 'clip'} {n}"}
+        for n, clip in enumerate(shown["clips"], start=1)
+    ]
     print_table(
         "Clips",
         ("clip", "state", "frames", "SOP instance"),
@@ -207,6 +210,9 @@ def print_study(shown: dict[str, Any]) -> None:
         long=("SOP instance",),
     )
     print_clips(clips, title="Views")
+    for clip in clips:
+        for words in clip["troubles"]:
+            print_text(f"{clip['file']}, not to be trusted: {words}")
     print_table(
         "Results",
         ("kind", "revision", "current", "path"),
@@ -266,6 +272,7 @@ def _clips(detail: StudyDetail, settings: Settings) -> list[dict[str, Any]]:
                 "mode": recording.mode,
                 "frame_count": recording.frame_count,
                 "view": _view(recording),
+                "troubles": list(recording.troubles),
                 "findings": [finding_json(finding) for finding in findings],
                 "not_given": [
                     {"output": refusal.output, "reason": refusal.reason, "pack": refusal.pack}

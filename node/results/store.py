@@ -74,6 +74,7 @@ def new_result(result: catalog.ResultRecord) -> catalog.NewResult:
     """A kept result as it was handed in, to be named or sent again."""
     return catalog.NewResult(
         kind=result.kind,
+        subject=result.subject,
         recording_id=result.recording_id,
         sop_class_uid=result.sop_class_uid,
         sop_instance_uid=result.sop_instance_uid,

@@ -18,10 +18,10 @@ from tests.running_node import FEW_FRAMES, REAL_CINE, echonode, variant
 
 pytestmark = pytest.mark.timeout(600)
 
-CLIP_KEYS = {"file", "sop_instance_uid", "view", "findings", "cautions", "refused"}
+CLIP_KEYS = {"file", "kind", "sop_instance_uid", "view", "findings", "cautions", "refused"}
 FINDING_KEYS = {
     "output", "value", "unit", "low", "high", "score", "pack", "version", "evidence",
-    "per_beat", "outside_share",
+    "per_beat", "outside_share", "spans_ms",
 }  # fmt: skip
 
 

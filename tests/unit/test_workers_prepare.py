@@ -41,7 +41,9 @@ def pack(tmp_path: Path) -> Path:
 
 
 def test_loading_runs_each_network_once(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.analysis.worker._packs", None)  # what was loaded before comes back after
+    monkeypatch.setattr(
+        "node.analysis.worker._packs", None
+    )  # what was loaded before comes back after
 
     with pytest.raises(PackError, match="network 'nothing' cannot be built"):
         load_packs([pack])
