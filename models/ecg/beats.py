@@ -33,8 +33,12 @@ _MOST_BEATS: Final = 400  # for a median: more add time and no accuracy
 _ALIKE: Final = 0.85  # correlation of two beats of the same origin
 _QRS_ONSET_SHARE, _QRS_OFFSET_SHARE = 0.04, 0.06  # of the greatest speed
 _FOOT_SHARE: Final = 0.2  # of the speed of a limb of P or T, where the wave begins and ends
+# R to the falling limb of T, at a beat a second; it shortens with the root (Bazett 1920).
+_T_USUAL, _T_SPREAD, _T_LATEST = 0.33, 0.07, 0.58
 _LEAST_P_MV_S, _LEAST_T_MV_S = 0.4, 0.4
-_LEAST_AGREEMENT: Final = 4.0  # power of the median over what chance leaves
+# Power of the median over what chance leaves; where beats come irregularly, as in atrial
+# fibrillation, much more is asked: its waves agree by accident, too.
+_REGULAR_AGREES, _IRREGULAR_AGREES, _IRREGULAR = 4.0, 50.0, 0.06
 _BEFORE_S, _AFTER_S = 0.6, 0.8  # what is looked at around R: PR of 500 ms, R to the end of T
 
 
@@ -300,6 +304,15 @@ def _median(windows: NDArray[np.float64]) -> NDArray[np.float64]:
     return median
 
 
+def _least_agreement(peaks: NDArray[np.int64]) -> float:
+    """How much the beats must agree on a P wave."""
+    if len(peaks) < 4:
+        return _REGULAR_AGREES
+    steps = np.diff(peaks)
+    irregular = float(np.median(np.abs(np.diff(steps))) / np.median(steps)) > _IRREGULAR
+    return _IRREGULAR_AGREES if irregular else _REGULAR_AGREES
+
+
 def _usual_rr(beats: _Beats) -> float:
     """Seconds from beat to beat; a second where there is only one."""
     if len(beats.peaks) < 2:
@@ -322,7 +335,7 @@ def _waves_of(windows: NDArray[np.float64], beats: _Beats, rr_s: float) -> Waves
     speed = _speed(_low_pass(median, rate_hz, 20.0), rate_hz)
     t = _t_wave(speed, r, offset, rr_s, rate_hz)
     last = (t[1] if t else offset) - round(rr_s * rate_hz)
-    p = _p_wave(windows, speed, last, onset, rate_hz)
+    p = _p_wave(windows, speed, (last, onset), _least_agreement(beats.peaks), rate_hz)
     return Waves(p=p, qrs=(onset, offset), t=t)
 
 
@@ -376,23 +389,30 @@ def _t_wave(
     speed: NDArray[np.float64], r: int, offset: int, rr_s: float, rate_hz: float
 ) -> tuple[int, int] | None:
     """(begin, end) of the T wave after the QRS's end; None where nothing moves there."""
-    latest = min(round((0.1 + 0.6 * rr_s) * rate_hz), round(0.66 * rate_hz))
-    begin, end = offset + round(0.04 * rate_hz), min(r + latest, len(speed))
-    humps = _humps(speed, begin, end, 0.09 * rate_hz)
+    begin = offset + round(0.04 * rate_hz)
+    end = min(r + round(min(_T_LATEST * math.sqrt(rr_s), 0.7) * rate_hz), len(speed))
+    # In a quick heart the next P wave follows at once, and may be the quicker one.
+    late = (np.arange(len(speed)) - r) / rate_hz / math.sqrt(rr_s) - _T_USUAL
+    likely = speed * np.exp(-0.5 * np.square(np.maximum(late, 0.0) / _T_SPREAD))
+    humps = _humps(likely, begin, end, 0.07 * rate_hz)
     if not humps:
         return None
-    first, last = max(humps, key=lambda hump: float(speed[hump[0] : hump[1] + 1].max()))
+    first, last = max(humps, key=lambda hump: float(likely[hump[0] : hump[1] + 1].max()))
     if speed[first : last + 1].max() < _LEAST_T_MV_S:
         return None
     return _feet(speed, begin, end, (first, last), rate_hz)
 
 
 def _p_wave(
-    windows: NDArray[np.float64], speed: NDArray[np.float64], last: int, onset: int, rate_hz: float
+    windows: NDArray[np.float64],
+    speed: NDArray[np.float64],
+    between: tuple[int, int],
+    least: float,
+    rate_hz: float,
 ) -> tuple[int, int] | None:
     """(begin, end) of a P wave between the last T wave and the QRS; None where there is none."""
-    begin = max(last + round(0.01 * rate_hz), round(0.04 * rate_hz))
-    end = onset - round(0.01 * rate_hz)
+    begin = max(between[0] + round(0.01 * rate_hz), round(0.04 * rate_hz))
+    end = between[1] - round(0.01 * rate_hz)
     humps = _humps(speed, begin, end, 0.06 * rate_hz)
     if not humps:
         return None
@@ -402,7 +422,7 @@ def _p_wave(
         return None
     wave = _feet(speed, begin, end, hump, rate_hz)
     wide_enough = 0.04 * rate_hz <= wave[1] - wave[0] <= 0.2 * rate_hz
-    return wave if wide_enough and _comes_back(windows, wave, rate_hz) else None
+    return wave if wide_enough and _comes_back(windows, wave, least, rate_hz) else None
 
 
 def _humps(speed: NDArray[np.float64], begin: int, end: int, join: float) -> list[tuple[int, int]]:
@@ -427,20 +447,26 @@ def _feet(
     return first - back, last + on + 1
 
 
-def _comes_back(windows: NDArray[np.float64], wave: tuple[int, int], rate_hz: float) -> bool:
-    """Whether the beats agree on a wave: its power is far above what chance leaves in a median."""
-    margin = round(0.02 * rate_hz)
-    begin, end = max(wave[0] - margin, 0), wave[1] + margin
-    part = windows[:: max(len(windows) // _MOST_BEATS, 1), :, begin:end]
+def _comes_back(
+    windows: NDArray[np.float64], wave: tuple[int, int], least: float, rate_hz: float
+) -> bool:
+    """Whether the beats agree on a wave: the median's power over what chance leaves in it."""
+    margin, around = round(0.02 * rate_hz), round(0.1 * rate_hz)
+    begin = max(wave[0] - margin - around, 0)
+    part = windows[:: max(len(windows) // _MOST_BEATS, 1), :, begin : wave[1] + margin + around]
     part = part[~np.isnan(part).any(axis=(1, 2))]
     if len(part) < 3:
         return True  # one beat says nothing about chance
-    slope = np.linspace(0.0, 1.0, part.shape[2])
-    part = part - part[..., :1] * (1 - slope) - part[..., -1:] * slope
-    wave_power = float(np.mean(np.square(np.median(part, axis=0))))
+    smooth = _low_pass(part.reshape(-1, part.shape[2]), rate_hz, 20.0).reshape(part.shape)
+    kept = smooth[:, :, max(wave[0] - margin, 0) - begin : wave[1] + margin - begin]
+    slope = np.linspace(0.0, 1.0, kept.shape[2])
+    level = kept - kept[..., :1] * (1 - slope) - kept[..., -1:] * slope
+    middle = np.median(level, axis=0)
+    # A few beats that came early must not count as noise; so no variance.
+    spread = 1.4826 * np.median(np.abs(level - middle), axis=0)
     # The variance of a median is pi/2 of a mean's.
-    chance = float(np.mean(np.var(part, axis=0, ddof=1))) * (math.pi / 2) / len(part)
-    return wave_power > _LEAST_AGREEMENT * chance
+    chance = float(np.mean(np.square(spread))) * (math.pi / 2) / len(part)
+    return float(np.mean(np.square(middle))) > least * chance
 
 
 def _speed(rows: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64]:
