@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.viewer.browser import Browser
 
+_NO_PIXELS = ("SR", "ECG")
 _ENTRY = "[data-cy^=study-browser-thumbnail]"
 _VIEWPORT = "[data-cy=viewport-pane]"
 _CORNER = "[data-cy=viewport-overlay-top-left]"
@@ -57,6 +58,15 @@ if (!canvas || !canvas.width) return false;
 const {width, height} = canvas;
 const data = canvas.getContext('2d').getImageData(0, height / 3, width, height / 3).data;
 return data.some((value, index) => index % 4 < 3 && value > 40);
+"""
+
+# Whether a trace is drawn: it is white, as neither paper nor names of leads are.
+_TRACED = """
+const canvas = document.querySelector(`${arguments[0]} canvas`);
+if (!canvas || !canvas.width) return false;
+const {width, height} = canvas;
+const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+return data.some((value, index) => index % 4 === 2 && value > 200);
 """
 
 _CENTRE = """
@@ -115,14 +125,14 @@ class Ohif:
         self.browser = browser
         self._site = site
 
-    def open_study(self, study_uid: str, *, series: int) -> None:
+    def open_study(self, study_uid: str, *, series: int, first_is_image: bool = True) -> None:
         """Open a study and wait until so many series are listed, those with pixels as pictures."""
         self.browser.open(f"{self._site}/viewer?StudyInstanceUIDs={study_uid}")
         self.browser.wait(
             lambda: (
                 len(self.series()) == series
-                and all(one.drawn for one in self.series() if one.modality != "SR")
-                and self.frame() is not None
+                and all(one.drawn for one in self.series() if one.modality not in _NO_PIXELS)
+                and (self.frame() is not None or not first_is_image)
             ),
             what=f"list {series} series and show the first",
         )
@@ -163,6 +173,14 @@ class Ohif:
         shown = self.frame()  # None for a picture of a single frame
         drawn = bool(self.browser.script(_DRAWN, _VIEWPORT))
         return drawn and words in self._text(_CORNER) and (shown is None or shown[0] == 1)
+
+    def traced(self) -> bool:
+        """Whether the viewport shows the traces of an ECG."""
+        return bool(self.browser.script(_TRACED, _VIEWPORT))
+
+    def text(self) -> str:
+        """What the viewport says in words."""
+        return self._text(_VIEWPORT)
 
     def speed(self) -> float:
         """The frames per second at which it would play."""
