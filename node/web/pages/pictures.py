@@ -1,7 +1,7 @@
 """Frames of clips as JPEG: of the cine that the node made, or of the clip as models see it.
 
 Nothing outside the sector is ever shown: the cines hold nothing else, and of a source only what
-:meth:`models.clip.Clip.frames` gives.
+:meth:`models.clip.Clip.frames` gives. Of an ECG there are the pages that the node made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import get_frame
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from models.clip import Clip, ClipError, Mode, read_clip
 from node.results.cine import Cine, read_cine
@@ -76,6 +76,8 @@ class Pictures:
         NoPictureError
             If there is nothing to show.
         """
+        if shown.kind is RecordingKind.ECG:
+            raise NoPictureError("the pages of an ECG are no film")
         with self._decoding:
             if shown.cine_key is not None:
                 cine = self._cine(shown.cine_key)
@@ -87,7 +89,7 @@ class Pictures:
             return _film(clip.time_axis.times_ms.tolist(), 1 + clip.frame_count // 3)
 
     def frame(self, shown: ShownRecording, number: int) -> bytes:
-        """A frame, counted from 1.
+        """A frame, or a page of an ECG, counted from 1.
 
         Raises
         ------
@@ -107,18 +109,20 @@ class Pictures:
         with self._decoding:
             kept = self._posters.get(key)
         if kept is None:
-            kept = self.frame(shown, self.film(shown).poster)
+            first = 1 if shown.kind is RecordingKind.ECG else self.film(shown).poster
+            kept = self.frame(shown, first)
             with self._decoding:
                 self._posters.put(key, kept)
         return kept
 
     def still(self, file_key: str) -> bytes:
-        """The one frame of a capture that the node made: a summary page."""
+        """The first page of a capture that the node made."""
         data = self._read(file_key)
         dataset = dcmread(BytesIO(data))
         if dataset.file_meta.TransferSyntaxUID != JPEGBaseline8Bit:
             raise NoPictureError("it is no JPEG that a browser can show")
-        return get_frame(dataset.PixelData, 0, number_of_frames=1)
+        count = int(dataset.get("NumberOfFrames") or 1)
+        return get_frame(dataset.PixelData, 0, number_of_frames=count)
 
     def _cine(self, key: str) -> Cine:
         return self._cines.or_made(key, lambda: _opened_cine(self._read(key)))
@@ -173,6 +177,11 @@ def _source(shown: ShownRecording) -> str:
 
 
 def _opened_cine(data: bytes) -> Cine:
+    """Pages of an ECG, too: of one page in the class of one frame."""
+    dataset = dcmread(BytesIO(data))
+    if dataset.SOPClassUID == SecondaryCaptureImageStorage:
+        dataset.NumberOfFrames = 1
+        return Cine(dataset)
     try:
         return read_cine(data)
     except ResultError as error:

@@ -26,6 +26,8 @@ from storage.catalog import (
     DeliveryRecord,
     DeliveryState,
     FileState,
+    ReadingRecord,
+    RecordingKind,
     RecordingRecord,
     RecordingState,
     ResultKind,
@@ -58,7 +60,7 @@ class FindingLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipView:
-    """A clip."""
+    """A clip or an ECG."""
 
     number: int
     uid: str
@@ -70,7 +72,9 @@ class ClipView:
     certain: bool
     frame_count: int | None
     attempts: int
-    picture: str  #: "cine", "clip" or empty
+    picture: str  #: "cine", "clip", "pages" or empty
+    pages: tuple[str, ...]  #: of an ECG's picture: what each explains
+    read: tuple[str, ...]  #: what each pack read of an ECG
     findings: tuple[FindingLine, ...]
     not_given: tuple[tuple[str, str], ...]  #: an output and why it was not given
     words: str  #: research use only, and on what evidence
@@ -111,16 +115,26 @@ class Buttons:
 def clip_views(
     detail: StudyDetail, settings: Settings, packs: Sequence[Pack]
 ) -> tuple[ClipView, ...]:
-    """The clips of a study, in the order they came."""
-    cines = {
+    """The clips and ECGs of a study, in the order they came."""
+    pictured = {
         result.recording_id
         for result in detail.results
-        if is_cine(result) and result.file_state is FileState.KEPT
+        if is_picture(result) and result.file_state is FileState.KEPT
     }
     tested_on = _tested_on(packs)
     return tuple(
-        _clip(number, recording, settings, packs, tested_on, cine=recording.id in cines)
+        _clip(number, recording, settings, packs, tested_on, pictured=recording.id in pictured)
         for number, recording in enumerate(detail.recordings, start=1)
+    )
+
+
+def is_picture(result: ResultRecord) -> bool:
+    """Whether a result is the picture of a clip or an ECG."""
+    return (
+        result.kind is ResultKind.SC
+        and result.recording_id is not None
+        and result.stands_for is None
+        and (result.subject is RecordingKind.ECG or is_cine(result))
     )
 
 
@@ -128,6 +142,7 @@ def is_cine(result: ResultRecord) -> bool:
     """Whether a result is the picture of a clip, to be played."""
     return (
         result.kind is ResultKind.SC
+        and result.subject is RecordingKind.ULTRASOUND
         and result.recording_id is not None
         and result.stands_for is None
         and result.sop_class_uid == MultiFrameTrueColorSecondaryCaptureImageStorage
@@ -141,7 +156,8 @@ def headline(
     clips, findings = [], []
     for recording in detail.recordings:
         said = _reportable(recording, settings)
-        if recording.state is RecordingState.DONE and said:
+        of_clip = recording.kind is RecordingKind.ULTRASOUND
+        if of_clip and recording.state is RecordingState.DONE and said:
             try:
                 header = _stage(files, recording.file_key)
             except (ClipError, FileStoreError):
@@ -184,12 +200,15 @@ def result_words(result: ResultRecord) -> str:
     if result.kind is ResultKind.SC:
         if result.recording_id is None:
             return "Summary page"
+        if result.subject is RecordingKind.ECG:
+            return "Explained ECG" if result.stands_for is None else "Single page of an ECG"
         return "Saliency cine" if is_cine(result) else "Single frame of a cine"
-    return {
+    words = {
         ResultKind.SR: "Structured Report",
         ResultKind.TEXT: "Report as text",
         ResultKind.KEY: "Key Object Selection",
     }[result.kind]
+    return f"{words}, of ECGs" if result.subject is RecordingKind.ECG else words
 
 
 def _clip(
@@ -199,7 +218,7 @@ def _clip(
     packs: Sequence[Pack],
     tested_on: dict[tuple[PackRef, str], str],
     *,
-    cine: bool,
+    pictured: bool,
 ) -> ClipView:
     findings = _reportable(recording, settings)
     source = ShownRecording(
@@ -222,12 +241,31 @@ def _clip(
         certain=bool(recording.view_certain),
         frame_count=recording.frame_count,
         attempts=recording.attempts,
-        picture="cine" if cine else "clip" if has_picture(source) else "",
+        picture=_picture(recording, source, pictured=pictured),
+        pages=tuple(_title(output) for output in recording.pages),
+        read=tuple(_read_words(read) for read in recording.readings),
         findings=tuple(_line(finding, tested_on) for finding in findings),
         not_given=tuple((_title(item.output), item.reason) for item in recording.refusals),
         words=evidence_words(findings) if findings else "",
-        warnings=(*((outside,) if outside else ()), *cautions(findings, packs)),
+        warnings=(
+            *(f"Not to be trusted: {trouble}" for trouble in recording.troubles),
+            *((outside,) if outside else ()),
+            *cautions(findings, packs),
+        ),
     )
+
+
+def _picture(recording: RecordingRecord, source: ShownRecording, *, pictured: bool) -> str:
+    if pictured:
+        return "pages" if recording.kind is RecordingKind.ECG else "cine"
+    return "clip" if has_picture(source) else ""
+
+
+def _read_words(read: ReadingRecord) -> str:
+    if read.signal == "median":
+        whose = "the cart's own median beat" if read.group else "a median beat that was made here"
+        return f"{read.pack}: {whose}"
+    return f"{read.pack}: the rhythm from {read.begin_ms / 1000:.1f} to {read.end_ms / 1000:.1f} s"
 
 
 def _reportable(recording: RecordingRecord, settings: Settings) -> tuple[Finding, ...]:
