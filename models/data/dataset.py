@@ -60,6 +60,42 @@ class Case:
     tracings: Callable[[], Mapping[int, NDArray[np.uint8]]] | None = field(default=None, repr=False)
 
 
+class Known(Protocol):
+    """What evaluation needs of a case, of a clip or of an ECG: whose it is, and what is true."""
+
+    @property
+    def patient(self) -> str:
+        """The same for all recordings of a patient, and no name."""
+
+    @property
+    def name(self) -> str:
+        """To find it again."""
+
+    @property
+    def truths(self) -> Mapping[str, float]:
+        """Values by output name."""
+
+
+class Source(Protocol):
+    """What is said of a data set, of clips or of ECGs; each attribute is :class:`Dataset`'s."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def evidence(self) -> Evidence: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def citation(self) -> str: ...
+    @property
+    def caveats(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def cases(self, split: str) -> Sequence[Known]: ...
+
+
 class LazyTruths(Mapping[str, float]):
     """Truths that are measured or drawn when the first of them is asked for."""
 

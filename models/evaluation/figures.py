@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.evaluation import metrics
 from models.evaluation.metrics import Bin, Estimate, Flags, Numbers
 from models.evaluation.overlap import FrameOverlap, StructureOverlap
-from models.evaluation.reading import Answer
+from models.evaluation.reading import Answer, view_of
 from models.finding import Evidence
 from models.packs import OutputSpec
 from models.tasks import TASKS
@@ -306,7 +306,7 @@ def views(
     certain_from: float = 0.0,
 ) -> Views | None:
     """The figures of a view pack; None where no case has a view that the pack knows."""
-    known = [one for one in answers if one.case.view in classes]
+    known = [one for one in answers if view_of(one.case) in classes]
     given = [one for one in known if one.call is not None]
     if not given:
         return None
@@ -559,9 +559,10 @@ def _confidence(scores: Numbers) -> Confidence:
 
 
 def _view(answer: Answer) -> View:
-    if answer.case.view is None:
+    view = view_of(answer.case)
+    if view is None:
         raise ValueError(f"{answer.case.name} has no view")
-    return answer.case.view
+    return view
 
 
 def _structure(name: str, traced: Sequence[Answer], *, draws: int) -> Structure:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from models.evaluation.figures import ByFrames, Confidence, Counts, Measurement, Score, Views
 from models.evaluation.metrics import Estimate
 from models.finding import Evidence
+from models.packs import PackKind
 
 if TYPE_CHECKING:
     from models.evaluation.report import DatasetWords, Report
@@ -23,8 +24,13 @@ _PICTURES = (
     ("structures", "Tracings"),
 )
 _SPLITS = {
-    "train": "These clips were trained on: this is no test.",
-    "held": "Choices were made on these clips: this is no test.",
+    "train": "These were trained on: this is no test.",
+    "held": "Choices were made on these: this is no test.",
+}
+_CLIPS, _ECGS = "clips", "recordings"
+_EXPLAINED = {
+    _CLIPS: "stands in [explanations.md](explanations.md)",
+    _ECGS: "is what `echonode explain --check` measures",
 }
 
 
@@ -38,7 +44,7 @@ def page(reports: Sequence[Report], pictures: Sequence[Mapping[str, str]]) -> st
         "",
         (
             "In brackets: 95 % intervals, by bootstrap over patients. How far its explanations can "
-            "be trusted stands in [explanations.md](explanations.md)."
+            f"be trusted {_EXPLAINED[_what(first)]}."
         ),
         "",
     ]
@@ -47,26 +53,32 @@ def page(reports: Sequence[Report], pictures: Sequence[Mapping[str, str]]) -> st
     return "\n".join(lines)
 
 
+def _what(report: Report) -> str:
+    """What the pack reads, in words."""
+    return _ECGS if report.kind is PackKind.WAVEFORM else _CLIPS
+
+
 def section(report: Report, pictures: Mapping[str, str]) -> list[str]:
     """One data set's part of the page."""
     dataset = report.dataset
-    lines = [f"## On {dataset.title}", "", *_whom(dataset)]
+    what = _what(report)
+    lines = [f"## On {dataset.title}", "", *_whom(dataset, what)]
     if report.measurements:
-        lines += ["", *_measurements(report.measurements, simulated=_simulated(report))]
+        lines += ["", *_measurements(report.measurements, what, simulated=_simulated(report))]
     if report.scores:
-        lines += ["", *_scores(report.scores, simulated=_simulated(report))]
+        lines += ["", *_scores(report.scores, what, simulated=_simulated(report))]
     if report.structures:
         lines += ["", *_structures(report)]
     if report.views:
         lines += ["", *_views(report.views, simulated=_simulated(report))]
     for one in report.outputs:
-        lines += ["", *_output(one, pictures.get(one.output))]
+        lines += ["", *_output(one, what, pictures.get(one.output))]
     for key, words in _PICTURES:
         if key in pictures:
             lines += ["", f"![{words}]({pictures[key]})"]
     lines += [*_left_out(report), "", "### Mind", ""]
     if _simulated(report):
-        lines.append("- Simulated clips: nothing here was tested on patients.")
+        lines.append(f"- Simulated {what}: nothing here was tested on patients.")
     if dataset.split in _SPLITS:
         lines.append(f"- {_SPLITS[dataset.split]}")
     lines += [f"- {caveat}" for caveat in dataset.caveats]
@@ -115,10 +127,10 @@ def _simulated(report: Report) -> bool:
     return report.dataset.evidence is Evidence.SIMULATED
 
 
-def _whom(dataset: DatasetWords) -> Iterator[str]:
-    what = "simulated patients" if dataset.evidence is Evidence.SIMULATED else "patients"
+def _whom(dataset: DatasetWords, what: str) -> Iterator[str]:
+    who = "simulated patients" if dataset.evidence is Evidence.SIMULATED else "patients"
     yield (
-        f'{dataset.patients} {what}, {dataset.clips} clips, split "{dataset.split}" of data set '
+        f'{dataset.patients} {who}, {dataset.clips} {what}, split "{dataset.split}" of data set '
         f"`{dataset.name}` ({dataset.fingerprint[:12]})."
     )
 
@@ -128,7 +140,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def _measurements(found: Sequence[Measurement], *, simulated: bool) -> list[str]:
+def _measurements(found: Sequence[Measurement], what: str, *, simulated: bool) -> list[str]:
     mark = _mark(simulated=simulated)
     errors = [
         (
@@ -165,14 +177,14 @@ def _measurements(found: Sequence[Measurement], *, simulated: bool) -> list[str]
                 "upper limit",
                 "its 95 % interval held the truth in",
                 "mean width",
-                "clips refused",
+                f"{what} refused",
             ),
             agreement,
         ),
     ]
 
 
-def _scores(found: Sequence[Score], *, simulated: bool) -> list[str]:
+def _scores(found: Sequence[Score], what: str, *, simulated: bool) -> list[str]:
     mark = _mark(simulated=simulated)
     ranks = [
         (
@@ -224,7 +236,7 @@ def _scores(found: Sequence[Score], *, simulated: bool) -> list[str]:
                 "PPV",
                 "NPV",
                 "calibration error",
-                "clips refused",
+                f"{what} refused",
             ),
             calls,
         ),
@@ -314,10 +326,10 @@ def _spread(one: Confidence) -> str:
     return f"{one.median:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
-def _output(one: Measurement | Score, picture: str | None) -> Iterator[str]:
+def _output(one: Measurement | Score, what: str, picture: str | None) -> Iterator[str]:
     yield f"### {one.title}"
     yield ""
-    yield f"{_counted(one.counts)}"
+    yield f"{_counted(one.counts, what)}"
     if picture:
         yield ""
         yield f"![{one.title}]({picture})"
@@ -338,24 +350,25 @@ def _frames_table(figure: str, by_frames: Sequence[ByFrames], digits: int) -> li
     return _table(("frames", f"{figure}: the first ones", "as many at random"), rows)
 
 
-def _counted(counts: Counts) -> str:
+def _counted(counts: Counts, what: str) -> str:
     return (
-        f"{counts.patients} patients, {counts.examinations} examinations, {counts.clips} clips "
+        f"{counts.patients} patients, {counts.examinations} examinations, {counts.clips} {what} "
         "with a value."
     )
 
 
 def _left_out(report: Report) -> Iterator[str]:
+    what = _what(report)
     refused: dict[str, list[str]] = {}
     for one in report.outputs:
         for reason, count in one.counts.refused.items():
             refused.setdefault(reason, []).append(f"{one.output} {count}")
     if refused:
-        yield from ("", "### Clips without a value", "")
+        yield from ("", f"### {what.capitalize()} without a value", "")
         for reason, which in refused.items():
             yield f"- {reason}: {', '.join(which)}"
     if report.unreadable:
-        yield from ("", "### Clips that could not be read", "")
+        yield from ("", f"### {what.capitalize()} that could not be read", "")
         for reason, count in report.unreadable.items():
             yield f"- {reason}: {count}"
     if report.untested:

@@ -1,7 +1,8 @@
-"""A pack reads the clips of a data set: its answers, clip by clip, beside what is known.
+"""A pack reads the recordings of a data set: its answers, one by one, beside what is known.
 
-Clips go the way that a hospital's clips go: through :class:`models.clip.Clip` and the reader of
-the pack's kind. A clip that cannot be read is an answer too, with the reason.
+They go the way that a hospital's go: clips through :class:`models.clip.Clip` and the reader of the
+pack's kind, ECGs through :class:`models.ecg.reader.WaveformReader`. What cannot be read is an
+answer too, with the reason.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.clip import Clip, ClipError
-from models.data.dataset import Case
+from models.data.dataset import Case, Known
+from models.data.ecgs import EcgCase
+from models.ecg.reader import WaveformReader
+from models.ecg.recording import EcgError
 from models.evaluation.overlap import FrameOverlap, overlap
 from models.finding import Finding, Refusal
 from models.packs import Join, Pack, PackError, PackKind
@@ -41,7 +45,7 @@ class Answer:
     classes) for a view pack. ``problem`` says why a clip could not be read at all.
     """
 
-    case: Case
+    case: Known
     said: Mapping[str, Said] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     by_frames: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(
@@ -54,6 +58,7 @@ class Answer:
 
 
 Reads = Callable[[Case, Clip], Answer]
+ReadsKnown = Callable[[Known], Answer]
 
 RANDOM_DRAWS = 10
 """Choices of k frames at random, of each clip."""
@@ -63,7 +68,7 @@ _APART_MS, _MOST_FRAMES = 100.0, 20
 
 def read_cases(
     pack: Pack,
-    cases: Sequence[Case],
+    cases: Sequence[Known],
     *,
     on_case: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> tuple[Answer, ...]:
@@ -74,36 +79,57 @@ def read_cases(
     Raises
     ------
     models.packs.PackError
-        If no reader can run the pack.
+        If no reader can run the pack, or the cases are not of its kind.
     """
     read = reads(pack)
     answers = []
     for number, case in enumerate(cases, start=1):
-        answers.append(_answer(read, case))
+        answers.append(read(case))
         on_case(number, len(cases))
     return tuple(answers)
 
 
-def reads(pack: Pack) -> Reads:
+def reads(pack: Pack) -> ReadsKnown:
     """How a case is read with this pack."""
     match pack.manifest.kind:
         case PackKind.VIEW:
-            return _reads_views(ViewReader(pack))
+            return _of_clips(pack, _reads_views(ViewReader(pack)))
         case PackKind.TRACING:
-            return _reads_tracings(TracingReader(pack))
+            return _of_clips(pack, _reads_tracings(TracingReader(pack)))
         case PackKind.REGRESSION:
-            return _reads_numbers(RegressionReader(pack))
+            return _of_clips(pack, _reads_numbers(RegressionReader(pack)))
         case PackKind.WAVEFORM:
-            raise PackError(
-                f"pack {pack.folder}: it reads ECGs; name a data set of ECGs, or a pack for clips"
-            )
+            return _reads_ecgs(WaveformReader(pack))
 
 
-def _answer(read: Reads, case: Case) -> Answer:
-    try:
-        return read(case, case.clip())
-    except ClipError as error:
-        return Answer(case=case, problem=str(error))
+def view_of(case: Known) -> View | None:
+    """The view of a clip, where it is known; an ECG has none."""
+    return case.view if isinstance(case, Case) else None
+
+
+def _of_clips(pack: Pack, read: Reads) -> ReadsKnown:
+    def answer(case: Known) -> Answer:
+        if not isinstance(case, Case):
+            raise PackError(f"pack {pack.folder}: it reads clips, and {case.name} is none")
+        try:
+            return read(case, case.clip())
+        except ClipError as error:
+            return Answer(case=case, problem=str(error))
+
+    return answer
+
+
+def _reads_ecgs(reader: WaveformReader) -> ReadsKnown:
+    def answer(case: Known) -> Answer:
+        if not isinstance(case, EcgCase):
+            raise PackError(f"pack {reader.pack.folder}: it reads ECGs, and {case.name} is none")
+        try:
+            reading = reader.read(case.ecg())
+        except EcgError as error:
+            return Answer(case=case, problem=str(error))
+        return Answer(case=case, said=_said(reading.findings), refused=_refused(reading.refusals))
+
+    return answer
 
 
 def _reads_tracings(reader: TracingReader) -> Reads:

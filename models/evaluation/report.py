@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from models.data.dataset import Dataset
+from models.data.dataset import Source
 from models.evaluation import figures, metrics
 from models.evaluation.figures import Measurement, Score, Structure, Views
 from models.evaluation.reading import Answer, read_cases, view_classes
@@ -101,7 +101,7 @@ class Report:
 
 def evaluate_pack(
     pack: Pack,
-    dataset: Dataset,
+    dataset: Source,
     *,
     split: str = "valid",
     draws: int = metrics.DRAWS,
@@ -129,7 +129,7 @@ def evaluate_pack(
 
 def report_of(
     pack: Pack,
-    dataset: Dataset,
+    dataset: Source,
     answers: Sequence[Answer],
     *,
     split: str,

@@ -32,13 +32,18 @@ COMPANIONS = {
 """What belongs beside a manifest and its weights, and what it tells."""
 
 _FRAMES = 20
+_SHOWN = (
+    "a picture of speckle; see whether input.mean and input.std are those of its training",
+    "a simulated ECG; see whether input.rate_hz and input.leads are those of its training",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a pack's network is, and what it gave for a clip of speckle, in words.
+    """What a pack's network is, and what it gave for a clip of speckle or a plain ECG, in words.
 
-    ``input_shape`` and ``output_shape`` are those that readers see, None for any number of frames.
+    ``input_shape`` and ``output_shape`` are those that readers see, None for any number of frames
+    or recordings.
     ``weights`` are the numbers that it holds, 0 where they are not to be counted.
     """
 
@@ -113,14 +118,15 @@ def _notes(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _try(pack: Pack, problems: list[str]) -> Trial:
-    """Run a pack once on speckle, as a reader does."""
+    """Run a pack once on speckle, or on a simulated ECG, as a reader does."""
     network = pack.network
     before = time.perf_counter()
+    of_ecgs = pack.manifest.kind is PackKind.WAVEFORM
     said, sound = _said(pack, speckled_clip())
     if not sound:
         problems.append(
-            "the network: it gives NaN or infinity for a picture of speckle; see whether "
-            "input.mean and input.std are those of its training, and whether its weights are whole"
+            f"the network: it gives NaN or infinity for {_SHOWN[of_ecgs]}, and whether its weights "
+            "are whole"
         )
     return Trial(
         input_shape=tuple(network.input_shape),
@@ -136,6 +142,8 @@ def _said(pack: Pack, clip: Clip) -> tuple[list[str], bool]:
     from models.readers import RegressionReader, TracingReader
     from models.views import ViewReader
 
+    if pack.manifest.kind is PackKind.WAVEFORM:
+        return _said_of_an_ecg(pack)
     if pack.manifest.kind is PackKind.VIEW:
         viewer = ViewReader(pack)
         chances = viewer.chances(clip)
@@ -150,6 +158,15 @@ def _said(pack: Pack, clip: Clip) -> tuple[list[str], bool]:
     regressor = RegressionReader(pack)
     raw = regressor.run(regressor.inputs(clip)[0])
     return _words(regressor.read(clip)), bool(np.isfinite(raw).all())
+
+
+def _said_of_an_ecg(pack: Pack) -> tuple[list[str], bool]:
+    from models.ecg.reader import WaveformReader
+    from models.ecg.simulator import EcgWanted, simulate_ecg
+
+    ecg = simulate_ecg(EcgWanted(), seed=1).ecg
+    reader = WaveformReader(pack)
+    return _words(reader.read(ecg)), bool(np.isfinite(reader.run(reader.inputs(ecg))).all())
 
 
 def _words(reading: Reading) -> list[str]:

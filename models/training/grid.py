@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from models.data.dataset import Dataset
+from models.data.dataset import Source
 from models.training.recipe import Recipe, RecipeError, Trial, paper_grid
 from models.training.record import is_finished, run, seconds_of
 
@@ -81,7 +81,7 @@ def trial_at(trial: Trial, point: Mapping[str, float]) -> Trial:
 
 def run_grid(
     recipe: Recipe,
-    datasets: Sequence[Dataset],
+    datasets: Sequence[Source],
     trial: Trial,
     points: Sequence[Mapping[str, float]],
     *,

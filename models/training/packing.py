@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from safetensors import safe_open
 
-from models.data.dataset import Case, Dataset, DatasetError, open_dataset
+from models.data.dataset import Case, Dataset, DatasetError, Source, open_dataset
 from models.evaluation import figures, metrics
 from models.evaluation.figures import Measurement, Score
 from models.evaluation.metrics import error_quantiles
@@ -281,7 +281,7 @@ def _is_half(weights: Path) -> bool:
         return all(held.get_slice(key).get_dtype() == "F16" for key in held.keys())  # noqa: SIM118
 
 
-def licence_text(licence: str, datasets: Sequence[Dataset]) -> str:
+def licence_text(licence: str, datasets: Sequence[Source]) -> str:
     """The text of a pack's ``LICENSE``: that of the weights, and of each data set they saw."""
     lines = ["The weights in this folder carry this licence:", "", f"    {licence}"]
     if "CC BY-NC-SA 4.0" in licence:

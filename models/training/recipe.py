@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from models.data.dataset import Dataset
+from models.data.dataset import Source
 from models.finding import Evidence
 from models.packs import Pack
 
@@ -69,7 +69,7 @@ def paper_grid(
     return tuple({"rate": rate, "weight_decay": decay} for rate, decay in product(rates, decays))
 
 
-def trained_on(datasets: Sequence[Dataset]) -> str:
+def trained_on(datasets: Sequence[Source]) -> str:
     """What a manifest says of the data that weights saw."""
     counts = [len({case.patient for case in one.cases("train")}) for one in datasets]
     return "; ".join(
@@ -78,7 +78,7 @@ def trained_on(datasets: Sequence[Dataset]) -> str:
     )
 
 
-def strictest_licence(datasets: Sequence[Dataset]) -> str:
+def strictest_licence(datasets: Sequence[Source]) -> str:
     """The terms of weights that saw these data: those of all that give any for patients' data."""
     terms = [one.licence for one in datasets if one.evidence is Evidence.PATIENTS]
     return "; ".join(dict.fromkeys(terms or [one.licence for one in datasets]))

@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from models.data.dataset import Dataset
+from models.data.dataset import Source
 from models.packs import Pack, load_pack
 from models.training.recipe import Recipe, RecipeError, Trial
 
@@ -47,7 +47,7 @@ def check_settings(recipe: Recipe, trial: Trial) -> None:
 
 
 def run(
-    recipe: Recipe, datasets: Sequence[Dataset], trial: Trial, *, only_finished: bool = False
+    recipe: Recipe, datasets: Sequence[Source], trial: Trial, *, only_finished: bool = False
 ) -> float:
     """Train, or go on, or say at once what a finished training came to: the held-out score.
 
@@ -95,7 +95,7 @@ def _held(work: Path) -> Iterator[None]:
         yield
 
 
-def asked_for(recipe: Recipe, datasets: Sequence[Dataset], trial: Trial) -> dict[str, Any]:
+def asked_for(recipe: Recipe, datasets: Sequence[Source], trial: Trial) -> dict[str, Any]:
     """What makes a training this one and no other."""
     return {
         "recipe": recipe.name,
@@ -144,7 +144,7 @@ def check_out(out: Path) -> None:
 
 def make_pack(
     recipe: Recipe,
-    datasets: Sequence[Dataset],
+    datasets: Sequence[Source],
     trial: Trial,
     out: Path,
     *,

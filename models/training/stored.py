@@ -7,13 +7,17 @@ the same road; what differs is told in the unit of each output, and too much of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.clip import ClipError
-from models.data.dataset import Case
+from models.data.dataset import Case, Known
+from models.data.ecgs import EcgCase
+from models.ecg.reader import WaveformReader
+from models.ecg.recording import EcgError
 from models.evaluation.page import unit_words
 from models.evaluation.reading import Answer, read_cases
 from models.finding import Kind
@@ -64,6 +68,7 @@ class Stored:
     split: str
     clips: int
     raw: Agreement
+    what: str = "clips"  #: that were read; the manifest's kind says which
     outputs: tuple[Difference, ...]
 
     def as_figures(self) -> dict[str, Any]:
@@ -89,12 +94,12 @@ class Stored:
         raw = self.raw
         words = [
             (
-                f"Weights are stored as {self.as_type}. {self.clips} clips of the split "
+                f"Weights are stored as {self.as_type}. {self.clips} {self.what} of the split "
                 f'"{self.split}" were read by the stored pack and by the float32 network that was '
-                "trained: the largest difference of a clip's value."
+                "trained: the largest difference of a value."
             ),
             "",
-            "| output | largest difference | allowed | clips with a value by one only |",
+            f"| output | largest difference | allowed | {self.what} with a value by one only |",
             "|---|---|---|---|",
             *(
                 f"| {one.output}, {_unit(one.unit)} | {one.largest:.2g} | {one.allowed:.2g} | "
@@ -103,7 +108,7 @@ class Stored:
             ),
             "",
             (
-                f"The networks' own numbers on {raw.inputs} frames: largest difference "
+                f"The networks' own numbers on {raw.inputs} inputs: largest difference "
                 f"{raw.largest:.2g}, mean {raw.mean:.2g}."
             ),
         ]
@@ -113,9 +118,9 @@ class Stored:
 
 
 def compare_stored(
-    pack: Pack, network: keras.Model, cases: Sequence[Case], *, split: str, as_type: str
+    pack: Pack, network: keras.Model, cases: Sequence[Known], *, split: str, as_type: str
 ) -> Stored:
-    """Read clips with a pack from disk and with the network that it was written from.
+    """Read recordings with a pack from disk and with the network that it was written from.
 
     Parameters
     ----------
@@ -141,11 +146,13 @@ def compare_stored(
     inputs = list(_inputs(pack, some))
     if not inputs:
         raise PackError(
-            f"pack {pack.folder}: no clip to compare the stored weights with the network on"
+            f"pack {pack.folder}: nothing to compare the stored weights with the network on"
         )
     raw = agree(network, pack, np.concatenate(inputs))
     stored, trained = read_cases(pack, some), read_cases(answering_as(pack, network), some)
+    ecgs = pack.manifest.kind is PackKind.WAVEFORM
     found = Stored(
+        what="recordings" if ecgs else "clips",
         as_type=as_type,
         split=split,
         clips=len(some),
@@ -163,8 +170,8 @@ def _too_far(found: Stored) -> Iterator[str]:
     for one in found.outputs:
         if one.one_only > max(1, found.clips // 20):
             yield (
-                f"gives {one.output} for {one.one_only} of {found.clips} clips where the network "
-                "that was trained gives none, or the other way round"
+                f"gives {one.output} for {one.one_only} of {found.clips} {found.what} where the "
+                "network that was trained gives none, or the other way round"
             )
         if not one.largest <= one.allowed:  # NaN too is refused
             yield (
@@ -187,15 +194,21 @@ def allowed(output: OutputSpec) -> float:
     return OF_RANGE * (task.high - task.low)
 
 
-def _spread(cases: Sequence[Case], most: int) -> list[Case]:
+def _spread(cases: Sequence[Known], most: int) -> list[Known]:
     if len(cases) <= most:
         return list(cases)
     places = np.linspace(0, len(cases) - 1, most).round().astype(int)
     return [cases[place] for place in places.tolist()]
 
 
-def _inputs(pack: Pack, cases: Sequence[Case]) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+def _inputs(pack: Pack, cases: Sequence[Known]) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
     for case in cases:
+        if isinstance(case, EcgCase):
+            with suppress(EcgError):  # counted in the report itself
+                yield WaveformReader(pack).inputs(case.ecg())
+            continue
+        if not isinstance(case, Case):
+            continue
         try:
             clip = case.clip()
             places = np.linspace(0, clip.frame_count - 1, min(_FRAMES, clip.frame_count))

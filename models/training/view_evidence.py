@@ -25,7 +25,7 @@ from models.data.camus import CITATION, LICENCE
 from models.data.dataset import SPLITS, Case, DatasetError
 from models.evaluation import metrics
 from models.evaluation.page import percent
-from models.evaluation.reading import Answer, read_cases
+from models.evaluation.reading import Answer, read_cases, view_of
 from models.evaluation.report import add_section
 from models.finding import Evidence
 from models.packs import Pack
@@ -187,7 +187,7 @@ def add_view_sections(pack: Pack, data: ViewSet, *, files: Path | None) -> None:
 
 def stand_in_figures(answers: Sequence[Answer]) -> dict[str, Any]:
     """How many of patients' bent pixels are called A4C because their pixels are real."""
-    calls = [(one.case.view, one.call) for one in answers if one.call is not None]
+    calls = [(view_of(one.case), one.call) for one in answers if one.call is not None]
     is_a4c = np.array([view is View.A4C for view, _ in calls], np.bool_)
     said_a4c = np.array([call.view is View.A4C for _, call in calls], np.bool_)
     certain = np.array([call.certain for _, call in calls], np.bool_)

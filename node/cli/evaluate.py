@@ -19,7 +19,7 @@ from node.cli.output import ExitCode, Problem, print_json, print_text
 from node.cli.packs import find_pack
 
 if TYPE_CHECKING:
-    from models.data.dataset import Dataset
+    from models.data.dataset import Source
     from models.evaluation.report import Report
     from models.packs import Pack
 
@@ -31,7 +31,9 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="A folder of CAMUS or of `echonode dataset build`, or simulated:clips=200,….",
+            help="Of clips: a folder of CAMUS or of `echonode dataset build`, or "
+            "simulated:clips=200,…. Of ECGs: a folder with index.tsv or ecgs.csv, or "
+            "simulated-ecg:records=200,….",
         ),
     ],
     split: Annotated[
@@ -43,8 +45,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Run a pack on a data set; print its figures, write them as Markdown, JSON and pictures."""
-    found = _pack(context, pack)
-    opened = _opened(dataset)
+    found = pack_named(context, pack)
+    opened = _opened(dataset, found)
     report = _report(found, opened, split)
     files = _write(out, report)
     if as_json:
@@ -60,7 +62,8 @@ def evaluate(
         raise Problem(f"nothing of pack {report.pack!r} could be measured on {dataset}: {why}")
 
 
-def _pack(context: typer.Context, named: str) -> Pack:
+def pack_named(context: typer.Context, named: str) -> Pack:
+    """A pack by its name, or the one in a folder."""
     from models.packs import PackError, load_pack
 
     if os.sep not in named and not Path(named).is_dir():
@@ -73,23 +76,25 @@ def _pack(context: typer.Context, named: str) -> Pack:
         raise Problem(str(error)) from error
 
 
-def _opened(where: str) -> Dataset:
+def _opened(where: str, pack: Pack) -> Source:
     from models.data.dataset import DatasetError, open_dataset
+    from models.data.ecgs import open_ecgs
+    from models.packs import PackKind
 
     try:
-        return open_dataset(where)
+        return (open_ecgs if pack.manifest.kind is PackKind.WAVEFORM else open_dataset)(where)
     except DatasetError as error:
         raise Problem(str(error), ExitCode.USAGE) from error
 
 
-def _report(pack: Pack, dataset: Dataset, split: str) -> Report:
+def _report(pack: Pack, dataset: Source, split: str) -> Report:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from models.data.dataset import DatasetError
     from models.evaluation.report import evaluate_pack
     from models.packs import PackError
 
     try:
-        with _progress(f"{pack.manifest.name} on {dataset.name}") as on_case:
+        with on_cases(f"{pack.manifest.name} on {dataset.name}") as on_case:
             return evaluate_pack(pack, dataset, split=split, on_case=on_case)
     except DatasetError as error:
         raise Problem(str(error), ExitCode.USAGE) from error
@@ -108,7 +113,7 @@ def _write(out: Path, report: Report) -> list[Path]:
 
 
 @contextmanager
-def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
+def on_cases(words: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(file=sys.stderr)

@@ -20,7 +20,7 @@ from node.cli.options import JsonOption
 from node.cli.output import ExitCode, Problem, print_json, print_text, say
 
 if TYPE_CHECKING:
-    from models.data.dataset import Dataset
+    from models.data.dataset import Source
     from models.packs import Pack
     from models.training.recipe import Recipe, Trial
 
@@ -81,13 +81,16 @@ class _Asked:
 
 
 def train(
-    pack: Annotated[str, typer.Argument(metavar="PACK", help="echonet, lv or views.")],
+    pack: Annotated[
+        str, typer.Argument(metavar="PACK", help="As in `echonode packs`: echonet, ecg-rhythm, …")
+    ],
     dataset: Annotated[
         list[str],
         typer.Option(
             metavar="WHERE",
-            help="A folder of CAMUS or of `echonode dataset build`, or simulated:…; the first is "
-            "the most telling for the report. Repeatable.",
+            help="A folder of CAMUS or of `echonode dataset build`, or simulated:…; for ECGs one "
+            "with index.tsv or ecgs.csv, or simulated-ecg:…. The first is the most telling for the "
+            "report. Repeatable.",
         ),
     ],
     out: Annotated[
@@ -188,7 +191,7 @@ def _train(asked: _Asked, *, pack_only: bool) -> dict[str, Any]:
 
 
 def _trained(
-    asked: _Asked, recipe: Recipe, datasets: tuple[Dataset, ...], *, pack_only: bool
+    asked: _Asked, recipe: Recipe, datasets: tuple[Source, ...], *, pack_only: bool
 ) -> dict[str, Any]:
     from models.training import grid, record
     from models.training.recipe import Trial
@@ -234,7 +237,7 @@ def _trained(
 
 
 def _score_of(
-    recipe: Recipe, datasets: tuple[Dataset, ...], trial: Trial, *, pack_only: bool
+    recipe: Recipe, datasets: tuple[Source, ...], trial: Trial, *, pack_only: bool
 ) -> float | None:
     """What training came to; None for weights that came without a record."""
     from models.training import record
@@ -252,7 +255,7 @@ def _score_of(
 def _packed(
     asked: _Asked,
     recipe: Recipe,
-    datasets: tuple[Dataset, ...],
+    datasets: tuple[Source, ...],
     trial: Trial,
     search: Any,
 ) -> Pack:
