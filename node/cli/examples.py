@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "simulate": (
             "simulate --view a4c --ef 35 --gif clip.gif",
             "simulate --view all --out clips",
+            "simulate --ecg --rhythm af --rate 90 --png ecg.png",
         ),
         "analyze": ("analyze clip.dcm", "analyze study-folder --out results --json"),
         "fetch": (
@@ -57,7 +58,15 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "resend": (f"resend {_STUDY}", f"resend {_STUDY} --to pacs"),
         "train": ("train lv --dataset simulated:clips=200 --out my-lv",),
         "evaluate": ("evaluate lv simulated:clips=20", "evaluate views my-clips --out report"),
-        "explain": ("explain clip.dcm", "explain clip.dcm --output ef --method gradcam"),
+        "explain": (
+            "explain clip.dcm",
+            "explain clip.dcm --output ef --method grad-cam",
+            "explain ecg.dcm --output atrial_fibrillation --method lrp",
+        ),
+        "ecg-summaries": (
+            "ecg-summaries ecg-rhythm simulated-ecg:records=200",
+            "ecg-summaries ecg-rhythm ecgs --method integrated-gradients --out summaries",
+        ),
         "export": (
             f"export {_STUDY} --to copies --key keys/trial.json",
             "export --since 2026-01-01 --to copies --key keys/trial.json --findings",

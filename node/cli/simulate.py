@@ -1,4 +1,7 @@
-"""``echonode simulate``: echo clips of known anatomy as DICOM files, and as pictures."""
+"""``echonode simulate``: echo clips of known anatomy as DICOM files, and as pictures.
+
+With ``--ecg`` it writes ECGs instead: :mod:`node.cli.simulate_ecg`.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,23 @@ import typer
 
 from node.cli.options import JsonOption
 from node.cli.output import ExitCode, Problem, plain, print_json, print_table, print_text, say
+from node.cli.simulate_ecg import AskedEcgs, write_ecgs
 
 if TYPE_CHECKING:
     from models.simulator import Lead, Person, SimulatedClip
     from models.views import View
 
 ALL = "all"
+_ECG_PANEL = "With --ecg"
+_OF_ECGS = frozenset(
+    {
+        "rhythm", "conduction", "pr", "qrs", "qt", "no_p", "concordant_t", "noise", "sampling",
+        "duration", "scheme", "ecg_object", "median", "annotations",
+    }
+)  # fmt: skip
+_OF_BOTH = frozenset(
+    {"seed", "count", "heart_rate", "sex", "study_uid", "out", "png", "truth", "ecg", "as_json"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +89,7 @@ class _Written:
 
 
 def simulate(
+    context: typer.Context,
     view: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,7 +113,9 @@ def simulate(
     la_scale: Annotated[
         float | None, typer.Option(help="Left atrium against its usual length and width.")
     ] = None,
-    heart_rate: Annotated[float | None, typer.Option(help="Beats a minute.")] = None,
+    heart_rate: Annotated[
+        float | None, typer.Option("--heart-rate", "--rate", help="Beats a minute.")
+    ] = None,
     lead: Annotated[
         bool | None,
         typer.Option("--lead/--no-lead", help="With or without a pacemaker's or defibrillator's."),
@@ -147,21 +164,109 @@ def simulate(
     truth: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also all that is true of it, as JSON.")
     ] = None,
+    ecg: Annotated[bool, typer.Option("--ecg", help="12-lead ECGs instead of clips.")] = False,
+    rhythm: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="sinus, af, flutter, junctional; any: as a clinic has them.",
+            rich_help_panel=_ECG_PANEL,
+        ),
+    ] = "sinus",
+    conduction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="normal, rbbb, lbbb, irbbb, delayed.",
+            rich_help_panel=_ECG_PANEL,
+        ),
+    ] = None,
+    pr: Annotated[
+        float | None, typer.Option(metavar="MS", help="PR.", rich_help_panel=_ECG_PANEL)
+    ] = None,
+    qrs: Annotated[
+        float | None, typer.Option(metavar="MS", help="QRS.", rich_help_panel=_ECG_PANEL)
+    ] = None,
+    qt: Annotated[
+        float | None, typer.Option(metavar="MS", help="QT.", rich_help_panel=_ECG_PANEL)
+    ] = None,
+    no_p: Annotated[
+        bool, typer.Option("--no-p", help="Without P waves.", rich_help_panel=_ECG_PANEL)
+    ] = False,
+    concordant_t: Annotated[
+        bool,
+        typer.Option(
+            "--concordant-t",
+            help="T waves along with the QRS of a bundle branch block.",
+            rich_help_panel=_ECG_PANEL,
+        ),
+    ] = False,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Times the usual; 0: the heart alone.", rich_help_panel=_ECG_PANEL),
+    ] = None,
+    sampling: Annotated[
+        float | None,
+        typer.Option(metavar="HZ", help="Samples a second. [500]", rich_help_panel=_ECG_PANEL),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(metavar="S", help="Length. [10]", rich_help_panel=_ECG_PANEL)
+    ] = None,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Codes of leads: mdc or scpecg.", rich_help_panel=_ECG_PANEL
+        ),
+    ] = "mdc",
+    ecg_object: Annotated[
+        str,
+        typer.Option(
+            "--object",
+            metavar="NAME",
+            help="12-lead, general, ambulatory or general-32.",
+            rich_help_panel=_ECG_PANEL,
+        ),
+    ] = "12-lead",
+    median: Annotated[
+        bool, typer.Option("--median", help="With a median beat.", rich_help_panel=_ECG_PANEL)
+    ] = False,
+    annotations: Annotated[
+        bool,
+        typer.Option(
+            "--annotations",
+            help="With intervals and waves as a cart's own.",
+            rich_help_panel=_ECG_PANEL,
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write simulated echo clips of known anatomy as DICOM, and show them as PNG or GIF.
 
-    The same command writes the same pixels and UIDs. No patient is in them.
+    With --ecg: 12-lead ECGs of known rhythm and intervals, as DICOM and PNG. The same command
+    writes the same samples and UIDs. No patient is in them.
     """
+    _check_options(context, ecg=ecg)
+    if count < 1:
+        raise Problem(f"--count {count}: give 1 or more", ExitCode.USAGE)
+    if study_uid is not None and not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", study_uid):
+        raise Problem(f"--study-uid {study_uid}: no UID", ExitCode.USAGE)
+    if ecg:
+        asked_ecgs = AskedEcgs(
+            rhythm=rhythm, conduction=conduction, heart_rate_bpm=heart_rate, pr_ms=pr, qrs_ms=qrs,
+            qt_ms=qt, sex=sex, p_visible=not no_p, concordant_t=concordant_t, noise=noise,
+            rate_hz=sampling, duration_s=duration, scheme=scheme, ecg_class=ecg_object,
+            with_median=median, with_annotations=annotations,
+        )  # fmt: skip
+        write_ecgs(
+            asked_ecgs, seeds=range(seed, seed + count), study_uid=study_uid or _study_uid(seed),
+            out=out, png=png, truth=truth, as_json=as_json,
+        )  # fmt: skip
+        return
     from models.simulator.dicom import SYNTAXES
 
     views = _views(view or ["a4c"])
-    if count < 1:
-        raise Problem(f"--count {count}: give 1 or more", ExitCode.USAGE)
     if syntax not in SYNTAXES:
         raise Problem(f"--syntax {syntax}: give one of {', '.join(SYNTAXES)}", ExitCode.USAGE)
-    if study_uid is not None and not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", study_uid):
-        raise Problem(f"--study-uid {study_uid}: no UID", ExitCode.USAGE)
     asked = _Asked(
         frames=frames, size=_size(size), frame_time_ms=frame_time, ef=ef, edv_ml=edv,
         wall_cm=wall, la_scale=la_scale, heart_rate_bpm=heart_rate, lead=_lead(lead, lead_kind),
@@ -201,6 +306,22 @@ def simulate(
 
 
 # --- What the options say --------------------------------------------------------------------
+
+
+def _check_options(context: typer.Context, *, ecg: bool) -> None:
+    """An option of the other kind would be taken for obeyed."""
+    for option in context.command.params:
+        if option.name in _OF_BOTH or not _was_given(context, option.name):
+            continue
+        if ecg and option.name not in _OF_ECGS:
+            raise Problem(f"{option.opts[0]}: not with --ecg", ExitCode.USAGE)
+        if not ecg and option.name in _OF_ECGS:
+            raise Problem(f"{option.opts[0]}: only with --ecg", ExitCode.USAGE)
+
+
+def _was_given(context: typer.Context, name: str | None) -> bool:
+    source = None if name is None else context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _views(names: Sequence[str]) -> list[View]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.ecg.simulator.wanted import EcgWanted, Rhythm
 
 _SHORTEST_S = 0.24
+_CORRECTIONS = 3  # of few irregular intervals the mean is not that of many
 
 
 class Origin(IntEnum):
@@ -32,19 +33,26 @@ class Beats:
 
 
 def draw_beats(
-    rng: np.random.Generator, wanted: EcgWanted, heart_rate_bpm: float, begin_s: float, end_s: float
+    rng: np.random.Generator, wanted: EcgWanted, heart_rate_bpm: float, around_s: float
 ) -> Beats:
-    """Beats from ``begin_s`` to ``end_s`` with the wanted mean rate over the whole of them."""
+    """Beats of a recording, and ``around_s`` before and after it, with the wanted mean rate."""
     mean_s = 60 / heart_rate_bpm
-    count = int((end_s - begin_s) / mean_s * 1.25) + 8
+    count = int((wanted.duration_s + 2 * around_s) / mean_s * 1.4) + 8
     breath_hz, turn = rng.uniform(0.15, 0.36), rng.uniform(0, 2 * np.pi)
     intervals = _intervals(rng, wanted, mean_s, count, breath_hz, turn)
     origins = _draw_origins(rng, wanted, count)
     _make_premature(rng, wanted, intervals, origins)
     intervals *= mean_s / intervals.mean()
     np.maximum(intervals, _SHORTEST_S, out=intervals)
-    onsets = begin_s - rng.uniform(0, mean_s) + np.cumsum(intervals)
-    inside = onsets < end_s
+    begin_s = -around_s - rng.uniform(0, mean_s)
+    onsets = begin_s + np.cumsum(intervals)
+    for _ in range(_CORRECTIONS):
+        seen = (onsets >= 0) & (onsets < wanted.duration_s)
+        if seen.sum() < 3:
+            break
+        intervals *= mean_s / np.diff(onsets[seen]).mean()
+        onsets = begin_s + np.cumsum(intervals)
+    inside = onsets < wanted.duration_s + around_s
     return Beats(
         onsets_s=onsets[inside],
         before_s=intervals[inside],

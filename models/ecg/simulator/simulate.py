@@ -87,9 +87,7 @@ def simulate_ecg(wanted: EcgWanted, seed: int) -> SimulatedEcg:
     numbers = _draw_numbers(rng, wanted)
     wanted = _settled(wanted, numbers)
     heart = draw_heart(rng, wanted, qrs_ms=numbers.qrs_ms, qt_ms=numbers.qt_ms, male=numbers.male)
-    beats = draw_beats(
-        rng, wanted, numbers.heart_rate_bpm, -_AROUND_S, wanted.duration_s + _AROUND_S
-    )
+    beats = draw_beats(rng, wanted, numbers.heart_rate_bpm, _AROUND_S)
     timed = _timed(rng, wanted, numbers, heart, beats)
     around = round(_AROUND_S * wanted.rate_hz)
     samples = round(wanted.duration_s * wanted.rate_hz)
