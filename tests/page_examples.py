@@ -267,20 +267,16 @@ def _done(database: Database, files: FolderStore, at: datetime) -> Example:
             claimed = catalog.claim_next(session, "4711", at, [RecordingState.TO_VIEW])
             if claimed is None:
                 break
-            outcome = outcomes.get(claimed.sop_instance_uid)
-            if outcome is None:
-                catalog.refuse_recording(
-                    session, claimed.recording_id, "no pack reads an ECG", now=at
-                )
-            else:
-                queue = outcome.label == "a4c"
-                catalog.record_view(
-                    session, claimed.recording_id, outcome, queue=queue, now=at,
-                    reason="" if queue else "the view is uncertain",
-                )  # fmt: skip
+            outcome = outcomes[claimed.sop_instance_uid]
+            queue = outcome.label == "a4c"
+            catalog.record_view(
+                session, claimed.recording_id, outcome, queue=queue, now=at,
+                reason="" if queue else "the view is uncertain",
+            )  # fmt: skip
     with database.write() as session:
-        claimed = catalog.claim_next(session, "4711", at)
-        assert claimed is not None
+        waiting = [catalog.claim_next(session, "4711", at) for _ in range(2)]
+        claimed, ecg = sorted(filter(None, waiting), key=lambda one: one.kind is RecordingKind.ECG)
+        catalog.refuse_recording(session, ecg.recording_id, "every lead is flat", now=at)
         lv, echonet = (pack_to_row(packs()[name]) for name in ("lv", "echonet"))
         refusal = Refusal(output=REFUSAL[0], reason=REFUSAL[1], pack=packs()["lv"])
         catalog.record_analysis(

@@ -265,6 +265,7 @@ def test_a_study_is_shown_whole(echonode: Shell, rows: Database, site: Path) -> 
             "evidence": "patients",
             "per_beat": [53.5, 56.5],
             "outside_share": 0.25,
+            "spans_ms": [],
         }
     ]
     assert only["not_given"] == [{"output": "edv", "reason": "no scale", "pack": "lv"}]
