@@ -102,14 +102,16 @@ def median_beat(
     :class:`EcgError` where the strip holds no beat.
     """
     beats = _aligned(strip, peaks, before_s, after_s)
-    median = np.full((len(LEADS), beats.windows.shape[2]), np.nan)
-    there = np.flatnonzero(~np.isnan(strip.millivolts).all(axis=1))
-    median[there] = _median(beats.windows[beats.usual][:, there])
     sought = _measured_rows(strip)
-    onset, _ = _qrs_around(median[sought], beats.before, beats.rate_hz)
-    level = median[:, max(onset - round(0.02 * beats.rate_hz), 0) : onset + 1]
-    median[there] -= np.median(level[there], axis=1, keepdims=True)
-    return replace(strip, millivolts=median.astype(np.float32))
+    onset, _ = _qrs_around(
+        _median(beats.windows[beats.usual][:, sought]), beats.before, strip.rate_hz
+    )
+    there = np.flatnonzero(~np.isnan(strip.millivolts).all(axis=1)).tolist()
+    usual = beats.peaks[beats.usual]
+    level = _levelled(_bridged(strip, there), usual, onset - beats.before, strip.rate_hz)
+    median = np.full((len(LEADS), beats.windows.shape[2]), np.nan, np.float32)
+    median[there] = _median(_windows(level, usual, beats.before, median.shape[1] - beats.before))
+    return replace(strip, millivolts=median)
 
 
 def delineate(strip: Strip, peaks: NDArray[np.int64] | None = None) -> tuple[Waves, ...]:
@@ -142,16 +144,33 @@ def _measured_rows(strip: Strip) -> list[int]:
     return measured or alive
 
 
-def _clean(strip: Strip, rows: list[int]) -> NDArray[np.float64]:
-    """These leads in mV without wander, gaps bridged by a line: (leads, samples)."""
+def _bridged(strip: Strip, rows: list[int]) -> NDArray[np.float64]:
+    """These leads in mV, gaps bridged by a line: (leads, samples)."""
     values = strip.millivolts[rows].astype(np.float64)
     for row in values:
         gap = np.isnan(row)
         if gap.any() and not gap.all():
             row[gap] = np.interp(np.flatnonzero(gap), np.flatnonzero(~gap), row[~gap])
-    if values.size == 0:
-        return values
-    return without_wander(values, strip.rate_hz, WANDER_HZ)
+    return values
+
+
+def _clean(strip: Strip, rows: list[int]) -> NDArray[np.float64]:
+    """These leads in mV without wander, gaps bridged by a line: (leads, samples)."""
+    values = _bridged(strip, rows)
+    return without_wander(values, strip.rate_hz, WANDER_HZ) if values.size else values
+
+
+def _levelled(
+    rows: NDArray[np.float64], peaks: NDArray[np.int64], onset: int, rate_hz: float
+) -> NDArray[np.float64]:
+    """The rows with 0 mV just before each QRS, and lines between: a filter would bend ST."""
+    before = peaks[:, None] + onset - np.arange(max(round(0.02 * rate_hz), 1))
+    places = np.clip(before, 0, rows.shape[1] - 1)
+    times = np.arange(rows.shape[1])
+    middle = places.mean(axis=1)
+    return np.stack(
+        [row - np.interp(times, middle, np.median(row[places], axis=1)) for row in rows]
+    )
 
 
 def _qrs_energy(rows: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64]:
@@ -176,7 +195,7 @@ def _beats_in(energy: NDArray[np.float64], rate_hz: float) -> NDArray[np.int64]:
     usual = _usual_top(energy, rate_hz)
     heights = energy[found]
     places = found[heights > 0.4 * usual]
-    places = _without_t_waves(places, energy, rate_hz)
+    places = _without_t_and_p_waves(places, energy, rate_hz)
     return _with_small_beats(places, found[heights > 0.2 * usual], rate_hz)
 
 
@@ -190,16 +209,17 @@ def _usual_top(energy: NDArray[np.float64], rate_hz: float) -> float:
     return float(np.median(tops))
 
 
-def _without_t_waves(
+def _without_t_and_p_waves(
     places: NDArray[np.int64], energy: NDArray[np.float64], rate_hz: float
 ) -> NDArray[np.int64]:
-    """Peaks that follow a far higher one within 360 ms are T waves (Pan and Tompkins 1985)."""
-    kept: list[int] = []
-    for place in places:
-        if kept and place - kept[-1] < 0.36 * rate_hz and energy[place] < 0.5 * energy[kept[-1]]:
-            continue
-        kept.append(int(place))
-    return np.asarray(kept, np.int64)
+    """Peaks within 360 ms after a far higher one are T waves (Pan and Tompkins 1985).
+
+    Those within 300 ms before one are P waves.
+    """
+    higher = energy[places][None] > 2.0 * energy[places][:, None]
+    apart_s = (places[:, None] - places[None]) / rate_hz
+    beside = (apart_s > -0.3) & (apart_s < 0.36)
+    return places[~(higher & beside).any(axis=1)]
 
 
 def _with_small_beats(
@@ -413,7 +433,7 @@ def _p_wave(
     """(begin, end) of a P wave between the last T wave and the QRS; None where there is none."""
     begin = max(between[0] + round(0.01 * rate_hz), round(0.04 * rate_hz))
     end = between[1] - round(0.01 * rate_hz)
-    humps = _humps(speed, begin, end, 0.06 * rate_hz)
+    humps = _humps(speed, begin, end, 0.075 * rate_hz)
     if not humps:
         return None
     hump = humps[-1]  # the one nearest to the QRS
