@@ -14,7 +14,8 @@ report, which OHIF and every other viewer shows as a tree of text. An archive lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -50,10 +51,10 @@ from node.results.objects import (
     reference,
 )
 
-# Where a group's point lies, in pixels from the page's left top corner: OHIF writes its lines to
-# the right of it, each group's below the one before.
-_POINT_COLUMN, _FIRST_ROW, _ROW_STEP = 24.0, 60.0, 180.0
-_ROWS_OF_POINTS = 5
+# Where a group's point lies, in pixels of a page. OHIF writes a group's lines to the right of it
+# and below: those of the first into the dark below the paper (:mod:`models.ecg.explain.paper`),
+# where they can be read and cover no trace, those of others on the same page above them.
+_POINT_COLUMN, _LOWEST_ROW, _ROW_STEP, _ROWS_OF_POINTS = 24.0, 770.0, 180.0, 5
 
 
 def build_ecg_report(
@@ -133,13 +134,41 @@ class EcgSource(Source[EcgResult]):
             channels=channels,
         )
 
-    def page_of(self, findings: Iterable[Finding]) -> int | None:
-        """The page of the picture, from 1 on, for these findings; None for one of one page."""
-        pages = self.result.pages
-        if len(pages) < 2:
-            return None
-        outputs = {finding.output for finding in findings}
-        return next((number for number, one in enumerate(pages, start=1) if one in outputs), 1)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Where in the picture a group's numbers stand.
+
+    ``page`` counts from 1 on, None in a picture of one page; ``before`` are so many groups on the
+    same page. ``explained``: the page shows what moved one of the group's values.
+    """
+
+    page: int | None
+    before: int
+    explained: bool
+
+
+def _places(source: EcgSource, parts: Sequence[Part]) -> Iterator[_Place]:
+    """The page of each group: the one that explains it, or the one with the fewest numbers."""
+    pages = source.result.pages
+    used = Counter(dict.fromkeys(range(1, len(pages) + 1), 0)) or Counter({1: 0})
+    wanted = []
+    for part in parts:
+        outputs = {finding.output for finding in part.findings}
+        own = next((number for number, one in enumerate(pages, start=1) if one in outputs), None)
+        wanted.append(own)
+        if own is not None:
+            used[own] += 1
+    taken: Counter[int] = Counter()
+    for own in wanted:
+        page = own or min(used, key=lambda number: used[number])
+        used[page] += own is None
+        yield _Place(
+            page=page if len(pages) > 1 else None,
+            before=taken[page],
+            explained=own is not None or not pages,
+        )
+        taken[page] += 1
 
 
 def ecg_sources_of(ecgs: Sequence[EcgResult], settings: ReportSettings) -> list[EcgSource]:
@@ -160,11 +189,11 @@ def ecg_sources_of(ecgs: Sequence[EcgResult], settings: ReportSettings) -> list[
 
 def _root(sources: Sequence[EcgSource], settings: ReportSettings, tested_on: TestedOn) -> Item:
     shown = all(source.result.capture is not None for source in sources if source.findings)
-    groups = [
-        _group(source, part, number, tested_on)
-        for source in sources
-        for number, part in enumerate(parts_of(source.findings))
-    ]
+    groups: list[Item] = []
+    for source in sources:
+        of_source = [*parts_of(source.findings)]
+        for part, place in zip(of_source, _places(source, of_source), strict=True):
+            groups.append(_group(source, part, place, tested_on))
     parts = [
         content.code(codes.LANGUAGE, codes.ENGLISH_US, HAS_CONCEPT_MOD),
         *observer_items(settings),
@@ -191,7 +220,7 @@ def _root(sources: Sequence[EcgSource], settings: ReportSettings, tested_on: Tes
     return content.container(title, parts, relationship=None, template=template)
 
 
-def _group(source: EcgSource, part: Part, number: int, tested_on: TestedOn) -> Item:
+def _group(source: EcgSource, part: Part, place: _Place, tested_on: TestedOn) -> Item:
     """TID 1501: what one pack says of one subject in one ECG."""
     subject, pack, findings = part.subject, part.pack, part.findings
     identity = (source.ref.sop_instance_uid, pack.name, subject.finding.value, str(part.number))
@@ -209,7 +238,7 @@ def _group(source: EcgSource, part: Part, number: int, tested_on: TestedOn) -> I
             *(measurement(finding, _stretches(source, finding)) for finding in findings),
             *evaluations(findings),
             *intervals(findings),
-            *_picture(source, findings, number),
+            *_picture(source, place),
             *_read(source, reading),
             content.text(
                 codes.COMMENT,
@@ -219,23 +248,23 @@ def _group(source: EcgSource, part: Part, number: int, tested_on: TestedOn) -> I
     )
 
 
-def _picture(source: EcgSource, findings: Sequence[Finding], number: int) -> Iterator[Item]:
-    """The page that explains these findings, and a point on it."""
+def _picture(source: EcgSource, place: _Place) -> Iterator[Item]:
+    """The page that explains a group, and the group's point on a page."""
     capture = source.result.capture
     if capture is None:
         return
-    page = source.page_of(findings)
-    yield explanation(capture, page)
+    if place.explained:
+        yield explanation(capture, place.page)
     yield content.point(
         codes.SOURCE_OF_MEASUREMENT,
         _POINT_COLUMN,
-        _FIRST_ROW + _ROW_STEP * (number % _ROWS_OF_POINTS),
+        _LOWEST_ROW - _ROW_STEP * (place.before % _ROWS_OF_POINTS),
         content.image(
             codes.SOURCE_OF_MEASUREMENT,
             capture.sop_class_uid,
             capture.sop_instance_uid,
             SELECTED_FROM,
-            frame=page,
+            frame=place.page,
         ),
     )
 

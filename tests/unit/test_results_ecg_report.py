@@ -177,19 +177,36 @@ def test_a_strip_that_stands_in_no_object_has_no_stretch_in_one() -> None:
 
 
 def test_each_group_has_a_point_on_the_page_that_explains_it_for_ohif(report: Dataset) -> None:
-    pages, points = {}, []
+    pages: dict[str, int] = {}
+    points = []
     for group in _named(report, "Measurement Group"):
         (point,) = (item for item in _below(group) if item.ValueType == "SCOORD")
-        (explanation,) = _named(group, "Visual explanation")
-        shown = explanation.ReferencedSOPSequence[0]
         pointed = point.ContentSequence[0].ReferencedSOPSequence[0]
-        assert shown.ReferencedFrameNumber == pointed.ReferencedFrameNumber
-        tracking = _named(group, "Tracking Identifier")[0].TextValue
-        pages[tracking.split()[0]] = int(pointed.ReferencedFrameNumber)
-        points.append(tuple(point.GraphicData))
-    # The page of no output of the last group: the first.
+        subject = _named(group, "Tracking Identifier")[0].TextValue.split()[0]
+        pages[subject] = int(pointed.ReferencedFrameNumber)
+        points.append((pages[subject], *point.GraphicData))
+        shown = [
+            int(item.ReferencedSOPSequence[0].ReferencedFrameNumber)
+            for item in _named(group, "Visual explanation")
+        ]
+        # No page explains an amplitude: its numbers stand on one, but nothing explains them.
+        assert shown == ([] if subject == "Amplitudes" else [pages[subject]])
     assert pages == {"Rhythm": 1, "Conduction": 2, "Intervals": 3, "Amplitudes": 1}
     assert len(set(points)) == len(points)
+
+
+def test_groups_that_no_page_explains_are_spread_over_the_pages() -> None:
+    header = ecg_header(1)
+    capture = ecg_capture_of(header).ref
+    dataset = read(ecg_report([ecg_of(header, capture, pages=("qt_interval", "sex", "age"))]))
+    frames = [
+        int(item.ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber)
+        for item in _below(dataset)
+        if item.ValueType == "SCOORD"
+    ]
+    assert sorted(frames[:2]) == [2, 3]
+    assert frames[2] == 1  # the intervals, on the page of the QT interval
+    assert max(frames.count(page) for page in (1, 2, 3)) == 2
 
 
 def test_a_picture_of_one_page_is_pointed_at_without_a_frame() -> None:
