@@ -32,9 +32,13 @@ LEAST_BEAT_S: Final = 0.6
 LEAST_RATE_HZ: Final = 100.0
 """Below it the QRS complex is not in the recording: most of its power lies below 40 Hz."""
 
+MOST_FLAT: Final = 1
+"""Leads that may show nothing: training takes one away at times, and no more."""
+
 _BATCH = 8
 _LEAST_SHARE = 0.5  # of beats with a P wave; fewer, and there is no PR interval to speak of
-_V5: Final = ("j_amplitude", "r_amplitude", "t_amplitude")
+_BY_V5: Final = ("j_amplitude", "r_amplitude", "t_amplitude")
+_BY_V1: Final = ("rbbb", "lbbb")
 _SWAPPED: Final = (Doubt.IDENTITY, Doubt.REVERSED)
 
 
@@ -138,7 +142,7 @@ class WaveformReader:
             numbers = self.run(to_input(seen, self.spec)[None])[0].astype(np.float64)
         except EcgError as error:
             return self._nothing(str(error))
-        unsaid = _unsaid(ecg, seen, self.output_names)
+        unsaid = _unsaid(ecg, seen, self.spec, self.output_names)
         said: list[Finding | Refusal] = []
         for output, head in zip(self.pack.manifest.outputs, self.heads, strict=True):
             if output.name in unsaid:
@@ -176,21 +180,37 @@ def _value(number: float, output: OutputSpec) -> float:
     return float(np.exp(np.clip(scaled, -50.0, 50.0))) if output.link is Link.LOG else scaled
 
 
-def _unsaid(ecg: Ecg, seen: Strip, outputs: Sequence[str]) -> dict[str, str]:
+def _unsaid(ecg: Ecg, seen: Strip, spec: WaveformInput, outputs: Sequence[str]) -> dict[str, str]:
     """Why some outputs are not given for this recording, though others are."""
     reasons: dict[str, str] = {}
+    if "pr_interval" in outputs:
+        reason = _no_pr(ecg, seen)
+        reasons |= {} if reason is None else {"pr_interval": reason}
     for trouble in ecg.troubles:
+        if "V5" in trouble.leads or trouble.doubt is Doubt.SCALE:
+            what = "lead V5" if "V5" in trouble.leads else "scale"
+            reasons |= dict.fromkeys(_BY_V5, f"the {what} cannot be trusted: {trouble.words}")
+        if "V1" in trouble.leads:
+            reasons |= dict.fromkeys(_BY_V1, f"lead V1 cannot be trusted: {trouble.words}")
         if trouble.doubt in _SWAPPED:
             words = f"the limb leads cannot be trusted: {trouble.words}"
             reasons |= {name: words for name in outputs if name != "heart_rate"}
-        elif trouble.doubt is Doubt.SCALE or "V5" in trouble.leads:
-            what = "scale" if trouble.doubt is Doubt.SCALE else "lead V5"
-            reasons |= dict.fromkeys(_V5, f"the {what} cannot be trusted: {trouble.words}")
-    if "pr_interval" in outputs and "pr_interval" not in reasons:
-        reason = _no_pr(ecg, seen)
-        if reason is not None:
-            reasons["pr_interval"] = reason
+    flat = _flat(ecg, spec)
+    if len(flat) > MOST_FLAT:
+        words = (
+            f"leads {', '.join(flat)} show nothing, and training never saw more than one so; "
+            "check the electrodes and record again"
+        )
+        reasons |= dict.fromkeys(outputs, words)
     return reasons
+
+
+def _flat(ecg: Ecg, spec: WaveformInput) -> tuple[str, ...]:
+    """The leads without a signal, of those that the network sees."""
+    flat = {
+        lead for trouble in ecg.troubles if trouble.doubt is Doubt.FLAT for lead in trouble.leads
+    }
+    return tuple(lead for lead in spec.leads if lead in flat)
 
 
 def _no_pr(ecg: Ecg, seen: Strip) -> str | None:

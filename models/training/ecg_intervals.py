@@ -53,7 +53,7 @@ PROTOCOLS = {
         spec=WaveformInput(samples=2500, rate_hz=250.0, leads=INDEPENDENT, highpass_hz=0.5),
         outputs=OUTPUTS,
         varied=RHYTHM,
-        epochs=30,
+        epochs=14,
     ),
     "ecg-intervals-median": EcgProtocol(
         network="ecgradcam",
@@ -61,7 +61,7 @@ PROTOCOLS = {
         spec=WaveformInput(samples=600, rate_hz=500.0, leads=INDEPENDENT, signal=Signal.MEDIAN),
         outputs=OF_A_BEAT,
         varied=BEAT,
-        epochs=30,
+        epochs=24,
     ),
 }
 """What ships, by the name of the pack."""

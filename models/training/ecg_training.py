@@ -123,7 +123,7 @@ def train(protocol: EcgProtocol, datasets: Sequence[Any], trial: Trial) -> Train
         work=trial.work,
         seed=trial.seed,
         score=lambda model: judge(_copied(model, plain), held, protocol, targets),
-        every=max(1, epochs // 8),
+        every=max(1, epochs // 4),
     )
     return TrainedEcg(network=network, targets=targets, score=fitted.score, recordings=len(taught))
 
