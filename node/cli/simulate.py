@@ -169,7 +169,7 @@ def simulate(
         str,
         typer.Option(
             metavar="NAME",
-            help="sinus, af, flutter, junctional; any: as a clinic has them.",
+            help="sinus, af, flutter, junctional, ventricular; any: as a clinic has them.",
             rich_help_panel=_ECG_PANEL,
         ),
     ] = "sinus",

@@ -231,6 +231,7 @@ def test_qt_shortens_with_the_rate() -> None:
             {"first_degree_av_block", "sinus_bradycardia", "lbbb"},
         ),
         (replace(QUIET, rhythm=Rhythm.JUNCTIONAL, heart_rate_bpm=45.0), set()),
+        (replace(QUIET, rhythm=Rhythm.VENTRICULAR, heart_rate_bpm=160.0), set()),
     ],
 )
 def test_classes(wanted: EcgWanted, yes: set[str]) -> None:
@@ -263,6 +264,16 @@ def test_flutter_is_neither_yes_nor_no_for_fibrillation() -> None:
 
     assert "atrial_fibrillation" not in one.truths
     assert "pr_interval" not in one.truths
+
+
+def test_beats_of_the_ventricles_own_are_wide_alike_and_have_no_usual_intervals() -> None:
+    one = made(replace(QUIET, rhythm=Rhythm.VENTRICULAR, heart_rate_bpm=150.0), 1)
+    width = {round(1000 * (beat.qrs[1] - beat.qrs[0]) / 500, -1) for beat in one.waves}
+
+    assert min(width) >= 120
+    assert len(width) == 1
+    assert all(beat.p is None for beat in one.waves)
+    assert not {"pr_interval", "qrs_duration", "r_amplitude"} & set(one.truths)
 
 
 def test_p_waves_can_be_taken_away_and_nothing_else_changes() -> None:
@@ -385,6 +396,7 @@ def test_what_is_drawn_can_be_simulated_and_is_plausible() -> None:
         ({"qrs_ms": 130.0}, "conduction normal"),
         ({"qrs_ms": 110.0, "qt_ms": 210.0}, "no T wave"),
         ({"padding_s": 4.5}, "padding"),
+        ({"rhythm": Rhythm.VENTRICULAR, "conduction": Conduction.RBBB}, "leave it normal"),
         ({"rate_hz": 10.0}, "Hz"),
     ],
 )

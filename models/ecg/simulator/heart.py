@@ -169,10 +169,12 @@ def _draw_axis(rng: np.random.Generator, wanted: EcgWanted) -> tuple[float, floa
     frontal = rng.normal(-8, 28)
     if rng.random() < 0.06:
         frontal += rng.uniform(30, 70)  # right axis
-    horizontal = rng.normal(0, 14)
+    horizontal = rng.normal(3, 22)
     if wanted.conduction is Conduction.LBBB:
         frontal = np.clip(frontal - rng.uniform(0, 40), -55, 35)
-        horizontal *= 0.6  # V6 still sees the left side
+        horizontal *= 0.4  # V6 still sees the left side
+    elif wanted.conduction is Conduction.RBBB:
+        horizontal *= 0.5  # and V1 the right one
     return float(frontal), float(horizontal), float(rng.normal(0, 10))
 
 
@@ -206,6 +208,9 @@ def _qrs_parts(
         vectors[2] *= rng.uniform(0.5, 1.8)  # the less, the deeper the notch
     else:
         vectors[0] *= np.exp(rng.normal(0, 0.5))
+        # What is activated last lies behind and, the more so in some, to the right.
+        vectors[3, 0] -= rng.normal(0.12, 0.30)
+        vectors[4] *= np.exp(rng.normal(0.2, 0.6))
     times = times + rng.normal(0, 0.018, len(parts))
     widths = widths * np.exp(rng.normal(0, 0.14, len(parts)))
     turned = turn(vectors, *axis)
@@ -343,11 +348,11 @@ def _t_and_st(
         st = st - away * strain * 0.06
     elif chance < 0.24:
         t = t * rng.uniform(1.5, 2.4)  # tall
-    elif chance < 0.30:
+    elif chance < 0.36:
         turned = rng.normal(0, 1, 3)
         t = turned / np.linalg.norm(turned) * rng.uniform(0.1, 0.6)  # any way, as in ischaemia
         st = st + turned / np.linalg.norm(turned) * rng.normal(0, 0.06)
-    elif chance < 0.34:
+    elif chance < 0.40:
         st = st + np.array([0.08, 0.06, -0.06]) * rng.uniform(0.5, 2.0)  # early repolarisation
     return t, st
 
@@ -427,7 +432,7 @@ def _draw_ventricular(rng: np.random.Generator, leads: Floats, qt_ms: float) -> 
         leads_mv=seen.astype(np.float32),
     )
     return Beat(
-        p=None, p_ms=0.0, qrs=qrs, qrs_ms=qrs_ms, qt_ms=max(qt_ms + 40, qrs_ms + 220), t=t,
+        p=None, p_ms=0.0, qrs=qrs, qrs_ms=qrs_ms, qt_ms=max(qt_ms + 40, qrs_ms + 150), t=t,
         st_mv=(-main * rng.uniform(0.0, 0.12) @ leads.T).astype(np.float32), st_slope=1.0,
         peak_s=peak_s,
     )  # fmt: skip

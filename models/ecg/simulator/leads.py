@@ -54,7 +54,7 @@ def draw_leads(rng: np.random.Generator) -> Floats:
     """
     leads = DOWER.astype(np.float64)
     leads[2:4] *= ((0.78,), (1.25,))  # as V1 and V2 stand to each other in real recordings
-    slip = rng.normal(0, 0.16) + rng.normal(0, 0.08, 6)
+    slip = np.clip(rng.normal(-0.08, 0.26) + rng.normal(0, 0.12, 6), -0.9, 0.9)
     chest = leads[2:]
     after = np.vstack([chest[1:], chest[-1] + 0.6 * (chest[-1] - chest[-2])])
     before = np.vstack([chest[:1] + 0.6 * (chest[0] - chest[1]), chest[:-1]])

@@ -19,7 +19,7 @@ class Origin(IntEnum):
 
     USUAL = 0
     ATRIAL = 1  #: premature, from elsewhere in the atria
-    VENTRICULAR = 2  #: premature, from the ventricles
+    VENTRICULAR = 2  #: from the ventricles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +93,8 @@ def _intervals(
 
 def _draw_origins(rng: np.random.Generator, wanted: EcgWanted, count: int) -> NDArray[np.int64]:
     chance = rng.random(count)
+    if wanted.rhythm is Rhythm.VENTRICULAR:
+        return np.full(count, Origin.VENTRICULAR, np.int64)
     origins = np.zeros(count, np.int64)
     if wanted.rhythm is Rhythm.SINUS:
         origins[chance < wanted.premature_atrial] = Origin.ATRIAL
@@ -110,7 +112,7 @@ def _make_premature(
     origins: NDArray[np.int64],
 ) -> None:
     early = np.flatnonzero(origins)
-    if not len(early):
+    if not len(early) or wanted.rhythm is Rhythm.VENTRICULAR:
         return
     mean = intervals.mean()
     coupling = rng.uniform(0.52, 0.82) + rng.normal(0, 0.03, len(early))

@@ -298,10 +298,17 @@ def _flutter(rng: np.random.Generator, wanted: EcgWanted, samples: int) -> Float
 
 
 def _with_electrodes_off(rng: np.random.Generator, seen: Floats) -> Floats:
-    """Now and then an electrode of the chest is off, for a while or for good: a flat line."""
-    if rng.random() > 0.02:
+    """Now and then an electrode of the chest is off, for a while or for good: a flat line.
+
+    Or all of them are, where only the limbs were recorded.
+    """
+    chance = rng.random()
+    if chance > 0.025:
         return seen
     seen = seen.copy()
+    if chance < 0.005:
+        seen[2:] = 0.0
+        return seen
     begin = 0 if rng.random() < 0.5 else int(rng.integers(seen.shape[1]))
     seen[int(rng.integers(2, 8)), begin:] = 0.0
     return seen
@@ -367,7 +374,8 @@ def _truths(
     sinus = wanted.rhythm is Rhythm.SINUS and wanted.p_visible
     own = within[timed.origins[within] == Origin.USUAL]
     truths |= _interval_truths(timed, own, with_p=sinus)
-    truths |= _amplitude_truths(heart)
+    if wanted.rhythm is not Rhythm.VENTRICULAR:
+        truths |= _amplitude_truths(heart)
     truths["rbbb"] = float(wanted.conduction is Conduction.RBBB)
     truths["lbbb"] = float(wanted.conduction is Conduction.LBBB)
     if wanted.rhythm is not Rhythm.ATRIAL_FLUTTER:

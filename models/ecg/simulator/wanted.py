@@ -15,6 +15,7 @@ class Rhythm(StrEnum):
     ATRIAL_FIBRILLATION = "af"  #: no P waves, no regularity
     ATRIAL_FLUTTER = "flutter"  #: a sawtooth between the QRS complexes, conducted 2:1 to 4:1
     JUNCTIONAL = "junctional"  #: regular, without P waves
+    VENTRICULAR = "ventricular"  #: wide beats of the ventricles' own, one like the other
 
 
 class Conduction(StrEnum):
@@ -100,6 +101,11 @@ class EcgWanted:
                     f"a QT of {self.qt_ms:g} ms leaves no T wave after a QRS of {self.qrs_ms:g}: "
                     f"give {self.qrs_ms + 140:g} ms or more"
                 )
+        if self.rhythm is Rhythm.VENTRICULAR and self.conduction is not Conduction.NORMAL:
+            raise ValueError(
+                f"beats of the ventricles' own do not go the way of conduction {self.conduction}: "
+                "leave it normal"
+            )
         if 2 * self.padding_s > self.duration_s - 2:
             raise ValueError(
                 f"padding of {self.padding_s:g} s at both ends leaves less than 2 s of "
@@ -141,11 +147,13 @@ def draw_wanted(
     About a third are none of the six classes; of these a part lies close to a border (PR 180 to
     200 ms, rates of 60 to 65 and 95 to 100, QRS 105 to 119 ms) or looks like a class without being
     one (sinus arrhythmia and premature beats against fibrillation, high voltage and delayed
-    conduction against left bundle branch block, flutter, junctional rhythm).
+    conduction against left bundle branch block, flutter, junctional and ventricular rhythm).
     """
     kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
     rhythm = _draw_rhythm(rng, kind)
     conduction = _draw_conduction(rng, kind)
+    if rhythm is Rhythm.VENTRICULAR:
+        conduction = Conduction.NORMAL
     heart_rate = _draw_rate(rng, kind, rhythm)
     male = bool(rng.random() < 0.5)
     qrs = _draw_qrs(rng, conduction, male=male)
@@ -174,8 +182,10 @@ def _draw_rhythm(rng: np.random.Generator, kind: str) -> Rhythm:
     chance = rng.random()
     if kind in ("rbbb", "lbbb") and chance < 0.12:
         return Rhythm.ATRIAL_FIBRILLATION
-    if kind in ("normal", "rbbb", "lbbb") and chance > 0.96:
-        return Rhythm.ATRIAL_FLUTTER if chance > 0.98 else Rhythm.JUNCTIONAL
+    if kind == "normal" and chance > 0.955:
+        return Rhythm.VENTRICULAR
+    if kind in ("normal", "rbbb", "lbbb") and chance > 0.915:
+        return Rhythm.ATRIAL_FLUTTER if chance > 0.935 else Rhythm.JUNCTIONAL
     return Rhythm.SINUS
 
 
@@ -198,6 +208,8 @@ def _draw_rate(rng: np.random.Generator, kind: str, rhythm: Rhythm) -> float:
         return float(rng.uniform(65, 160))
     if rhythm is Rhythm.JUNCTIONAL:
         return float(rng.uniform(38, 110))
+    if rhythm is Rhythm.VENTRICULAR:
+        return float(rng.uniform(55, 215))
     if kind == "bradycardia":
         return float(rng.uniform(36, 59.5))
     if kind == "tachycardia":
