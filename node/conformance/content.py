@@ -103,6 +103,11 @@ def _value(item: Dataset) -> str:
     if value_type == "IMAGE":
         framed = "ReferencedFrameNumber" in item.ReferencedSOPSequence[0]
         return "the image and the frame" if framed else "the image"
+    if value_type == "WAVEFORM":
+        of_channels = "ReferencedWaveformChannels" in item.ReferencedSOPSequence[0]
+        return "the ECG and its channels" if of_channels else "the ECG"
+    if value_type == "TCOORD":
+        return f"{item.TemporalRangeType}: seconds from the first sample"
     if value_type == "SCOORD":
         return f"{item.GraphicType}: a place in the frame for viewers, not a measured one"
     return str(item.get("ContinuityOfContent") or "")

@@ -21,7 +21,7 @@ _SOURCES: Mapping[str, str] = {
     "TimezoneOffsetFromUTC": "copied from the source where it is valid; times are then in it",
     "SOPInstanceUID": "derived from what the object says (2.25, PS3.5 B.2)",
     "SeriesInstanceUID": "derived from study, kind of result and node: the same for all revisions",
-    "InstanceNumber": "of a cine the clip's place in its study; else the revision",
+    "InstanceNumber": "of a picture the place of the clip or ECG in its study; else the revision",
     "DeviceSerialNumber": "drawn once for each node, kept with its data",
     "SoftwareVersions": "the node's version",
     "ContentDate": "when it was made",
@@ -30,21 +30,23 @@ _SOURCES: Mapping[str, str] = {
     "InstanceCreationTime": "when it was made",
     "InstitutionName": "the site's, where it is set",
     "ContributingEquipmentSequence": "an item for each model pack that took part",
-    "CurrentRequestedProcedureEvidenceSequence": "of a report every clip and picture of the study; "
+    "CurrentRequestedProcedureEvidenceSequence": "of a report every clip or ECG, and picture; "
     "else what it points at",
     "PredecessorDocumentsSequence": "the report of the revision before",
     "ContentSequence": "see the template below",
     "DerivationDescription": "what the picture shows, by which packs, their evidence",
     "SourceImageSequence": "the clip, and the frames of it that are shown",
+    "SourceInstanceSequence": "the ECG",
+    "PageNumberVector": "of an ECG's picture: 1, 2 and so on",
     "PixelData": "JPEG frames, a fragment each, with a Basic Offset Table",
     "Rows": "of the drawing",
     "Columns": "of the drawing",
-    "NumberOfFrames": "of the cine",
+    "NumberOfFrames": "of the cine, or pages of an ECG",
     "LossyImageCompressionRatio": "behind those of the source",
     "LossyImageCompressionMethod": "behind those of the source",
     "FrameTime": "where the source's frames are evenly spaced",
     "FrameTimeVector": "where they are not",
-    "FrameIncrementPointer": "at one of the two above",
+    "FrameIncrementPointer": "at one of the two above; of an ECG's picture at the page numbers",
     "CineRate": "from the source's frame times",
     "RecommendedDisplayFrameRate": "from the source's frame times",
     "RepresentativeFrameNumber": "the frame that tells most",
@@ -52,7 +54,9 @@ _SOURCES: Mapping[str, str] = {
     "FrameOfInterestDescription": "the same in words",
     "FrameOfInterestType": "the same in codes of the node",
 }
-_ONE_OF_FEW = frozenset(("SeriesNumber", "SeriesDescription"))  # by the kind of result
+_ONE_OF_FEW = frozenset(  # by the kind of result
+    ("Modality", "SeriesNumber", "SeriesDescription", "ConceptNameCodeSequence")
+)
 _PRIVATE = {
     0x01: "kind of result: by it the node knows its own objects again",
     0x02: "times of the traced cavity's curve, in ms",

@@ -1,4 +1,4 @@
-"""Results made from invented clips: what the attribute tables and template trees are read from.
+"""Results of invented clips and ECGs: what attribute tables and template trees are read from.
 
 Two of each class at least: one from a source that says all, one from a source that says nothing
 of patient and study, with other settings and at another time. What is the same in both is fixed,
@@ -7,7 +7,7 @@ what is missing from one depends on the source.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,18 +20,25 @@ from pydicom.dataset import Dataset
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    TwelveLeadECGWaveformStorage,
     UltrasoundMultiFrameImageStorage,
 )
 
 from models.explain.panels import Curve, EncodedPicture, FrameMark, MarkKind
 from models.finding import Evidence, Finding, Kind, Method, PackRef, Refusal
-from models.tasks import TASKS
+from models.packs.manifest import Signal
+from models.tasks import CLIP_TASKS, ECG_TASKS, TASKS
 from models.views import View, ViewCall
 from node.results import (
     ClipResult,
+    EcgReading,
+    EcgResult,
     EncodedObject,
     ReportSettings,
     build_capture,
+    build_ecg_capture,
+    build_ecg_report,
+    build_ecg_text_report,
     build_key_object,
     build_page,
     build_report,
@@ -46,11 +53,35 @@ _MADE_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 _SIDE = 16
 
 
+Samples = Mapping[str, tuple[Dataset, ...]]
+"""Results by SOP class UID, each as a reader gets it."""
+
+
 @cache
-def samples() -> Mapping[str, tuple[Dataset, ...]]:
-    """Results by SOP class UID, each as a reader gets it."""
+def samples() -> Samples:
+    """Those of clips and of ECGs."""
+    of_clips, of_ecgs = clip_samples(), ecg_samples()
+    return {
+        sop_class: (*of_clips.get(sop_class, ()), *of_ecgs.get(sop_class, ()))
+        for sop_class in dict.fromkeys((*of_clips, *of_ecgs))
+    }
+
+
+@cache
+def clip_samples() -> Samples:
+    """Results of clips."""
+    return _made(_of_a_study, (_full_header(), _bare_header()))
+
+
+@cache
+def ecg_samples() -> Samples:
+    """Results of ECGs."""
+    return _made(_of_a_study_of_ecgs, (_as_ecg(_full_header()), _as_ecg(_bare_header())))
+
+
+def _made(of_a_study: Callable[..., list[EncodedObject]], headers: Iterable[Dataset]) -> Samples:
     made: list[EncodedObject] = []
-    for number, header in enumerate((_full_header(), _bare_header())):
+    for number, header in enumerate(headers):
         settings = ReportSettings(
             device_serial=f"serial {number}",
             software_version=f"version {number}",
@@ -58,7 +89,7 @@ def samples() -> Mapping[str, tuple[Dataset, ...]]:
             demographic_estimates=frozenset(("age", "sex", "weight", "height")),
         )
         at = _MADE_AT + timedelta(days=number, seconds=number)
-        made += _of_a_study(header, settings, at, revision=2 - number)
+        made += of_a_study(header, settings, at, revision=2 - number)
     found: dict[str, list[Dataset]] = {}
     for each in made:
         found.setdefault(each.ref.sop_class_uid, []).append(dcmread(BytesIO(each.data)))
@@ -152,9 +183,14 @@ def _findings() -> tuple[Finding, ...]:
         for output, written in OUTPUTS.items()
         if written.by_discs is not None
     ]
-    for number, output in enumerate(OUTPUTS):
+    return (*findings, *_by_network(CLIP_TASKS))
+
+
+def _by_network(outputs: Iterable[str]) -> Iterator[Finding]:
+    """A finding of each of these outputs, as a network gives it."""
+    for number, output in enumerate(each for each in OUTPUTS if each in set(outputs)):
         score = TASKS[output].kind is Kind.SCORE
-        findings.append(
+        yield (
             Finding(
                 output=output,
                 kind=TASKS[output].kind,
@@ -169,7 +205,61 @@ def _findings() -> tuple[Finding, ...]:
                 outside_share=0.9 if output == "lead" else None,
             )
         )
-    return tuple(findings)
+
+
+def _of_a_study_of_ecgs(
+    header: Dataset, settings: ReportSettings, at: datetime, *, revision: int
+) -> list[EncodedObject]:
+    findings = tuple(
+        replace(finding, frames=(), spans_ms=((100.0, 200.0),), low=40.0, high=60.0)
+        if finding.kind is Kind.MEASUREMENT
+        else replace(finding, frames=())
+        for finding in _by_network(ECG_TASKS)
+    )
+    captures = [
+        build_ecg_capture(
+            header,
+            _picture(frames=pages),
+            findings=findings,
+            packs=(_NETWORK,),
+            instance_number=revision,
+            settings=settings,
+            created_at=at,
+        )
+        for pages in (1, 1 + revision)
+    ]
+    read = EcgReading(
+        pack=_NETWORK,
+        signal=Signal.RHYTHM,
+        group=1,
+        channels=tuple(range(1, 13)),
+        begin_ms=0.0,
+        end_ms=10000.0,
+    )
+    ecg = EcgResult(
+        header=header,
+        findings=findings,
+        capture=captures[-1].ref,
+        pages=("heart_rate", "sex", "rbbb")[: 1 + revision],
+        packs=(_NETWORK,),
+        readings=(read,),
+    )
+    reports = []
+    for sop_class in (Comprehensive3DSRStorage, ComprehensiveSRStorage):
+        of_class = replace(settings, sop_class_uid=sop_class)
+        reports += [
+            build_ecg_report(
+                [each], revision=revision, predecessor=None, settings=of_class, created_at=at
+            )
+            for each in (ecg, replace(ecg, capture=None, pages=(), readings=()))
+        ]
+    text = build_ecg_text_report(
+        [ecg], revision=revision, predecessor=None, settings=settings, created_at=at
+    )
+    key_object = build_key_object(
+        (), ecgs=[ecg], revision=revision, settings=settings, created_at=at
+    )
+    return [*reports, text, *captures, *single_frames(captures[-1].data), key_object]
 
 
 def _picture(frames: int) -> EncodedPicture:
@@ -204,6 +294,15 @@ def _bare_header() -> Dataset:
     header.Rows = header.Columns = _SIDE
     header.NumberOfFrames = 8
     return header
+
+
+def _as_ecg(header: Dataset) -> Dataset:
+    ecg = deepcopy(header)
+    ecg.SOPClassUID = TwelveLeadECGWaveformStorage
+    ecg.Modality = "ECG"
+    for keyword in ("Rows", "Columns", "NumberOfFrames"):
+        delattr(ecg, keyword)
+    return ecg
 
 
 def _full_header() -> Dataset:

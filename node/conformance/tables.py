@@ -22,7 +22,7 @@ from pynetdicom import AE
 from models.views import View
 from node.conformance.content import template_rows
 from node.conformance.objects import attribute_rows, private_rows
-from node.conformance.samples import samples
+from node.conformance.samples import Samples, clip_samples, ecg_samples, samples
 from node.delivery import association, commitment, dimse, dimse_archive, outbox
 from node.delivery.sending import Outgoing, speaks_of_class
 from node.doors.contexts import (
@@ -115,7 +115,7 @@ def _network_services() -> str:
 _TREATMENT = (
     (ULTRASOUND_CLASSES, "kept; its view is named, an apical four-chamber clip is analysed"),
     (CAPTURE_CLASSES, "kept; treated as ultrasound where Modality is US"),
-    (ECG_CLASSES, "kept; no model reads it in this version"),
+    (ECG_CLASSES, "kept; analysed where twelve leads can be read of it"),
     (OTHER_CLASSES, "kept; not looked at"),
 )
 
@@ -493,10 +493,10 @@ def _private_attributes() -> str:
     )
 
 
-def _template(sop_class: str) -> str:
+def _template(sop_class: str, of: Callable[[], Samples]) -> str:
     return _table(
         ("level", "relationship", "value type", "concept name", "value"),
-        template_rows(samples()[sop_class]),
+        template_rows(of()[sop_class]),
     )
 
 
@@ -587,9 +587,11 @@ TABLES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "attributes-capture": lambda: _attributes(SecondaryCaptureImageStorage),
         "attributes-key-object": lambda: _attributes(KeyObjectSelectionDocumentStorage),
         "private-attributes": _private_attributes,
-        "template-1500": lambda: _template(Comprehensive3DSRStorage),
-        "template-2000": lambda: _template(BasicTextSRStorage),
-        "template-2010": lambda: _template(KeyObjectSelectionDocumentStorage),
+        "template-1500": lambda: _template(Comprehensive3DSRStorage, clip_samples),
+        "template-1500-ecg": lambda: _template(Comprehensive3DSRStorage, ecg_samples),
+        "template-2000": lambda: _template(BasicTextSRStorage, clip_samples),
+        "template-2000-ecg": lambda: _template(BasicTextSRStorage, ecg_samples),
+        "template-2010": lambda: _template(KeyObjectSelectionDocumentStorage, samples),
         "outputs": _outputs,
         "views": _views,
         "codes": _standard_codes,
