@@ -55,7 +55,8 @@ def build_key_object(
     pages
         Further pictures: the summary page.
     ecgs
-        Every ECG of the study, of which the same holds.
+        Every ECG of the study, of which the same holds. Without a clip the selection has a
+        series of its own, beside that of the study's clips.
     revision
         That of the report beside it; becomes the Instance Number.
     created_at
@@ -87,9 +88,12 @@ def build_key_object(
     copy_patient_and_study(header, dataset)
     dataset.SOPClassUID = KeyObjectSelectionDocumentStorage
     dataset.Modality = "KO"
-    dataset.SeriesInstanceUID = series_uid(read[0].ref.study_instance_uid, "KO", settings)
-    dataset.SeriesNumber = settings.key_series_number
-    dataset.SeriesDescription = settings.key_series_description
+    kind = "KO" if clips else "ECG KO"  # two of one number would be taken for two revisions
+    dataset.SeriesInstanceUID = series_uid(read[0].ref.study_instance_uid, kind, settings)
+    dataset.SeriesNumber = settings.key_series_number if clips else settings.ecg_key_series_number
+    dataset.SeriesDescription = (
+        settings.key_series_description if clips else settings.ecg_key_series_description
+    )
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.InstanceNumber = revision
     dataset.CurrentRequestedProcedureEvidenceSequence = hierarchy(refs)

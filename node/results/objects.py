@@ -149,6 +149,8 @@ class ReportSettings:
     ecg_capture_series_number: int = 912
     ecg_capture_series_description: str = "AI ECG (RESEARCH)"
     ecg_capture_modality: str = "OT"
+    ecg_key_series_number: int = 915
+    ecg_key_series_description: str = "AI ECG key images (RESEARCH)"
     simulated_evidence: bool = False
     demographic_estimates: frozenset[str] = frozenset()
 

@@ -184,6 +184,11 @@ def test_key_images_are_the_ecg_that_was_read_and_its_picture() -> None:
         ("WAVEFORM", ecg_header(1).SOPInstanceUID),
         ("IMAGE", ecg_capture_of(ecg_header(1)).ref.sop_instance_uid),
     ]
+    dataset = read(made)
+    assert (dataset.SeriesNumber, dataset.SeriesDescription) == (
+        915,
+        "AI ECG key images (RESEARCH)",
+    )
 
 
 def test_clips_and_ecgs_of_one_study_share_their_key_images_and_others_do_not() -> None:
