@@ -182,8 +182,8 @@ def _of_beats(strip: Strip, alive: Sequence[str]) -> Iterator[Trouble]:
 
 def _of_usual_size(strip: Strip) -> tuple[Strip, float]:
     """The strip with its largest lead near 2 mV where a wrong unit would hide the beats."""
-    tops = np.nanpercentile(np.abs(strip.millivolts), 99.5, axis=1)
-    top = float(np.nanmax(tops))
+    there = [row[~np.isnan(row)] for row in np.abs(strip.millivolts)]
+    top = max(float(np.percentile(row, 99.5)) for row in there if len(row))
     factor = 1.0 if 0.1 < top < 20.0 or top == 0 else 2.0 / top
     return replace(strip, millivolts=(strip.millivolts * factor).astype(np.float32)), factor
 
