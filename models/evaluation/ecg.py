@@ -81,7 +81,9 @@ def one_by_one(pack: Pack, answers: Sequence[Answer]) -> Section:
         (
             "Truth and value of each real recording: of a score yes or no, and the score, with an "
             "exclamation mark where the two part at the threshold; a dash where the truth is not "
-            "known."
+            "known. No weight, threshold or length of training came from these recordings; but "
+            "the simulator's voltages and shapes were set beside real ones, these among them, so "
+            "they are not wholly unseen."
         ),
         "",
         "| " + " | ".join(columns) + " |",

@@ -91,7 +91,48 @@ def pack(name: str, datasets: Sequence[Any], trial: Trial, out: Path) -> Pack:
     return pack_ecg(packing, protocol_of(PROTOCOLS[name], KNOBS, trial), datasets, trial, out)
 
 
-CARDS = {"ecg-intervals": "", "ecg-intervals-median": ""}
+_LEARNED = """\
+**This network learned from simulated ECGs alone, and was hardly tested on patients**: sex on a few
+dozen real recordings, the intervals on the one that a cart measured. It gives a number for whatever
+it is shown. Research use only, not for diagnosis.
+"""
+
+_LIMITS = """\
+- **PR** means nothing in atrial fibrillation or without P waves; where the wave detector finds none
+  it is refused, whatever the network says. **Amplitudes** are those of lead V5.
+- **Sex** is what the paper's network read from an ECG; here it is what the simulator was told of
+  men's and women's. Demographic: never reported unless asked for by name.
+- **Trained on** `models.ecg.simulator`, whose truths are exact; a cart, or a cardiologist with
+  callipers, draws the ends of waves elsewhere.
+- **Tested on** further simulated recordings: `evaluation.md`. The simulator's voltages and shapes
+  were set beside real recordings, those of the report among them.
+- **Intervals** beside a value are those of simulated recordings that no weight saw.
+- **Licence**: free; no patient's recording is in the weights (`LICENSE`).
+"""
+
+_RHYTHM_CARD = f"""\
+# ecg-intervals 0.1.0: what a 12-lead ECG measures
+
+{_LEARNED}
+- **Outputs**: heart rate; PR, QRS and QT; amplitudes of J point, R and T; a score for male sex.
+- **Network**: ECGradCAM's (Hicks et al., Scientific Reports 11:10949, 2021): 10 s of the eight
+  leads that are measured, at 250 Hz with kernels of 25 samples where the paper has 500 Hz and 50,
+  the same tenth of a second; one network for all outputs.
+{_LIMITS}"""
+
+_MEDIAN_CARD = f"""\
+# ecg-intervals-median 0.1.0: what a median beat measures
+
+{_LEARNED}
+- **Outputs**: PR, QRS and QT; amplitudes of J point, R and T; a score for male sex. No heart rate:
+  one beat has none.
+- **Network**: ECGradCAM's (Hicks et al., Scientific Reports 11:10949, 2021), all of it: 1.65
+  million weights, a median beat of 1.2 s of the eight leads that are measured at 500 Hz; one
+  network for all outputs. The cart's median beat is read where it sent one, otherwise echonode
+  makes one of the beats that look alike.
+{_LIMITS}"""
+
+CARDS = {"ecg-intervals": _RHYTHM_CARD, "ecg-intervals-median": _MEDIAN_CARD}
 
 
 def _recipe(name: str) -> Recipe:
