@@ -50,6 +50,7 @@ COMMANDS = MappingProxyType(
         "train": "train.train",
         "evaluate": "evaluate.evaluate",
         "explain": "explain.explain",
+        "ecg-summaries": "ecg_summaries.ecg_summaries",
         "dataset": "dataset.commands",
         "user": "user.commands",
         "rules": "rules.commands",

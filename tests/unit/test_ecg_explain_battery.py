@@ -83,9 +83,9 @@ def test_sums_and_maps_of_a_simple_network_pass(report: WaveformReport) -> None:
     assert by_lrp.insertion.value > by_lrp.insertion_by_random.value
     assert by_lrp.deletion.value < by_lrp.deletion_by_random.value
     assert by_lrp.shift.value > 0.9
-    assert [share for share, _ in by_lrp.randomised] == list(report.stages)
+    assert [share for share, *_ in by_lrp.randomised] == list(report.stages)
     # Shuffling moves the one weight to another lead.
-    assert by_lrp.randomised[-1][1].value < 0.5
+    assert by_lrp.randomised[-1][2].value < 0.5
 
 
 def test_a_report_is_a_page_figures_and_a_picture_and_is_told_in_short(
@@ -149,4 +149,6 @@ def test_likeness_knows_the_same_map_and_a_strange_one() -> None:
     one = rng.normal(size=(400, 3))
     assert quality.likeness(one, -one, signal, 100.0) == pytest.approx(1.0)
     assert abs(quality.likeness(one, rng.normal(size=(400, 3)), signal, 100.0)) < 0.4
+    assert quality.likeness(one, -one, signal, 100.0, signed=True) == pytest.approx(-1.0)
     assert quality.likeness(one, np.zeros((400, 3)), signal, 100.0) == 0.0
+    assert np.isnan(quality.likeness(np.zeros((400, 3)), one, signal, 100.0))

@@ -54,7 +54,7 @@ def test_a_page_has_even_sides_and_no_relevance_has_no_colour() -> None:
     assert page.dtype == np.uint8
     assert page.shape[0] % 2 == 0
     assert page.shape[1:] == (1600, 3)
-    assert 950 <= page.shape[0] <= 1300
+    assert 900 <= page.shape[0] <= 1300
     assert _near(page, trace.RAISES) == 0
     assert _near(page, trace.LOWERS) == 0
 

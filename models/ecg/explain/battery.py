@@ -52,11 +52,18 @@ MOVES_SCORE = 0.1
 
 _PICTURE = "explanations.png"
 _PRESENT = 0.5  # of a truth or score
+_LEAST_PRESENT = 3  # recordings with a finding, for a score that stays to say something
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapChecks:
-    """One output by one method. ``randomised`` is a rank correlation for each share of layers."""
+    """One output by one method.
+
+    ``by_random`` and ``by_signal`` are of maps that know nothing of the network: smooth noise, and
+    the signal's own height. ``randomised`` has, for each share of layers, the rank correlation of
+    strengths and that of the maps with their signs. ``empty`` is the share of recordings whose map
+    is zero everywhere: they count nowhere else.
+    """
 
     output: str
     method: EcgMethod
@@ -64,9 +71,12 @@ class MapChecks:
     deletion: Measured
     insertion_by_random: Measured
     deletion_by_random: Measured
-    randomised: tuple[tuple[float, Measured], ...]
+    insertion_by_signal: Measured
+    deletion_by_signal: Measured
+    randomised: tuple[tuple[float, Measured, Measured], ...]
     noise: Measured
     shift: Measured
+    empty: Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +98,8 @@ class WaveCheck:
     """What an output does without a wave.
 
     ``moved`` is in units of the held error; of scores by how much the score moves, the larger one
-    of recordings with and without the finding. ``as_expected`` is None where nothing is expected.
+    of recordings with and without the finding. ``as_expected`` is None where nothing is expected,
+    or nothing can be said: a score that stays, where too few recordings have the finding.
     """
 
     output: str
@@ -320,7 +331,7 @@ class _Checks:
                 quality.insertion_deletion(
                     self._reader.run,
                     signal,
-                    [one, quality.random_map(signal.shape, rate, self._seed + number)],
+                    [one, quality.random_map(signal.shape, rate, self._seed + number), signal],
                     head,
                     rate,
                 )
@@ -333,16 +344,23 @@ class _Checks:
                 MapChecks(
                     output=output.name,
                     method=method,
-                    insertion=over_clips(own[0] for own, _ in areas),
-                    deletion=over_clips(own[1] for own, _ in areas),
-                    insertion_by_random=over_clips(by_chance[0] for _, by_chance in areas),
-                    deletion_by_random=over_clips(by_chance[1] for _, by_chance in areas),
+                    insertion=over_clips(own[0] for own, _, _ in areas),
+                    deletion=over_clips(own[1] for own, _, _ in areas),
+                    insertion_by_random=over_clips(blind[0] for _, blind, _ in areas),
+                    deletion_by_random=over_clips(blind[1] for _, blind, _ in areas),
+                    insertion_by_signal=over_clips(height[0] for _, _, height in areas),
+                    deletion_by_signal=over_clips(height[1] for _, _, height in areas),
                     randomised=tuple(
-                        (share, self._alike(maps, stage[head], some))
+                        (
+                            share,
+                            self._alike(maps, stage[head], some),
+                            self._alike(maps, stage[head], some, signed=True),
+                        )
                         for share, stage in zip(STAGES, stages, strict=True)
                     ),
                     noise=self._alike(maps, disturbed, some),
                     shift=self._alike(maps, back, some),
+                    empty=over_clips(float(not one.any()) for one in maps),
                 )
             )
         return checks
@@ -365,9 +383,13 @@ class _Checks:
         ones: NDArray[np.float32],
         others: NDArray[np.float32],
         signals: NDArray[np.float32],
+        *,
+        signed: bool = False,
     ) -> Measured:
         triples = zip(ones, others, signals, strict=False)
-        return over_clips(quality.likeness(*triple, self._rate) for triple in triples)
+        return over_clips(
+            quality.likeness(*triple, self._rate, signed=signed) for triple in triples
+        )
 
     def _sum_checks(self, signals: NDArray[np.float32]) -> tuple[SumChecks, ...]:
         network = self._reader.pack.network
@@ -432,11 +454,13 @@ def _wave_check(
     asked: Sequence[_Asked],
 ) -> WaveCheck:
     need = NEEDS.get(output.name, {}).get(wave, Need.MAYBE)
+    few = False
     changes = np.abs(after - before)
     if output.kind is Kind.SCORE:
         limit = MOVES_SCORE
         truths = np.array([one.truths.get(output.name, np.nan) for one in asked])
         present = np.where(np.isnan(truths), before, truths) >= _PRESENT
+        few = int(present.sum()) < _LEAST_PRESENT
         groups = [over_clips(changes[group].tolist()) for group in (present, ~present)]
         moved = max(groups, key=lambda one: one.value if one.n else -1.0)
     else:
@@ -446,7 +470,7 @@ def _wave_check(
         known = known if known.any() else np.ones(len(asked), np.bool_)
         moved = over_clips((changes[known] / _held_error(output, before)).tolist())
     expected = None
-    if need is not Need.MAYBE and moved.n:
+    if need is not Need.MAYBE and moved.n and (moved.value >= limit or not few):
         expected = (moved.value >= limit) == (need is Need.NEEDED)
     return WaveCheck(
         output=output.name, wave=wave, need=need, moved=moved, limit=limit, as_expected=expected

@@ -50,21 +50,32 @@ def page(report: WaveformReport) -> Iterator[str]:
         "Insertion and deletion",
         "Areas under the curves, 0 to 1: the strongest places (samples of leads) are kept alone, "
         "or become the isoelectric line. A map is worth something where its insertion is above, "
-        "and its deletion below, those of a random one.",
-        ("output", "method", "on", "insertion", "random", "deletion", "random"),
+        "and its deletion below, those of maps that know nothing of the network: a random one, and "
+        "the signal's own height. Empty maps, which Grad-CAM gives where nothing raises the "
+        "number, count nowhere.",
+        ("output", "method", "on", "insertion", "random", "height", "deletion", "random",
+         "height", "empty maps"),
         [
             (one.output, one.method.value, checked.name, one.insertion, one.insertion_by_random,
-             one.deletion, one.deletion_by_random)
+             one.insertion_by_signal, one.deletion, one.deletion_by_random,
+             one.deletion_by_signal, _percent(one.empty))
             for checked, one in maps
         ],
     )  # fmt: skip
     yield from _table(
         "Cascading randomisation",
         "Rank correlation with the map of the trained network when the weights of its last layers "
-        "are shuffled: it must fall.",
+        "are shuffled: of strengths, and of the maps with their signs. Both should fall. Strengths "
+        "of methods that multiply by the signal stay alike, since the signal does; what a reader "
+        "sees is the colour, which is the sign.",
         ("output", "method", "on", *(f"{100 * share:.0f} % shuffled" for share in report.stages)),
         [
-            (one.output, one.method.value, checked.name, *(alike for _, alike in one.randomised))
+            (
+                one.output,
+                one.method.value,
+                checked.name,
+                *(_both(*alike) for _, *alike in one.randomised),
+            )
             for checked, one in maps
         ],
     )
@@ -117,7 +128,7 @@ def _cell(check: WaveCheck) -> str:
     if check.need is Need.MAYBE:
         return f"{check.moved}; may tell"
     if check.as_expected is None:
-        return "not measured"
+        return f"{check.moved}; {check.need.value}: too few to say"
     verdict = "as expected" if check.as_expected else "**not as expected**"
     return f"{check.moved}; {check.need.value}: {verdict}"
 
@@ -143,6 +154,12 @@ def _table(
     for row in rows:
         yield f"| {' | '.join(str(cell) for cell in row)} |"
     yield ""
+
+
+def _both(strengths: Measured, signed: Measured) -> str:
+    if not strengths.n:
+        return "not measured"
+    return f"{strengths.value:.2f}, signed {signed.value:.2f}"
 
 
 def _percent(one: Measured) -> str:

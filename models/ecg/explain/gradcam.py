@@ -45,7 +45,7 @@ def gradcam(
     return np.repeat(fine[..., np.newaxis], inputs.shape[2], axis=-1).astype(np.float32)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _compiled(
     network: Callable[..., Any], output: int, shape: tuple[int, ...]
 ) -> Callable[[NDArray[np.float32]], Any]:

@@ -13,8 +13,9 @@ COLUMNS = ("output", "on", "waves", "adds up", "inserted", "deleted", "shuffled"
 LEGEND = (
     "Waves: without a wave the output did what is expected of it, of so many waves. Adds up: "
     "integrated gradients within 1 %, share of recordings. Inserted, deleted: areas under the "
-    "curves, and those of a random map. Shuffled: rank correlation with the true map once all "
-    "weights are shuffled, low is good. Steady: under noise and a shift, high is good."
+    "curves, and those of a random map. Shuffled: rank correlation with the true map, signs "
+    "counted, once all weights are shuffled, low is good. Steady: under noise and a shift, high "
+    "is good."
 )
 
 _ALIKE = 0.5  # rank correlation with a network of shuffled weights
@@ -42,7 +43,7 @@ def rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 "-" if complete is None else f"{100 * complete:.0f} %",
                 f"{_number(maps['insertion'])} ({_number(maps['insertion_by_random'])})",
                 f"{_number(maps['deletion'])} ({_number(maps['deletion_by_random'])})",
-                _number(maps["randomised"][-1][1]),
+                _number(maps["randomised"][-1][2]),
                 f"{_number(maps['noise'])}, {_number(maps['shift'])}",
             )
 
@@ -76,8 +77,12 @@ def _of_maps(maps: Mapping[str, Any]) -> Iterator[str]:
     ]
     if blind:
         yield f"{' and '.join(blind)} no better than by a random map"
-    if _value(maps["randomised"][-1][1]) >= _ALIKE:
-        left = _number(maps["randomised"][-1][1])
+    elif _value(maps["insertion"]) < _value(maps["insertion_by_signal"]) and (
+        _value(maps["deletion"]) > _value(maps["deletion_by_signal"])
+    ):
+        yield "insertion and deletion worse than by the signal's own height"
+    if _value(maps["randomised"][-1][2]) >= _ALIKE:
+        left = _number(maps["randomised"][-1][2])
         yield f"with all weights shuffled it is still much alike, {left}"
     if min(_value(maps["noise"]), _value(maps["shift"])) < _STEADY:
         yield "it is unsteady under noise or a shift"

@@ -125,7 +125,7 @@ class _Opened:
     parts: tuple[_Part, ...]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _compiled(
     network: Callable[..., Any], output: int, shape: tuple[int, ...]
 ) -> Callable[[NDArray[np.float32]], Any]:
@@ -145,6 +145,7 @@ def _compiled(
     return graph(step, shape)
 
 
+@lru_cache(maxsize=2)
 def _opened(network: Callable[..., Any]) -> _Opened:
     """The same layers with the same weights, and after each linear one what damps its gradient."""
     import keras

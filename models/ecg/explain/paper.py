@@ -49,7 +49,7 @@ _GAP = 20
 _HEADER, _STRIP, _LEGEND, _FOOTER = 50, 34, 44, 34
 _BIG = 20
 _PAPER_MM = 114  # height
-_LEAST_WORDS, _MOST_WORDS = 200, 420  # height
+_LEAST_WORDS, _MOST_WORDS = 80, 420  # height
 _COLUMNS = 3  # of words
 _LEFT = 54  # of the paper: where the first lead begins, behind the calibration
 _SHOWN_S, _LEAD_S = 10.0, 2.5
@@ -72,7 +72,8 @@ class EcgShown:
     is given: the median beat that was read, which is then drawn in place of the rhythm.
     ``relevance_of`` is the finding that it explains, ``method`` how, in words for a reader, and
     ``unit`` what its numbers are. ``cautions`` are said beside what the recording's own
-    ``troubles`` say.
+    ``troubles`` say. ``title`` and ``subject`` stand over the paper instead of what is said there
+    of a recording and of a finding.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -83,6 +84,8 @@ class EcgShown:
     method: str = ""
     unit: str = ""
     beat: Strip | None = None
+    title: str = ""
+    subject: str = ""
 
 
 def draw_ecg(ecg: Ecg, shown: EcgShown) -> NDArray[np.uint8]:
@@ -311,23 +314,24 @@ class _Page:
 
     def _draw_header(self, draw: ImageDraw.ImageDraw) -> None:
         middle, right = _HEADER // 2 - 2, WIDTH - _GAP
-        title = "12-lead ECG" if self._shown.beat is None else "12-lead ECG, median beat"
-        if self._strength is not None:
-            title += ": where the network looked"
-        ink.write(draw, (_GAP, middle), title, size=_BIG)
+        ink.write(draw, (_GAP, middle), self._title(), size=_BIG)
         ink.write(draw, (right, middle), RESEARCH_USE, size=_BIG, colour=ink.WARNING, anchor="rm")
         draw.line((_GAP, _HEADER - 6, right, _HEADER - 6), fill=ink.LINE)
         middle = _HEADER + _STRIP // 2 - 2
         scale = self._scale_words()
         ink.write(draw, (right, middle), scale, size=MIDDLE, colour=ink.QUIET, anchor="rm")
         of = self._shown.relevance_of
-        if of is not None:
-            simulated = of.evidence is Evidence.SIMULATED
-            words = ink.shortened(
-                _explained_words(of), _BIG, right - _GAP - ink.width_of(scale, MIDDLE) - 24
-            )
-            colour = ink.WARNING if simulated else ink.TEXT
-            ink.write(draw, (_GAP, middle), words, size=_BIG, colour=colour)
+        words = self._shown.subject or ("" if of is None else _explained_words(of))
+        words = ink.shortened(words, _BIG, right - _GAP - ink.width_of(scale, MIDDLE) - 24)
+        simulated = of is not None and of.evidence is Evidence.SIMULATED
+        colour = ink.WARNING if simulated else ink.TEXT
+        ink.write(draw, (_GAP, middle), words, size=_BIG, colour=colour)
+
+    def _title(self) -> str:
+        if self._shown.title:
+            return self._shown.title
+        title = "12-lead ECG" if self._shown.beat is None else "12-lead ECG, median beat"
+        return title if self._strength is None else f"{title}: where the network looked"
 
     def _scale_words(self) -> str:
         speed = _MM_PER_S if self._shown.beat is None else _BEAT_MM_PER_S
@@ -344,7 +348,7 @@ class _Page:
         middle = self._legend_top + _LEGEND // 2
         relevance = self._shown.relevance
         lowers = relevance is not None and bool((np.nan_to_num(relevance) < 0).any())
-        what = "score" if self._explains_score() else "value"
+        what = self._explained()
         unit = f" {self._shown.unit}" if self._shown.unit else ""
         left = float(_GAP)
         if lowers:
@@ -380,9 +384,11 @@ class _Page:
             parts.append(f"{100 * self._inside / total:.0f} % of it lies in the 12 traces shown")
         return " · ".join(parts)
 
-    def _explains_score(self) -> bool:
+    def _explained(self) -> str:
         of = self._shown.relevance_of
-        return of is not None and of.kind is Kind.SCORE
+        if of is None:
+            return "output"
+        return "score" if of.kind is Kind.SCORE else "value"
 
     def _word_columns(self) -> list[Lines]:
         """What was found, by pack, and in the last column what cannot be trusted."""
@@ -428,7 +434,7 @@ class _Page:
 
     def _draw_footer(self, draw: ImageDraw.ImageDraw) -> None:
         middle = self._footer_top + _FOOTER // 2
-        words = "Each lead is drawn about its own median, as recorded"
+        words = "Each lead is drawn about its own median"
         derived = self._strip.derived
         if derived:
             words += f"; reckoned from others: {', '.join(derived)}"

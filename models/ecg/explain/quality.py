@@ -2,8 +2,8 @@
 
 They are those of :mod:`models.explain.quality`, where they make sense for signals, and wave
 blocking (:mod:`models.ecg.explain.waves`). What is taken out of a signal becomes the isoelectric
-line, zero, the baseline of integrated gradients too. Maps are compared by strength, signs left
-aside, without their grain.
+line, zero, the baseline of integrated gradients too. Maps are compared without their
+grain, by strength, and where it is said with their signs.
 """
 
 from __future__ import annotations
@@ -31,22 +31,35 @@ _SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7)  # of the places, at insertion and de
 
 def strength(relevance: NDArray[np.floating], rate_hz: float) -> NDArray[np.float64]:
     """(samples, leads) of a map without signs and grain."""
-    known = np.abs(np.asarray(relevance, np.float64))
+    return _smooth(np.abs(relevance), rate_hz)
+
+
+def _smooth(values: NDArray[np.floating], rate_hz: float) -> NDArray[np.float64]:
+    known = np.asarray(values, np.float64)
     return np.asarray(ndimage.gaussian_filter1d(known, GRAIN_S * rate_hz, axis=0))
 
 
 def likeness(
-    one: NDArray[np.floating], two: NDArray[np.floating], signal: Map, rate_hz: float
+    one: NDArray[np.floating],
+    two: NDArray[np.floating],
+    signal: Map,
+    rate_hz: float,
+    *,
+    signed: bool = False,
 ) -> float:
-    """Rank correlation of two maps' strengths where there is a signal and no padding.
+    """Rank correlation of two maps where there is a signal and no padding.
 
-    A map that is the same everywhere is like no other: 0.
+    Of strengths; ``signed`` of the maps as they are, as a reader sees them. NaN where the first map
+    is the same everywhere, for there is nothing to compare; 0 where only the second is.
     """
     there = signal.any(axis=-1)
-    first, second = (strength(maps, rate_hz)[there].ravel() for maps in (one, two))
-    if not len(first) or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    return float(stats.spearmanr(first, second).statistic)
+    first, second = (
+        (_smooth(maps, rate_hz) if signed else strength(maps, rate_hz))[there].ravel()
+        for maps in (one, two)
+    )
+    if not len(first) or np.ptp(first) == 0:
+        return float("nan")
+    return 0.0 if np.ptp(second) == 0 else float(stats.spearmanr(first, second).statistic)
 
 
 def insertion_deletion(
@@ -56,7 +69,8 @@ def insertion_deletion(
 
     The strongest places (samples of leads) are kept alone, or taken out. At each step it is asked
     how much is there of what sets the whole signal's number apart from that of a flat line. High
-    insertion and low deletion are good; NaN where the flat line has the same number.
+    insertion and low deletion are good; NaN where the flat line has the same number, or the map is
+    the same everywhere.
     """
     pictures = [signal, np.zeros_like(signal)]
     there = np.broadcast_to(signal.any(axis=-1, keepdims=True), signal.shape)
@@ -75,7 +89,10 @@ def insertion_deletion(
     kept = np.maximum(0.0, 1.0 - np.abs(numbers[2:] - whole) / apart)
     shares = (0.0, *_SHARES, 1.0)
     areas = []
-    for curves in kept.reshape(len(maps), len(_SHARES), 2):
+    for relevance, curves in zip(maps, kept.reshape(len(maps), len(_SHARES), 2), strict=True):
+        if np.ptp(relevance) == 0:
+            areas.append((float("nan"), float("nan")))
+            continue
         inserted, deleted = ([0.0, *curves[:, 0], 1.0], [1.0, *curves[:, 1], 0.0])
         areas.append((float(np.trapezoid(inserted, shares)), float(np.trapezoid(deleted, shares))))
     return areas
