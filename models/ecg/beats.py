@@ -310,7 +310,8 @@ def _shifted(
                 for at in range(2 * reach + 1)
             ]
         )
-        shifted[chosen] += np.argmax(fits, axis=0) - reach
+        moved = shifted[chosen] + np.argmax(fits, axis=0) - reach
+        shifted[chosen] = np.clip(moved, 0, rows.shape[1] - 1)
     # The shifts as a whole must not move R away from where it was found.
     shifted[chosen] -= round(float(np.median(shifted[chosen] - peaks[chosen])))
     return np.clip(shifted, 0, rows.shape[1] - 1)

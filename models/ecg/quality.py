@@ -45,7 +45,7 @@ _LEVELS_OF_A_SIGNAL: Final = 40  # fewer values than this are a converter's own 
 _CLIPPED_S: Final = 0.02
 _STEEP_MV: Final = 0.15  # within 10 ms before a clipped stretch
 _HUM_HZ: Final = (50.0, 60.0)
-_LEAP_MV: Final = 3.0  # and six times the QRS: nothing but movement leaps so
+_LEAP_MV: Final = 3.0  # and four times the QRS: nothing but movement leaps so
 _SMOOTHER: Final = 0.8
 _CHEST: Final = INDEPENDENT[2:]
 
@@ -288,7 +288,7 @@ def _leaps(
     leaping = tuple(
         name
         for at, name in enumerate(LEADS)
-        if name in alive and tops[at] > max(_LEAP_MV, 6.0 * float(sizes[at]))
+        if name in alive and tops[at] > max(_LEAP_MV, 4.0 * float(sizes[at]))
     )
     if leaping:
         yield Trouble(
