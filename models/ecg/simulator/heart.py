@@ -142,7 +142,8 @@ def draw_heart(
     leads = draw_leads(rng)
     axis = _draw_axis(rng, wanted)
     build = float(np.exp(rng.normal(0.06 if male else -0.12, 0.24)))
-    voltage = build * (wanted.voltage if wanted.voltage is not None else _draw_voltage(rng, wanted))
+    drawn = _draw_voltage(rng, wanted)
+    voltage = min(build * drawn, 2.3) if wanted.voltage is None else build * wanted.voltage
     vectors, times, widths = _qrs_parts(rng, wanted, axis)
     qrs, peak_s = _fit_qrs(rng, wanted, vectors * voltage, times, widths, leads, qrs_ms)
     sum_qrs = (vectors * widths[:, None]).sum(0) * voltage * qrs_ms / 100
@@ -333,7 +334,7 @@ def _t_and_st(
     st = st + rng.normal(0, 0.012, 3)
     away = sum_qrs / max(float(np.linalg.norm(sum_qrs)), 1e-6)
     if wanted.conduction is Conduction.LBBB:
-        size = np.linalg.norm(sum_qrs) * rng.uniform(0.9, 2.1)
+        size = min(float(np.linalg.norm(sum_qrs)) * rng.uniform(0.9, 2.1), 1.0)
         t = 0.12 * t + (away if wanted.concordant_t else -away) * size
         st = st - away * size * rng.uniform(0.1, 0.4) * (-0.3 if wanted.concordant_t else 1)
         return t, st

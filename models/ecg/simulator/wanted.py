@@ -145,7 +145,7 @@ def draw_wanted(
     """A recording as one of many: every class, their company, and what is taken for them.
 
     About a third are none of the six classes; of these a part lies close to a border (PR 180 to
-    200 ms, rates of 60 to 65 and 95 to 100, QRS 105 to 119 ms) or looks like a class without being
+    200 ms, rates of 60 to 65 and 93 to 100, QRS 105 to 119 ms) or looks like a class without being
     one (sinus arrhythmia and premature beats against fibrillation, high voltage and delayed
     conduction against left bundle branch block, flutter, junctional and ventricular rhythm).
     """
@@ -157,6 +157,7 @@ def draw_wanted(
     heart_rate = _draw_rate(rng, kind, rhythm)
     male = bool(rng.random() < 0.5)
     qrs = _draw_qrs(rng, conduction, male=male)
+    duration = _draw_duration(rng) if duration_s is None else duration_s
     return EcgWanted(
         rhythm=rhythm,
         conduction=conduction,
@@ -171,7 +172,8 @@ def draw_wanted(
         premature_atrial=float(rng.uniform(0.03, 0.3)) if rng.random() < 0.12 else 0.0,
         premature_ventricular=float(rng.uniform(0.03, 0.25)) if rng.random() < 0.10 else 0.0,
         rate_hz=float(rng.choice([250, 400, 500, 500, 500, 1000])) if rate_hz is None else rate_hz,
-        duration_s=_draw_duration(rng) if duration_s is None else duration_s,
+        duration_s=duration,
+        padding_s=_draw_padding(rng, duration),
         noise=float(np.clip(rng.lognormal(-0.1, 0.55), 0.15, 4.0)),
     )
 
@@ -274,6 +276,11 @@ def draw_qt_ms(
     rr_s = 60 / heart_rate_bpm
     qt = corrected * rr_s**power + 0.75 * max(0.0, qrs_ms - 95)
     return float(np.clip(qt, max(210, qrs_ms + 140), 700))
+
+
+def _draw_padding(rng: np.random.Generator, duration_s: float) -> float:
+    chance, size = rng.random(), rng.uniform(0.1, 1.0)
+    return float(min(size, 0.1 * duration_s)) if chance < 0.03 and duration_s >= 5 else 0.0
 
 
 def _draw_duration(rng: np.random.Generator) -> float:
