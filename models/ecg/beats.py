@@ -22,7 +22,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
 from models.ecg.inputs import without_wander
-from models.ecg.recording import INDEPENDENT, LEADS, EcgError, Strip
+from models.ecg.recording import INDEPENDENT, LEADS, LOWEST_RATE_HZ, EcgError, Strip
 
 WANDER_HZ: Final = 0.5
 """Slower than this is breath and movement."""
@@ -69,7 +69,7 @@ def r_peaks(strip: Strip) -> NDArray[np.int64]:
     """
     rows = _clean(strip, _measured_rows(strip))
     count = rows.shape[1]
-    if len(rows) == 0 or count < 0.3 * strip.rate_hz:
+    if len(rows) == 0 or count < 0.3 * strip.rate_hz or strip.rate_hz < LOWEST_RATE_HZ:
         return np.empty(0, np.int64)
     energy = _qrs_energy(rows, strip.rate_hz)
     places = _beats_in(energy, strip.rate_hz)
@@ -179,11 +179,12 @@ def _qrs_energy(rows: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64
     band = butter(2, (low, high), "bandpass", fs=rate_hz, output="sos")
     quick = sosfiltfilt(band, rows, axis=1, padlen=min(rows.shape[1] - 1, round(rate_hz)))
     # A lead full of noise must not drown the others: each counts by what stands out of it.
+    hundred_ms = max(round(0.1 * rate_hz), 1)
     steady = np.median(np.abs(quick), axis=1, keepdims=True)
     top = np.percentile(np.abs(quick), 98.0, axis=1, keepdims=True)
     share = np.clip(1.0 - 4.0 * steady / np.maximum(top, 1e-9), 0.05, 1.0)
-    power = np.square(quick * share).sum(axis=0)
-    energy: NDArray[np.float64] = np.sqrt(uniform_filter1d(power, max(round(0.1 * rate_hz), 1)))
+    power = np.maximum(uniform_filter1d(np.square(quick * share).sum(axis=0), hundred_ms), 0.0)
+    energy: NDArray[np.float64] = np.sqrt(power)
     return energy
 
 

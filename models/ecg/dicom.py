@@ -33,6 +33,7 @@ from models.ecg.leads import lead_of_code, lead_of_words, millivolts_of, with_de
 from models.ecg.recording import (
     INDEPENDENT,
     LEADS,
+    LOWEST_RATE_HZ,
     Doubt,
     Ecg,
     EcgError,
@@ -195,10 +196,11 @@ def _samples(
     channels = _count(item, "NumberOfWaveformChannels", "(003A,0005)", where)
     samples = _count(item, "NumberOfWaveformSamples", "(003A,0010)", where)
     rate_hz = _number(item, "SamplingFrequency")
-    if rate_hz is None or not 1.0 <= rate_hz <= 1e6:
+    if rate_hz is None or not LOWEST_RATE_HZ <= rate_hz <= 1e6:
         raise EcgError(
             f"{where}: Sampling Frequency (003A,001A) is "
-            f"{'missing' if rate_hz is None else format(rate_hz, 'g')}, so times are unknown; "
+            f"{'missing' if rate_hz is None else format(rate_hz, 'g')}, "
+            f"at which no ECG is sampled ({LOWEST_RATE_HZ:g} Hz are the least); "
             "have the cart's DICOM export corrected"
         )
     if samples > MOST_SAMPLES:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from models._header import UNREADABLE, shown
 from models.ecg.leads import lead_of_code, lead_of_words, millivolts_of, with_derived
-from models.ecg.recording import LEADS, EcgError, Strip
+from models.ecg.recording import LEADS, LOWEST_RATE_HZ, EcgError, Strip
 
 MOST_TABLE_BYTES: Final = 256 * 1024**2
 """A table longer than this is not read: an hour of twelve leads is shorter."""
@@ -243,8 +243,11 @@ def _table_rate(
 
 
 def _rate(rate_hz: float, name: str) -> float:
-    if not 1.0 <= rate_hz <= 1e6:
-        raise EcgError(f"{name} says {rate_hz:g} samples a second: no ECG is sampled so")
+    if not LOWEST_RATE_HZ <= rate_hz <= 1e6:
+        raise EcgError(
+            f"{name} says {rate_hz:g} samples a second: no ECG is sampled so "
+            f"({LOWEST_RATE_HZ:g} are the least)"
+        )
     rounded = round(rate_hz, 3)
     return float(rounded)
 

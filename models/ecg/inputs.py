@@ -103,6 +103,8 @@ def without_wander(
     rows: NDArray[np.float64], rate_hz: float, highpass_hz: float
 ) -> NDArray[np.float64]:
     """The rows (leads, samples) without what is slower than ``highpass_hz``; no shift in time."""
+    if highpass_hz >= 0.45 * rate_hz:
+        return rows
     sections = butter(2, highpass_hz, "highpass", fs=rate_hz, output="sos")
     reach = min(rows.shape[1] - 1, math.ceil(1.5 * rate_hz / highpass_hz))
     filtered: NDArray[np.float64] = sosfiltfilt(sections, rows, axis=1, padlen=max(reach, 0))

@@ -14,6 +14,9 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 INDEPENDENT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 """The leads that are measured: the others follow from I and II (Einthoven, Goldberger)."""
 
+LOWEST_RATE_HZ = 50.0
+"""Fewer samples a second do not show a QRS complex."""
+
 
 class EcgError(Exception):
     """An ECG cannot be read; the message says which part, why, and what to do."""
