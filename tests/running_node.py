@@ -48,6 +48,7 @@ class RunningNode:
     quiet_s: float = 3
     commitment_timeout_s: float = 5  #: an archive that does not know where to report is queried
     dimse: str = ""  #: more lines of that section
+    analysis: str = ""  #: the same of this one
     settings: str = ""
     process: subprocess.Popen[bytes] | None = None
 
@@ -69,6 +70,7 @@ class RunningNode:
             f"released_quiet_s = {self.quiet_s / 3:g}",
             "[analysis]",
             "workers = 1",
+            *self.analysis.splitlines(),
             "[delivery]",
             "first_pause_s = 1",
         ]

@@ -17,6 +17,7 @@ import models.packs
 from models.packs import PackError
 from models.packs.files import fingerprint
 from node import analysis
+from node.analysis import worker
 from node.cli import main, reading
 from node.cli.output import ExitCode
 from node.executor import WorkerStartFailed
@@ -132,7 +133,7 @@ def _one_process_and_few_packs() -> Iterator[None]:
     """Of the shipped packs only the one that names views: a clip must be known to be A4C."""
     views = tuple(folder for folder in models.packs.shipped_packs() if folder.name == "views")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "_packs", None)
+        patch.setattr(worker, "_packs", None)
         patch.setattr(reading, "WorkerProcesses", _Here)
         patch.setattr(models.packs, "shipped_packs", lambda: views)
         yield
