@@ -1,6 +1,7 @@
-"""``echonode explain FILE``: where in the picture a value came from.
+"""``echonode explain FILE``: where in the picture, or in the ECG, a value came from.
 
-``--check`` asks whether such maps can be trusted: :mod:`models.explain.battery`.
+``--check`` asks whether such maps can be trusted: :mod:`models.explain.battery`. ECGs and their
+packs go through :mod:`node.cli.explain_ecg`.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from node.cli import explain_ecg
 from node.cli.options import JsonOption
 from node.cli.output import ExitCode, Problem, print_json, print_table, print_text, say, settings_of
 from node.cli.packs import load_packs
 
 if TYPE_CHECKING:
     from models.clip import Clip
+    from models.ecg.explain.battery import WaveformReport
+    from models.explain.battery import QualityReport
     from models.explain.clips import ExplainedOutput, Read
     from models.explain.methods import MapMethod
     from models.packs import Pack
 
 _METHODS = "smoothgrad, gradient, integrated-gradients, grad-cam or occlusion"
+_USUAL = "smoothgrad"
 _VIEW = "view"
 _CHECKED_ON = "simulated:clips=20,frames=3"  # one frame of a clip is asked, and three show motion
 _VIEWS_CHECKED_ON = f"{_CHECKED_ON},views=a4c+a2c+a3c+a5c+psla+saxmid+saxbasal+sub4c+rvinflow+ivc"
@@ -34,31 +39,43 @@ def explain(
     context: typer.Context,
     what: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="A DICOM file; with --check a pack's name."),
+        typer.Argument(
+            metavar="FILE",
+            help="A DICOM file, or an ECG (DICOM, WFDB, CSV); with --check a pack's name.",
+        ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(help="An output, 'view' or a view's label; without it all that may speak."),
     ] = None,
     pack: Annotated[str | None, typer.Option(help="The pack that is asked; else all.")] = None,
-    method: Annotated[str, typer.Option(help=f"How: {_METHODS}.")] = "smoothgrad",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How: {_METHODS}; without it {_USUAL}. For ECGs {explain_ecg.METHODS}; without "
+            f"it {explain_ecg.USUAL}."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the pictures.")] = Path(
         "echonode-explanations"
     ),
-    dicom: Annotated[bool, typer.Option("--dicom", help="Write a DICOM cine too.")] = False,
+    dicom: Annotated[
+        bool,
+        typer.Option("--dicom", help="Write a DICOM cine too; of an ECG `analyze` writes it."),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Check the maps of packs instead of explaining a file.")
     ] = False,
     dataset: Annotated[
         list[str] | None,
         typer.Option(
-            help="With --check: the clips, as in `echonode evaluate`; may be given several times. "
-            "Without it 20 simulated ones."
+            help="With --check: the clips, or ECGs, as in `echonode evaluate`; may be given "
+            "several times. Without it 20 simulated clips, or 60 simulated ECGs."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where in the picture a value came from, as PNG and cine; or check such maps."""
+    """Show where in a clip or an ECG a value came from, as pictures; or check such maps."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     packs = load_packs(context)
     if pack is not None:
@@ -69,8 +86,16 @@ def explain(
         return
     if what is None:
         raise Problem("name a file, or a pack with --check", ExitCode.USAGE)
-    how = _method(method)
     allow = settings_of(context).analysis.allow_simulated_evidence
+    if explain_ecg.is_ecg(Path(what)):
+        if dicom:
+            raise Problem("of an ECG `echonode analyze` writes the DICOM picture", ExitCode.USAGE)
+        explain_ecg.explain_file(
+            Path(what), packs, output, method or explain_ecg.USUAL, out,
+            allow_simulated=allow, as_json=as_json,
+        )  # fmt: skip
+        return
+    how = _method(method or _USUAL)
     found = _explain_file(Path(what), packs, output, how, allow_simulated=allow)
     written = _write(found, out, dicom=dicom)
     if as_json:
@@ -132,7 +157,9 @@ def _explain_file(
 
     if not path.is_file():
         raise Problem(f"{path}: no such file", ExitCode.NOT_FOUND)
-    by_name = {pack.manifest.name: pack for pack in packs}
+    by_name = {
+        pack.manifest.name: pack for pack in packs if pack.manifest.kind is not PackKind.WAVEFORM
+    }
     asked = {
         name: _wanted(pack, output)
         for name, pack in by_name.items()
@@ -349,26 +376,17 @@ def _write_dicom(clip: Clip, pack: Pack, one: ExplainedOutput, picture: Any, pat
 
 
 def _check(packs: Sequence[Pack], given: Sequence[str], *, as_json: bool) -> None:
-    from models.data.dataset import DatasetError, open_dataset
-    from models.explain.battery import check_pack, write_report
-    from models.explain.target import ExplainError
-    from models.packs import PackError, PackKind
+    from models.packs import PackKind
 
     _one_operation_at_a_time()
-    reports = []
-    for pack in {pack.manifest.name: pack for pack in packs}.values():
-        name = pack.manifest.name
-        of_views = pack.manifest.kind is PackKind.VIEW
-        wanted = given or [_VIEWS_CHECKED_ON if of_views else _CHECKED_ON]
-        try:
-            report = check_pack(pack, [open_dataset(where) for where in wanted])
-            files = write_report(report, pack.folder)
-        except DatasetError as error:
-            raise Problem(str(error), ExitCode.USAGE) from error
-        except (ExplainError, PackError) as error:
-            raise Problem(f"pack {name}: {error}") from error
-        except OSError as error:
-            raise Problem(f"{pack.folder}: cannot be written: {error.strerror}") from error
+    reports: list[QualityReport | WaveformReport] = []
+    chosen = list({pack.manifest.name: pack for pack in packs}.values())
+    if given and len(chosen) > 1:  # no pack was named: those that the data can be shown to
+        waveforms = explain_ecg.is_of_ecgs(given[0])
+        chosen = [one for one in chosen if (one.manifest.kind is PackKind.WAVEFORM) == waveforms]
+    for pack in chosen:
+        of_ecgs = pack.manifest.kind is PackKind.WAVEFORM
+        report, files = (explain_ecg.check if of_ecgs else _checked)(pack, given)
         reports.append(report)
         if not as_json:
             print_text(report.as_markdown())
@@ -376,6 +394,26 @@ def _check(packs: Sequence[Pack], given: Sequence[str], *, as_json: bool) -> Non
                 say(f"written: {file}")
     if as_json:
         print_json([report.as_json() for report in reports])
+
+
+def _checked(pack: Pack, given: Sequence[str]) -> tuple[QualityReport, tuple[Path, ...]]:
+    """Check the maps of a pack of clips and write the report into its folder."""
+    from models.data.dataset import DatasetError, open_dataset
+    from models.explain.battery import check_pack, write_report
+    from models.explain.target import ExplainError
+    from models.packs import PackError, PackKind
+
+    of_views = pack.manifest.kind is PackKind.VIEW
+    wanted = given or [_VIEWS_CHECKED_ON if of_views else _CHECKED_ON]
+    try:
+        report = check_pack(pack, [open_dataset(where) for where in wanted])
+        return report, write_report(report, pack.folder)
+    except DatasetError as error:
+        raise Problem(str(error), ExitCode.USAGE) from error
+    except (ExplainError, PackError) as error:
+        raise Problem(f"pack {pack.manifest.name}: {error}") from error
+    except OSError as error:
+        raise Problem(f"{pack.folder}: cannot be written: {error.strerror}") from error
 
 
 def _one_operation_at_a_time() -> None:

@@ -354,35 +354,19 @@ class _Page:
         if lowers:
             words = f"lowers the {what}  -{_number(self._full)}"
             ink.write(draw, (left, middle), words, size=MIDDLE)
-            left += ink.width_of(words, MIDDLE) + 14
-        width = 320 if lowers else 160
-        draw.rounded_rectangle(
-            (left - 6, middle - 14, left + width + 6, middle + 14), radius=6, fill=trace.SHEET
-        )
-        for strength in np.linspace(-1.0 if lowers else 0.0, 1.0, width).tolist():
-            half = trace.thickness_of(strength) / 2
-            if half > 0:
-                draw.line(
-                    (left, middle - half, left, middle + half), fill=trace.colour_of(strength)
-                )
-            left += 1
-        draw.line((left - width, middle, left - 1, middle), fill=trace.PEN, width=2)
-        left += 20
+            left += ink.width_of(words, MIDDLE) + 8
         words = f"+{_number(self._full)}{unit}  raises the {what}"
+        if self._full > 0:
+            left = _draw_scale(draw, left, middle, lowers=lowers)
+        else:
+            words = f"No relevance: this method found nothing that moves the {what}"
         ink.write(draw, (left, middle), words, size=MIDDLE)
         left += ink.width_of(words, MIDDLE) + 28
-        words = self._method_words()
+        words = self._shown.method
+        if self._shares() is not None:
+            words += " · % behind a lead: its share of all relevance"
         words = ink.shortened(words, SMALL, WIDTH - _GAP - left)
         ink.write(draw, (WIDTH - _GAP, middle), words, size=SMALL, colour=ink.QUIET, anchor="rm")
-
-    def _method_words(self) -> str:
-        parts = [self._shown.method] if self._shown.method else []
-        total = float(np.nansum(np.abs(np.asarray(self._shown.relevance, np.float64))))
-        if self._shares() is not None:
-            parts.append("% behind a lead: its share of all relevance")
-        if self._shown.beat is None and total > 0:
-            parts.append(f"{100 * self._inside / total:.0f} % of it lies in the 12 traces shown")
-        return " · ".join(parts)
 
     def _explained(self) -> str:
         of = self._shown.relevance_of
@@ -439,13 +423,32 @@ class _Page:
         if derived:
             words += f"; reckoned from others: {', '.join(derived)}"
         if self._shown.relevance_of is not None and self._shown.relevance_of.spans_ms:
-            words += "; 1 to 5: stretches that moved it most"
+            words += "; numbered: stretches that moved it most"
+        if self._shown.relevance is not None and self._shown.beat is None:
+            total = float(np.nansum(np.abs(np.asarray(self._shown.relevance, np.float64))))
+            if total > 0:
+                words += f"; 12 traces hold {100 * self._inside / total:.0f} % of all relevance"
         ink.write(draw, (_GAP, middle), words, size=SMALL, colour=ink.QUIET)
         spoke = [finding.pack for finding in self._shown.findings]
         spoke += [refusal.pack for refusal in self._shown.refusals]
         packs = dict.fromkeys(pack_words(pack) for pack in spoke)
         words = ink.shortened(" · ".join(("echonode", *packs)), SMALL, WIDTH * 0.4)
         ink.write(draw, (WIDTH - _GAP, middle), words, size=SMALL, colour=ink.QUIET, anchor="rm")
+
+
+def _draw_scale(draw: ImageDraw.ImageDraw, left: float, middle: float, *, lowers: bool) -> float:
+    """The ribbon as it grows with strength, on a piece of paper; returns where words go on."""
+    left += 6
+    width = 320 if lowers else 160
+    draw.rounded_rectangle(
+        (left - 6, middle - 14, left + width + 6, middle + 14), radius=6, fill=trace.SHEET
+    )
+    for place, strength in enumerate(np.linspace(-1.0 if lowers else 0.0, 1.0, width).tolist()):
+        half, at = trace.thickness_of(strength) / 2, left + place
+        if half > 0:
+            draw.line((at, middle - half, at, middle + half), fill=trace.colour_of(strength))
+    draw.line((left, middle, left + width - 1, middle), fill=trace.PEN, width=2)
+    return left + width + 20
 
 
 def _check(relevance: NDArray[np.floating], strip: Strip) -> None:
