@@ -34,7 +34,7 @@ _ALIKE: Final = 0.85  # correlation of two beats of the same origin
 _QRS_ONSET_SHARE, _QRS_OFFSET_SHARE = 0.04, 0.06  # of the greatest speed
 _FOOT_SHARE: Final = 0.2  # of the speed of a limb of P or T, where the wave begins and ends
 # R to the falling limb of T, at a beat a second; it shortens with the root (Bazett 1920).
-_T_USUAL, _T_SPREAD, _T_LATEST = 0.33, 0.07, 0.58
+_T_USUAL, _T_SPREAD, _T_LATEST, _T_SOONER = 0.33, 0.07, 0.58, 0.42
 _LEAST_P_MV_S, _LEAST_T_MV_S = 0.4, 0.4
 # Power of the median over what chance leaves; where beats come irregularly, as in atrial
 # fibrillation, much more is asked: its waves agree by accident, too.
@@ -355,10 +355,20 @@ def _waves_of(windows: NDArray[np.float64], beats: _Beats, rr_s: float) -> Waves
         median[:, onset], median[:, min(offset, median.shape[1] - 1)], offset - onset, axis=1
     )
     speed = _speed(_low_pass(median, rate_hz, 20.0), rate_hz)
-    t = _t_wave(speed, r, offset, rr_s, rate_hz)
-    last = (t[1] if t else offset) - round(rr_s * rate_hz)
-    p = _p_wave(windows, speed, (last, onset), _least_agreement(beats.peaks), rate_hz)
-    return Waves(p=p, qrs=(onset, offset), t=t)
+    rr, least = round(rr_s * rate_hz), _least_agreement(beats.peaks)
+
+    def with_t(t: tuple[int, int] | None) -> Waves:
+        between = ((t[1] if t else offset) - rr, onset)
+        p = _p_wave(windows, speed, between, least, rate_hz)
+        return Waves(p=p, qrs=(onset, offset), t=t)
+
+    waves = with_t(_t_wave(speed, (r, offset), rr_s, _T_LATEST, rate_hz))
+    long_t = waves.t is not None and waves.t[1] - onset > 0.6 * rr
+    if waves.p is None and long_t and least == _REGULAR_AGREES:
+        # The next P wave may have been taken for the end of T.
+        other = with_t(_t_wave(speed, (r, offset), rr_s, _T_SOONER, rate_hz))
+        return other if other.p is not None else waves
+    return waves
 
 
 def _laid(waves: Waves, shift: int, samples: int) -> Waves:
@@ -408,11 +418,16 @@ def _rests(speed: NDArray[np.float64], top: float, share: float, still: int) -> 
 
 
 def _t_wave(
-    speed: NDArray[np.float64], r: int, offset: int, rr_s: float, rate_hz: float
+    speed: NDArray[np.float64],
+    qrs: tuple[int, int],
+    rr_s: float,
+    latest: float,
+    rate_hz: float,
 ) -> tuple[int, int] | None:
-    """(begin, end) of the T wave after the QRS's end; None where nothing moves there."""
+    """(begin, end) of the T wave after R and the QRS's end; None where nothing moves there."""
+    r, offset = qrs
     begin = offset + round(0.04 * rate_hz)
-    end = min(r + round(min(_T_LATEST * math.sqrt(rr_s), 0.7) * rate_hz), len(speed))
+    end = min(r + round(min(latest * math.sqrt(rr_s), 0.7) * rate_hz), len(speed))
     # In a quick heart the next P wave follows at once, and may be the quicker one.
     late = (np.arange(len(speed)) - r) / rate_hz / math.sqrt(rr_s) - _T_USUAL
     likely = speed * np.exp(-0.5 * np.square(np.maximum(late, 0.0) / _T_SPREAD))
