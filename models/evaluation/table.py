@@ -116,7 +116,7 @@ def table(folders: Sequence[Path] | None = None) -> str:
         reports: list[dict[str, Any]] = held.get("reports", [])
         rows += _rows(reports, _not_shown(held))
         sets |= {one["dataset"]["name"]: one["dataset"]["title"] for one in reports}
-        of_ecgs |= {one["pack"] for one in reports if one["kind"] == PackKind.WAVEFORM}
+        of_ecgs |= {one["pack"] for one in reports if one.get("kind") == PackKind.WAVEFORM}
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     papers = f"{GHORBANI}; for views {MADANI}"
@@ -199,7 +199,7 @@ def _views(report: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _paper(report: Mapping[str, Any], output: str) -> str:
-    of_ecgs = report["kind"] == PackKind.WAVEFORM
+    of_ecgs = report.get("kind") == PackKind.WAVEFORM
     return (PAPER_OF_ECGS if of_ecgs else PAPER).get(output, "")
 
 

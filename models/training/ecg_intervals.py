@@ -1,7 +1,7 @@
 r"""Train ``ecg-intervals`` and ``ecg-intervals-median``: what an ECG measures, from simulated ones.
 
-    echonode train ecg-intervals --dataset simulated-ecg:records=10000,seed=11
-    echonode train ecg-intervals-median --dataset simulated-ecg:records=10000,seed=11
+    echonode train ecg-intervals --dataset simulated-ecg:records=6000,seed=11
+    echonode train ecg-intervals-median --dataset simulated-ecg:records=3000,seed=11
 
 Hicks et al. 2021 (Scientific Reports 11:10949): the ECGradCAM network learns PR, QRS, QT, heart
 rate, the J point's, R wave's and T wave's amplitudes, and sex, each from ten seconds of rhythm or
@@ -139,7 +139,7 @@ def _recipe(name: str) -> Recipe:
     return Recipe(
         name=name,
         title=_TITLES[name],
-        wants="ECGs with intervals and amplitudes, as in simulated-ecg:records=10000,seed=11",
+        wants="ECGs with intervals and amplitudes, as in simulated-ecg:records=6000,seed=11",
         fit=partial(fit, name),
         pack=partial(pack, name),
         grid=paper_grid(),

@@ -1,6 +1,6 @@
 r"""Train the ``ecg-rhythm`` pack: six findings of a 12-lead ECG, from simulated recordings.
 
-    echonode train ecg-rhythm --dataset simulated-ecg:records=10000,seed=11
+    echonode train ecg-rhythm --dataset simulated-ecg:records=6000,seed=11
 
 Ribeiro et al. 2020 (Nature Communications 11:1760): 4096 samples of 12 leads at 400 Hz, in mV,
 padded with zeros, into a residual network with six scores. Theirs learned from 2.3 million
@@ -97,7 +97,7 @@ Research use only, not for diagnosis.
 RECIPE = Recipe(
     name="ecg-rhythm",
     title="Six findings of a 12-lead ECG",
-    wants="ECGs with findings, as in simulated-ecg:records=10000,seed=11",
+    wants="ECGs with findings, as in simulated-ecg:records=6000,seed=11",
     fit=fit,
     pack=pack,
     grid=paper_grid(),

@@ -47,7 +47,8 @@ def print_report(report: Part) -> None:
     print_text("")
     print_text(f"On {dataset['title']}")
     print_text(
-        f"  {dataset['patients']} {whom}, {dataset['clips']} clips, split {dataset['split']}; "
+        f"  {dataset['patients']} {whom}, {dataset['clips']} {_what(report)}, "
+        f"split {dataset['split']}; "
         "in brackets 95 % intervals over patients"
     )
     print_text("")
@@ -218,12 +219,18 @@ def _by_frames(
     yield "By number of frames, the first of a clip", ("figure", *map(str, shown)), rows
 
 
+def _what(report: Part) -> str:
+    """What the pack reads, in words."""
+    return "recordings" if report.get("kind") == "waveform" else "clips"
+
+
 def _lines(report: Part) -> Iterator[str]:
+    what = _what(report)
     for one in (*report["measurements"], *report["scores"]):
         for reason, count in one["counts"]["refused"].items():
-            yield f"refused: {one['output']}, {count} clips: {reason}"
+            yield f"refused: {one['output']}, {count} {what}: {reason}"
     for reason, count in report["unreadable"].items():
-        yield f"not read: {count} clips: {reason}"
+        yield f"not read: {count} {what}: {reason}"
     for one in report["untested"]:
         yield f"not tested here: {one['output']}: {one['reason']}"
     for caveat in report["dataset"]["caveats"]:
