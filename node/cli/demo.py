@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -29,7 +29,9 @@ def demo(
         typer.Option(metavar="DIR", help="Keep the results here; otherwise in a new folder."),
     ] = None,
 ) -> None:
-    """Send a real cine and simulated clips through a node to an archive, and show what comes out.
+    """Send a real cine, simulated clips and a real ECG through a node to an archive.
+
+    Then show what comes out of it.
 
     Everything is on loopback, at free ports, with the node's data in a temporary folder.
     """
@@ -98,6 +100,33 @@ def _print(outcome: DemoOutcome, seconds: float) -> None:
     print_text("")
     print_text(outcome.report)
     print_text("")
+    _print_end(answer)
+    _print_ecg(outcome)
+    print_text(f"All steps done in {seconds:.0f} s.")
+
+
+def _print_ecg(outcome: DemoOutcome) -> None:
+    """What came of the ECG, and what its models say and may not be reported."""
+    from node.cli.findings import output_title, print_clips
+
+    answer = outcome.answer["ecg"]
+    print_text("")
+    print_clips(answer["clips"], title="12-lead ECG")
+    if answer["kept_back"]:
+        print_table(
+            "Found, and kept back from the report",
+            ("output", "pack", "why"),
+            [(output_title(one), one["pack"], one["why"]) for one in answer["kept_back"]],
+            long=("output", "why"),
+        )
+    if outcome.ecg_report:
+        print_text("")
+        print_text(outcome.ecg_report)
+        print_text("")
+    _print_end(answer)
+
+
+def _print_end(answer: dict[str, Any]) -> None:
     study = answer["study"]
     print_text(f"Study {study['uid']}: {study['state']}, {study['reason']}")
     print_table(
@@ -115,7 +144,6 @@ def _print(outcome: DemoOutcome, seconds: float) -> None:
         [(item["kind"], item["path"]) for item in answer["results"]],
         long=("path",),
     )
-    print_text(f"All steps done in {seconds:.0f} s.")
 
 
 def _wait_for_the_end(outcome: DemoOutcome) -> None:

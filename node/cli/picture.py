@@ -15,8 +15,14 @@ def write_frame(capture: bytes, path: Path) -> None:
     dataset = dcmread(BytesIO(capture))
     count = int(dataset.get("NumberOfFrames") or 1)
     number = int(dataset.get("RepresentativeFrameNumber") or count // 2 + 1)
-    frame = get_frame(dataset.PixelData, number - 1, number_of_frames=count)
-    write_jpeg(frame, path)
+    write_jpeg(get_frame(dataset.PixelData, number - 1, number_of_frames=count), path)
+
+
+def write_page(capture: bytes, path: Path) -> None:
+    """Write the first page of a capture of pages, given as a Part-10 file, as PNG."""
+    dataset = dcmread(BytesIO(capture))
+    count = int(dataset.get("NumberOfFrames") or 1)
+    write_jpeg(get_frame(dataset.PixelData, 0, number_of_frames=count), path)
 
 
 def write_jpeg(frame: bytes, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The study that the demonstration sends: a real A4C cine and simulated clips of other views."""
+"""What the demonstration sends: an echo of a real cine and simulated clips, and a real ECG."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pydicom import dcmread, examples
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -29,7 +30,13 @@ class DemoStudy:
     """The objects, and what each is."""
 
     study_instance_uid: str
-    clips: tuple[tuple[str, Dataset], ...]
+    objects: tuple[tuple[str, Dataset], ...]
+
+
+def make_ecg() -> DemoStudy:
+    """pydicom's bundled 12-lead ECG (a Mortara cart, 10 s at 1000 Hz), a study of its own."""
+    real = dcmread(str(get_testdata_file("waveform_ecg.dcm")))
+    return DemoStudy(study_instance_uid=str(real.StudyInstanceUID), objects=(("real ECG", real),))
 
 
 def make_study() -> DemoStudy:
@@ -52,7 +59,7 @@ def make_study() -> DemoStudy:
             instance_number=int(real.get("InstanceNumber") or 0) + number,
         )
         clips.append((f"simulated {view.value}", simulated))
-    return DemoStudy(study_instance_uid=str(real.StudyInstanceUID), clips=tuple(clips))
+    return DemoStudy(study_instance_uid=str(real.StudyInstanceUID), objects=tuple(clips))
 
 
 def send_study(study: DemoStudy, *, host: str, port: int, ae_title: str) -> None:
@@ -65,7 +72,7 @@ def send_study(study: DemoStudy, *, host: str, port: int, ae_title: str) -> None
     """
     entity = AE("ECHOCART")
     entity.add_requested_context(Verification)
-    for sop_class, syntax in dict.fromkeys(_kinds([dataset for _, dataset in study.clips])):
+    for sop_class, syntax in dict.fromkeys(_kinds([dataset for _, dataset in study.objects])):
         entity.add_requested_context(sop_class, syntax)
     association = entity.associate(host, port, ae_title=ae_title)
     if not association.is_established:
@@ -74,7 +81,7 @@ def send_study(study: DemoStudy, *, host: str, port: int, ae_title: str) -> None
         answer = association.send_c_echo()
         if answer.get("Status") != _SUCCESS:
             raise SendError(f"{ae_title} did not answer C-ECHO")
-        for name, dataset in study.clips:
+        for name, dataset in study.objects:
             status = association.send_c_store(dataset).get("Status")
             if status != _SUCCESS:
                 shown = "no answer" if status is None else f"status 0x{status:04X}"

@@ -69,7 +69,7 @@ def answer(kept: Demo) -> Any:
 
 
 def test_it_prints_what_analyze_prints_and_how_the_study_went(answer: Any) -> None:
-    assert set(answer) == {"clips", "results", "study", "deliveries", "addresses"}
+    assert set(answer) == {"clips", "results", "study", "deliveries", "ecg", "addresses"}
     assert answer["study"]["state"] == "done"
     assert answer["study"]["timeline"][0]["kind"] == "study-opened"
     assert {delivery["state"] for delivery in answer["deliveries"]} == {"delivered"}
@@ -103,6 +103,26 @@ def test_the_report_the_captures_and_their_pictures_lie_where_it_says(
     assert dcmread(report).StudyInstanceUID == answer["study"]["uid"]
 
 
+def test_a_real_ecg_goes_the_same_way_and_what_may_be_said_of_it_is(
+    answer: Any, kept: Demo
+) -> None:
+    ecg = answer["ecg"]
+    (clip,) = ecg["clips"]
+
+    assert (clip["file"], clip["kind"], clip["view"]) == ("real ECG", "ecg", None)
+    assert ecg["study"]["uid"] != answer["study"]["uid"]
+    assert all(finding["evidence"] == "patients" for finding in clip["findings"])
+    kinds = {result["kind"] for result in ecg["results"]}
+    if clip["findings"]:
+        assert ecg["study"]["state"] == "done"
+        assert kinds == {"sr", "sc", "png"}
+        assert (kept.out / "ecg.png").is_file()
+    else:  # no pack that is shipped may speak of it
+        assert ecg["study"]["state"] == "ignored"
+        assert "ECG" in ecg["study"]["reason"]
+        assert kinds == set()
+
+
 def test_progress_is_told_while_it_works(kept: Demo) -> None:
     for words in ("starting the node", "all acknowledged", "view-named", "study-done"):
         assert words in kept.stderr
@@ -133,7 +153,8 @@ def test_it_stays_and_answers_until_it_is_told_to_end(kept: Demo, answer: Any) -
     asked = subprocess.run(
         echonode("--config", config, "status", "--json"), capture_output=True, text=True, check=True
     )
-    assert json.loads(asked.stdout)["studies"]["done"] == 1
+    studies = json.loads(asked.stdout)["studies"]
+    assert studies["done"] + studies["ignored"] == 2
 
     kept.process.send_signal(signal.SIGINT)
 
