@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.examples import get_path
 
-from node.results import EcgResult, build_ecg_text_report
+from node.results import ClipResult, EcgResult, build_ecg_text_report
+from node.results.header import PATIENT_ATTRIBUTES, STUDY_ATTRIBUTES
 from storage.database import Database
 from tests.dicomweb_site import serving_dicomweb
 from tests.ecg_results_examples import (
@@ -25,7 +28,16 @@ from tests.ecg_results_examples import (
     ecg_report,
 )
 from tests.peers import require_ohif
-from tests.results_examples import CREATED_AT, SETTINGS
+from tests.results_examples import (
+    A4C,
+    CREATED_AT,
+    LV,
+    SETTINGS,
+    capture_of,
+    source_header,
+    study_report,
+    tracing_findings,
+)
 from tests.viewer.browser import chromium
 from tests.viewer.ohif import Ohif
 from tests.viewer.site import viewer_site
@@ -53,11 +65,11 @@ def _text_report(ecgs: Sequence[EcgResult]) -> bytes:
     ).data
 
 
-def _turn_to(ohif: Ohif, page: int, words: str) -> None:
+def _turn_to(ohif: Ohif, page: int, words: str, *, of: int = 3) -> None:
     """Wait for a page, and for a label on it that says these words."""
 
     def there() -> bool:
-        return (ohif.frame() or (0, 0))[0] == page
+        return ohif.frame() == (page, of)
 
     def labelled() -> bool:
         return there() and any(words in label.lines for label in ohif.labels())
@@ -68,21 +80,49 @@ def _turn_to(ohif: Ohif, page: int, words: str) -> None:
         ohif.browser.wait(labelled, what=f"say {words!r}")
 
 
-def test_the_viewer_opens_ecg_picture_and_reports_from_the_node(
+def _echo() -> tuple[Dataset, list[Dataset | bytes]]:
+    """A clip of an echocardiogram, and all that is to be stored of it."""
+    clip = dcmread(get_path("ybr_color"))
+    header = source_header(1)
+    clip.SOPInstanceUID = clip.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+    cine = capture_of(header)
+    echo = ClipResult(
+        header=header, view=A4C, packs=(LV,), findings=tracing_findings(), capture=cine.ref
+    )
+    return clip, [clip, cine.data, study_report([echo]).data]
+
+
+def test_the_viewer_opens_an_ecg_its_picture_and_reports_beside_an_echo_from_the_node(
     tmp_path: Path, database: Database
 ) -> None:
+    clip, echo = _echo()
     ecg = ecg_object()
-    ecg.SeriesNumber = 1
+    ecg.SeriesNumber = 7
+    for keyword in (*PATIENT_ATTRIBUTES, *STUDY_ATTRIBUTES):
+        if keyword in clip:
+            setattr(ecg, keyword, clip.get(keyword))
     pages = ecg_capture_of(ecg, ecg_picture(rows=1100, columns=1600))
     ecgs = [ecg_of(ecg, pages.ref)]
-    report = ecg_report(ecgs)
-    with _viewing(tmp_path, database, [ecg, pages.data, report.data, _text_report(ecgs)]) as ohif:
+    objects = [*echo, ecg, pages.data, ecg_report(ecgs).data, _text_report(ecgs)]
+    with _viewing(tmp_path, database, objects) as ohif:
         browser = ohif.browser
-        ohif.open_study(ecg.StudyInstanceUID, series=4, first_is_image=False)
+        ohif.open_study(ecg.StudyInstanceUID, series=7)
         listed = {one.number: (one.modality, one.count) for one in ohif.series()}
-        assert listed == {1: ("ECG", 1), 911: ("SR", 1), 912: ("OT", 3), 913: ("SR", 1)}
+        assert listed == {
+            1: ("US", 30),
+            7: ("ECG", 1),
+            901: ("SR", 1),
+            902: ("US", 4),
+            911: ("SR", 1),
+            912: ("OT", 3),
+            913: ("SR", 1),
+        }
 
-        ohif.open_series(1)
+        ohif.open_series(901)
+        _turn_to(
+            ohif, 8, "Left ventricular ejection fraction single plane 4C (MOD): 58.20 %", of=30
+        )
+        ohif.open_series(7)
         browser.wait(ohif.traced, what="draw the ECG")
         browser.screenshot("ecg")
 
