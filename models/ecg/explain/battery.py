@@ -9,7 +9,7 @@ data set.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,12 @@ MOVES_SCORE = 0.1
 """Of scores: by a tenth."""
 
 _PICTURE = "explanations.png"
+_BLIND = 2  # orders of places that know nothing of the network
 _PRESENT = 0.5  # of a truth or score
 _LEAST_PRESENT = 3  # recordings with a finding, for a score that stays to say something
+
+
+_Maps = Mapping[int, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,12 +271,18 @@ class _Checks:
         """All of them."""
         asked = self._asked[:records]
         signals = np.stack([one.signal for one in asked])
-        maps = []
+        found: dict[EcgMethod, _Maps] = {}
         for method in methods:
             try:
-                maps += self._map_checks(method, signals, few)
+                found[method] = self._maps_of(method, signals)
             except ExplainError as error:
                 self._notes.append(f"{method.value}: {error}")
+        areas = self._areas(signals, found)
+        maps = [
+            check
+            for method in found
+            for check in self._map_checks(method, signals, found, areas, few)
+        ]
         return Checked(
             name=self._dataset.name,
             title=self._dataset.title,
@@ -311,72 +321,68 @@ class _Checks:
             ),
         )
 
+    def _maps_of(self, method: EcgMethod, signals: NDArray[np.float32]) -> _Maps:
+        """Of every output, by its place on the network's last axis."""
+        network = self._reader.pack.network
+        return {head: relevance(network, signals, head, method) for _, head in self._outputs}
+
+    def _areas(
+        self, signals: NDArray[np.float32], found: Mapping[EcgMethod, _Maps]
+    ) -> NDArray[np.float64]:
+        """(recordings, orders, 2, numbers): by chance, by height, by each method and output."""
+        areas = []
+        for number, signal in enumerate(signals):
+            orders = [quality.random_map(signal.shape, self._rate, self._seed + number), signal]
+            orders += [maps[head][number] for maps in found.values() for _, head in self._outputs]
+            areas.append(quality.insertion_deletion(self._reader.run, signal, orders, self._rate))
+        return np.stack(areas)
+
     def _map_checks(
-        self, method: EcgMethod, signals: NDArray[np.float32], few: int
-    ) -> list[MapChecks]:
+        self,
+        method: EcgMethod,
+        signals: NDArray[np.float32],
+        found: Mapping[EcgMethod, _Maps],
+        areas: NDArray[np.float64],
+        few: int,
+    ) -> Iterator[MapChecks]:
         """Insertion, deletion, stability and randomisation, of every output."""
-        network, rate = self._reader.pack.network, self._rate
-        some = signals[:few]
+        some, rate = signals[:few], self._rate
         pairs = [
             quality.disturbed(one, rate, self._seed + number) for number, one in enumerate(some)
         ]
-        noisy, later = (np.stack(each) for each in zip(*pairs, strict=True))
-        true, checks = {}, []
-        for _, head in self._outputs:
-            true[head] = relevance(network, signals, head, method)
-        stages = self._stages(method, some)
-        for output, head in self._outputs:
-            maps = true[head]
-            areas = [
-                quality.insertion_deletion(
-                    self._reader.run,
-                    signal,
-                    [one, quality.random_map(signal.shape, rate, self._seed + number), signal],
-                    head,
-                    rate,
-                )
-                for number, (signal, one) in enumerate(zip(signals, maps, strict=True))
-            ]
-            disturbed = relevance(network, noisy, head, method)
-            moved = relevance(network, later, head, method)
-            back = np.stack([quality.moved_back(one, rate) for one in moved])
-            checks.append(
-                MapChecks(
-                    output=output.name,
-                    method=method,
-                    insertion=over_clips(own[0] for own, _, _ in areas),
-                    deletion=over_clips(own[1] for own, _, _ in areas),
-                    insertion_by_random=over_clips(blind[0] for _, blind, _ in areas),
-                    deletion_by_random=over_clips(blind[1] for _, blind, _ in areas),
-                    insertion_by_signal=over_clips(height[0] for _, _, height in areas),
-                    deletion_by_signal=over_clips(height[1] for _, _, height in areas),
-                    randomised=tuple(
-                        (
-                            share,
-                            self._alike(maps, stage[head], some),
-                            self._alike(maps, stage[head], some, signed=True),
-                        )
-                        for share, stage in zip(STAGES, stages, strict=True)
-                    ),
-                    noise=self._alike(maps, disturbed, some),
-                    shift=self._alike(maps, back, some),
-                    empty=over_clips(float(not one.any()) for one in maps),
-                )
-            )
-        return checks
-
-    def _stages(
-        self, method: EcgMethod, signals: NDArray[np.float32]
-    ) -> list[dict[int, NDArray[np.float32]]]:
-        """At each stage of shuffling the maps of every output."""
-        network = self._reader.pack.network
+        noisy, later = (self._maps_of(method, np.stack(each)) for each in zip(*pairs, strict=True))
         stages = []
         for share in STAGES:
-            with shuffled(network, share, seed=self._seed):
-                stages.append(
-                    {head: relevance(network, signals, head, method) for _, head in self._outputs}
-                )
-        return stages
+            with shuffled(self._reader.pack.network, share, seed=self._seed):
+                stages.append(self._maps_of(method, some))
+        first = _BLIND + list(found).index(method) * len(self._outputs)
+        for place, (output, head) in enumerate(self._outputs):
+            maps = found[method][head]
+            by_chance, by_height, own = (
+                areas[:, order, :, head] for order in (0, 1, first + place)
+            )
+            back = np.stack([quality.moved_back(one, rate) for one in later[head]])
+            yield MapChecks(
+                output=output.name,
+                method=method,
+                insertion=over_clips(own[:, 0].tolist()),
+                deletion=over_clips(own[:, 1].tolist()),
+                insertion_by_random=over_clips(by_chance[:, 0].tolist()),
+                deletion_by_random=over_clips(by_chance[:, 1].tolist()),
+                insertion_by_signal=over_clips(by_height[:, 0].tolist()),
+                deletion_by_signal=over_clips(by_height[:, 1].tolist()),
+                randomised=tuple(
+                    (
+                        share,
+                        self._alike(maps, stage[head], some),
+                        self._alike(maps, stage[head], some, signed=True),
+                    )
+                    for share, stage in zip(STAGES, stages, strict=True)
+                ),
+                noise=self._alike(maps, noisy[head], some),
+                shift=self._alike(maps, back, some),
+                empty=over_clips(float(not one.any()) for one in maps),
+            )
 
     def _alike(
         self,

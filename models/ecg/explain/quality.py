@@ -63,14 +63,18 @@ def likeness(
 
 
 def insertion_deletion(
-    run: Run, signal: Map, maps: Sequence[NDArray[np.floating]], output: int, rate_hz: float
-) -> list[tuple[float, float]]:
-    """Areas under both curves, 0 to 1, for each map (Petsiuk et al. 2018, arXiv:1806.07421).
+    run: Run, signal: Map, maps: Sequence[NDArray[np.floating]], rate_hz: float
+) -> NDArray[np.float64]:
+    """Areas under both curves, 0 to 1 (Petsiuk et al. 2018, arXiv:1806.07421).
 
     The strongest places (samples of leads) are kept alone, or taken out. At each step it is asked
     how much is there of what sets the whole signal's number apart from that of a flat line. High
-    insertion and low deletion are good; NaN where the flat line has the same number, or the map is
-    the same everywhere.
+    insertion and low deletion are good. A signal is asked once, whatever outputs are of interest.
+
+    Returns
+    -------
+    (maps, 2, outputs), insertion and deletion; NaN where the flat line has the same number, or the
+    map is the same everywhere.
     """
     pictures = [signal, np.zeros_like(signal)]
     there = np.broadcast_to(signal.any(axis=-1, keepdims=True), signal.shape)
@@ -81,21 +85,17 @@ def insertion_deletion(
         for share in _SHARES:
             first = order <= share
             pictures += [np.where(first, signal, 0.0), np.where(first, 0.0, signal)]
-    numbers = np.asarray(run(np.stack(pictures).astype(np.float32)), np.float64)[:, output]
+    numbers = np.asarray(run(np.stack(pictures).astype(np.float32)), np.float64)
     whole, flat = numbers[:2]
-    apart = abs(flat - whole)
-    if apart <= 1e-6 * max(1.0, abs(whole)):
-        return [(float("nan"), float("nan"))] * len(maps)
+    apart = np.abs(flat - whole)
+    apart[apart <= 1e-6 * np.maximum(1.0, np.abs(whole))] = np.nan
     kept = np.maximum(0.0, 1.0 - np.abs(numbers[2:] - whole) / apart)
+    kept = kept.reshape(len(maps), len(_SHARES), 2, -1)
+    kept[[np.ptp(relevance) == 0 for relevance in maps]] = np.nan
+    inserted, deleted = (np.pad(kept[:, :, side], ((0, 0), (1, 1), (0, 0))) for side in (0, 1))
+    inserted[:, -1], deleted[:, 0] = 1.0, 1.0
     shares = (0.0, *_SHARES, 1.0)
-    areas = []
-    for relevance, curves in zip(maps, kept.reshape(len(maps), len(_SHARES), 2), strict=True):
-        if np.ptp(relevance) == 0:
-            areas.append((float("nan"), float("nan")))
-            continue
-        inserted, deleted = ([0.0, *curves[:, 0], 1.0], [1.0, *curves[:, 1], 0.0])
-        areas.append((float(np.trapezoid(inserted, shares)), float(np.trapezoid(deleted, shares))))
-    return areas
+    return np.stack([np.trapezoid(each, shares, axis=1) for each in (inserted, deleted)], axis=1)
 
 
 def random_map(shape: tuple[int, ...], rate_hz: float, seed: int) -> NDArray[np.float64]:
