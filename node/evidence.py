@@ -103,7 +103,7 @@ def why_withheld(
     ``allow_demographics`` names the estimates of the person that the operator has asked for.
     """
     if evidence is not Evidence.PATIENTS and not allow_simulated:
-        return "tested on simulated clips only, and such outputs are switched off"
+        return "tested on simulations only, and such outputs are switched off"
     task = TASKS.get(output)
     if task is not None and task.demographic and output not in allow_demographics:
         return "estimates of the person are switched off"
