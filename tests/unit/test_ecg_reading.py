@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     AmbulatoryECGWaveformStorage,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     General32bitECGWaveformStorage,
     GeneralECGWaveformStorage,
@@ -187,6 +188,19 @@ def test_every_class_and_either_scheme_is_read(tmp_path: Path, sop_class: str, s
 def test_samples_of_every_kind_become_the_same_millivolts(tmp_path: Path, kind: str) -> None:
     path = write(ecg_object(group(heart(), kind=kind, step=0.02)), tmp_path / "x.dcm")
     np.testing.assert_allclose(read_ecg(path).rhythm.millivolts, heart(), atol=0.0101)
+
+
+def test_samples_of_a_big_endian_object_are_turned(tmp_path: Path) -> None:
+    dataset = ecg_object(group(heart()))
+    item = dataset.WaveformSequence[0]
+    item.WaveformData = np.frombuffer(item.WaveformData, "<i2").astype(">i2").tobytes()
+    item.WaveformPaddingValue = np.asarray([-32768], ">i2").tobytes()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    np.testing.assert_allclose(read_ecg(tmp_path / "x.dcm").rhythm.millivolts, heart(), atol=0.0026)
+    again = dcmread(tmp_path / "x.dcm")
+    np.testing.assert_allclose(read_dicom_ecg(again).rhythm.millivolts, heart(), atol=0.0026)
 
 
 @pytest.mark.parametrize(
