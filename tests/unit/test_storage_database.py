@@ -547,14 +547,14 @@ def test_who_stands_still_in_the_midst_of_writing_keeps_no_other_node_out(
     other = Database(database_url)
     with other.write() as session:
         catalog.join(session, "there", pid=1, started_at=later(0), details={})
-    with pytest.raises(DatabaseError, match="stood still in the midst of writing"):  # noqa: PT012
-        with still() as session:
-            row = session.get_one(NodeProcess, "there", with_for_update=True)
-            row.pid = 2
-            session.flush()
-            with other.write() as theirs:  # waits for the row, and for the turn
-                theirs.get_one(NodeProcess, "there", with_for_update=True).pid = 3
-            session.get_one(NodeProcess, "there", populate_existing=True)
+    broken = pytest.raises(DatabaseError, match="stood still in the midst of writing")
+    with broken, still() as session:
+        row = session.get_one(NodeProcess, "there", with_for_update=True)
+        row.pid = 2
+        session.flush()
+        with other.write() as theirs:  # waits for the row, and for the turn
+            theirs.get_one(NodeProcess, "there", with_for_update=True).pid = 3
+        session.get_one(NodeProcess, "there", populate_existing=True)
     with database.write() as session:  # on a connection of its own
         assert session.get_one(NodeProcess, "there").pid == 3
     other.close()
