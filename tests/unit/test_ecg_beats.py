@@ -156,6 +156,8 @@ def test_without_a_beat_there_is_no_usual_one(real: Strip) -> None:
     with pytest.raises(EcgError, match="no heartbeat"):
         median_beat(flat)
     with pytest.raises(EcgError, match="no heartbeat"):
+        delineate(flat, np.asarray([500, 1500]))
+    with pytest.raises(EcgError, match="no heartbeat"):
         delineate(flat)
 
 
@@ -233,6 +235,7 @@ def test_an_odd_beat_is_measured_on_itself(real: Strip) -> None:
     odd[:, peak - 250 : peak + 450] = wide_beat(len(LEADS), 700, 250)
     waves = delineate(replace(real, millivolts=odd.astype(np.float32)), peaks)
     assert waves[5].qrs[1] - waves[5].qrs[0] > 110
+    assert waves[5].p is None
     assert all(w.qrs[1] - w.qrs[0] < 85 for at, w in enumerate(waves) if at != 5)
 
 

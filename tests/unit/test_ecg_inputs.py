@@ -15,7 +15,6 @@ from models.ecg.leads import OF_I_AND_II
 from models.ecg.reading import read_dicom_ecg
 from models.ecg.recording import INDEPENDENT, LEADS, EcgError, Strip
 
-
 # The real recording as networks took it when VERSION became 1: mV of leads I, II, V1 and V5.
 GOLDEN = [
     [0.09618, 0.11161, 0.04986, -0.07004],
