@@ -82,6 +82,7 @@ def test_a_dicom_ecg_gets_a_report_of_its_own_and_a_picture(
 def test_what_is_no_dicom_gets_findings_and_pictures_and_no_report(
     packs: list[Pack], tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("wfdb", reason="the extra ecg-files is not installed")
     files = [table(tmp_path / "own.csv"), shared_data / "ecg12" / "A0001.hea"]
     outcome = read(files, packs, tmp_path / "out")
     for ecg in outcome.clips:
