@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from node.cli import main
-from node.results import capture, report
+from node.results import capture, document
 from node.results.objects import mark_as_own
 from storage.database import Database
 from storage.states import ResultKind, StudyState
@@ -65,7 +65,7 @@ def test_a_faulty_report_is_not_sent_and_the_operator_sees_it_and_can_mend_and_r
 ) -> None:
     uid = _analysed(house)
     with monkeypatch.context() as broken:
-        broken.setattr(report, "mark_as_own", _with_a_fault("SR"))
+        broken.setattr(document, "mark_as_own", _with_a_fault("SR"))
         house.lifecycle.report_ready()
 
     detail = house.detail(uid)
