@@ -110,10 +110,29 @@ def test_high_waves_are_drawn_at_half_the_gain() -> None:
     usual = draw_ecg(Ecg(rhythm=_strip()), EcgShown())
     high = draw_ecg(Ecg(rhythm=_strip(high_mv=6.0)), EcgShown())
     pulses = [page[84:768, 20:60].max(axis=-1) < 60 for page in (usual, high)]
-    heights = [int(np.flatnonzero(one[:170].any(axis=1)).max() - np.flatnonzero(
-        one[:170].any(axis=1)).min()) for one in pulses]  # fmt: skip
+    heights = [int(np.ptp(np.flatnonzero(one[:190].any(axis=1)))) for one in pulses]
     assert heights[0] == pytest.approx(60, abs=3)
     assert heights[1] == pytest.approx(30, abs=3)
+
+
+def test_deep_waves_stay_on_the_paper_and_rows_keep_apart() -> None:
+    strip = _strip()
+    millivolts = strip.millivolts.copy()
+    millivolts[1] *= -2.0  # lead II, the lowest row
+    page = draw_ecg(Ecg(rhythm=replace(strip, millivolts=millivolts)), EcgShown())
+    paper = page[84 : 84 + 114 * trace.PIXELS_PER_MM]
+    columns = slice(20 + 54, 1580)
+    assert not (paper[-6:, columns].max(axis=-1) < 60).any()
+    lowest = np.flatnonzero((paper[:, columns].max(axis=-1) < 60).any(axis=1)).max()
+    assert lowest > 600
+
+
+def test_every_lead_of_a_short_recording_is_drawn() -> None:
+    page = draw_ecg(Ecg(rhythm=_strip(4.0)), EcgShown())
+    wide = round(2.5 * 25 * trace.PIXELS_PER_MM)
+    for column in range(4):
+        left = 20 + 54 + column * wide
+        assert (page[84:500, left + 60 : left + wide - 10].max(axis=-1) < 60).any()
 
 
 def test_missing_leads_short_and_long_recordings_and_troubles_are_drawn() -> None:

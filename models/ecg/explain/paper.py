@@ -55,9 +55,11 @@ _LEFT = 54  # of the paper: where the first lead begins, behind the calibration
 _SHOWN_S, _LEAD_S = 10.0, 2.5
 _MM_PER_S, _BEAT_MM_PER_S = 25.0, 50.0
 _GAINS = (10.0, 5.0)  # mm/mV: the second where waves are so high that rows would run together
-_HIGHEST_MM = 46.0  # of a lead, from top to bottom
+_LEAST_UP_MM, _LEAST_DOWN_MM = 11.0, 5.0  # of a row: the calibration, and room for a name
+_CLOSEST = 0.6  # of the room that two rows need between them: closer, traces run together
 _PAGE_MS = 5000.0  # that a viewer shows a page for, where it plays them
 _RIM = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
+_TOP_MM, _BRACKETS_MM = 2.0, 3.0  # of the paper's edges: for ribbons, and for the brackets
 _BRACKET = 5  # height of the marks of the most telling stretches
 
 _ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
@@ -146,6 +148,15 @@ def _as_high(page: NDArray[np.uint8], rows: int) -> NDArray[np.uint8]:
     return out
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """Leads beside each other: where zero is, and where their names stand, in pixels."""
+
+    names: tuple[str, ...]
+    baseline: int
+    top: int
+
+
 class _Page:
     """One page: where things stand, and how they are drawn."""
 
@@ -157,7 +168,7 @@ class _Page:
         if shown.relevance is not None:
             _check(shown.relevance, self._strip)
             self._strength, self._full = trace.strengths(shown.relevance, self._strip.rate_hz)
-        self._gain = self._fitting_gain()
+        self._gain, self._rows_of_leads = self._place_rows()
         self._top = _HEADER + _STRIP
         self._paper = Box(
             left=_GAP, top=self._top, width=WIDTH - 2 * _GAP, height=_PAPER_MM * PIXELS_PER_MM
@@ -199,49 +210,77 @@ class _Page:
 
     # The paper.
 
-    def _fitting_gain(self) -> float:
-        shown = self._strip.millivolts[:, : round(_SHOWN_S * self._strip.rate_hz)]
-        known = shown[np.isfinite(shown).all(axis=1)]
-        if not known.size:
-            return _GAINS[0]
-        low, high = np.percentile(known, (0.1, 99.9), axis=1)
-        return _GAINS[0] if float((high - low).max()) * _GAINS[0] <= _HIGHEST_MM else _GAINS[1]
+    def _place_rows(self) -> tuple[float, tuple[_Row, ...]]:
+        """The gain, and where rows stand: as high and as deep as their waves need."""
+        rows = [list(names) for names in _ROWS]
+        if self._shown.beat is None:
+            rows.append([_RHYTHM])
+        reach = [self._reach(names) for names in rows]
+        room = _PAPER_MM - _TOP_MM - _BRACKETS_MM
+        for gain in _GAINS:
+            up = [max(gain * high, _LEAST_UP_MM) for high, _ in reach]
+            down = [max(gain * deep, _LEAST_DOWN_MM) for _, deep in reach]
+            spare = (room - sum(up) - sum(down)) / len(rows)
+            # The first row's waves and the last one's must stay on the paper; between them rows
+            # may reach into each other.
+            between = sum(up[1:]) + sum(down[:-1])
+            share = min(1.0, (room - up[0] - down[-1]) / between)
+            if share >= _CLOSEST:
+                break
+        share, spare = max(share, _CLOSEST / 2), max(0.0, spare)
+        placed, top = [], _TOP_MM
+        for place, names in enumerate(rows):
+            baseline = top + spare / 2 + (up[place] if place == 0 else share * up[place])
+            placed.append(
+                _Row(
+                    names=tuple(names),
+                    baseline=round(baseline * PIXELS_PER_MM),
+                    top=round((top - _TOP_MM) * PIXELS_PER_MM),
+                )
+            )
+            top = baseline + share * down[place] + spare / 2
+        return gain, tuple(placed)
+
+    def _reach(self, names: Sequence[str]) -> tuple[float, float]:
+        """How far the waves of these leads reach up and down from their medians, in mV."""
+        rate = self._strip.rate_hz
+        up, down = 0.0, 0.0
+        for name in names:
+            shown = self._strip.lead(name)[: round(_SHOWN_S * rate)]
+            if np.isfinite(shown).any():
+                low, middle, high = np.nanpercentile(shown, (0.1, 50, 99.9))
+                up, down = max(up, float(high - middle)), max(down, float(middle - low))
+        return up, down
 
     def _draw_rhythm(
         self, paper: Paper, labels: list[Callable[[ImageDraw.ImageDraw], None]]
     ) -> None:
-        high = (paper.height - 3 * PIXELS_PER_MM) / 4
         wide = paper.pixels(_LEAD_S)
-        for row, names in enumerate(_ROWS):
-            baseline = round((row + 0.56) * high)
-            paper.calibration(8, baseline)
-            for column, name in enumerate(names):
+        # A recording of less than 10 s is not stretched: its columns overlap in time.
+        later_s = min(_LEAD_S, max(0.0, (self._strip.duration_s - _LEAD_S) / 3))
+        for row in self._rows_of_leads:
+            paper.calibration(8, row.baseline)
+            for column, name in enumerate(row.names):
                 left = _LEFT + column * wide
                 if column:
-                    paper.tick(left, baseline)
+                    paper.tick(left, row.baseline)
+                alone = len(row.names) == 1
                 self._draw_lead(
-                    paper, labels, name, left, baseline, begin_s=column * _LEAD_S, length_s=_LEAD_S,
-                    label_top=row * high + 14, share=True,
+                    paper, labels, name, left, row, begin_s=column * later_s,
+                    length_s=_SHOWN_S if alone else _LEAD_S, share=not alone,
                 )  # fmt: skip
-        baseline = round(3.56 * high)
-        paper.calibration(8, baseline)
-        self._draw_lead(
-            paper, labels, _RHYTHM, _LEFT, baseline, begin_s=0.0, length_s=_SHOWN_S,
-            label_top=3 * high + 14, share=False,
-        )  # fmt: skip
         labels.append(lambda draw: self._draw_spans(draw, paper))
 
     def _draw_beats(
         self, paper: Paper, labels: list[Callable[[ImageDraw.ImageDraw], None]]
     ) -> None:
-        high, wide = paper.height / 3, (paper.width - _LEFT) / 4
-        for row, names in enumerate(_ROWS):
-            baseline = round((row + 0.58) * high)
-            paper.calibration(8, baseline)
-            for column, name in enumerate(names):
+        wide = (paper.width - _LEFT) / 4
+        for row in self._rows_of_leads:
+            paper.calibration(8, row.baseline)
+            for column, name in enumerate(row.names):
                 self._draw_lead(
-                    paper, labels, name, _LEFT + column * wide, baseline, begin_s=0.0,
-                    length_s=paper.seconds(wide - 8), label_top=row * high + 14, share=True,
+                    paper, labels, name, _LEFT + column * wide, row, begin_s=0.0,
+                    length_s=paper.seconds(wide - 8), share=True,
                 )  # fmt: skip
 
     def _draw_lead(
@@ -250,28 +289,27 @@ class _Page:
         labels: list[Callable[[ImageDraw.ImageDraw], None]],
         name: str,
         left: float,
-        baseline: float,
+        row: _Row,
         *,
         begin_s: float,
         length_s: float,
-        label_top: float,
         share: bool,
     ) -> None:
         """A stretch of a lead about its median, and its name."""
-        rate, row = self._strip.rate_hz, LEADS.index(name)
+        rate, at = self._strip.rate_hz, LEADS.index(name)
         part = slice(round(begin_s * rate), round((begin_s + length_s) * rate))
-        values = self._strip.millivolts[row]
+        values = self._strip.millivolts[at]
         missing = not np.isfinite(values).any()
         if not missing:
             values = values - np.nanmedian(values)
-            strength = None if self._strength is None else self._strength[row, part]
-            paper.lead(values[part], rate, left, baseline, strength)
+            strength = None if self._strength is None else self._strength[at, part]
+            paper.lead(values[part], rate, left, row.baseline, strength)
             if self._shown.relevance is not None and share:
-                self._inside += float(np.nansum(np.abs(self._shown.relevance[row, part])))
+                self._inside += float(np.nansum(np.abs(self._shown.relevance[at, part])))
         else:
             words = f"{name}: not recorded"
-            labels.append(lambda draw: _label(draw, left + 40, baseline - 12, words))
-        labels.append(lambda draw: self._name(draw, left + 8, label_top, name, share=share))
+            labels.append(lambda draw: _label(draw, left + 40, row.baseline - 12, words))
+        labels.append(lambda draw: self._name(draw, left + 8, row.top + 14, name, share=share))
 
     def _name(
         self, draw: ImageDraw.ImageDraw, left: float, middle: float, name: str, *, share: bool
@@ -340,7 +378,7 @@ class _Page:
         if self._shown.beat is None and strip.duration_s > _SHOWN_S + 0.05:
             length = f"first {_SHOWN_S:g} s of {length}"
         elif self._shown.beat is None and strip.duration_s < _SHOWN_S - 0.05:
-            length = f"only {length}"
+            length = f"only {length}, columns overlap in time"
         return f"{speed:g} mm/s · {self._gain:g} mm/mV · {length}"
 
     def _draw_legend(self, draw: ImageDraw.ImageDraw) -> None:
