@@ -24,6 +24,7 @@ from typing import ClassVar
 from models.finding import Finding, PackRef
 from models.packs.manifest import Signal
 from node.results import codes, content
+from node.results.codes import Concept
 from node.results.content import HAS_CONCEPT_MOD, INFERRED_FROM, SELECTED_FROM, Item
 from node.results.document import Series, Source, in_order, reportable, write_document
 from node.results.evidence import NOTHING_KNOWN, TestedOn
@@ -124,8 +125,12 @@ class EcgSource(Source[EcgResult]):
         return reading if reading is not None and reading.group > 0 else None
 
     def waveform(self, reading: EcgReading | None, relationship: object = content.CONTAINS) -> Item:
-        """The recording, or those of its channels that were read."""
-        channels = [] if reading is None else [(reading.group, one) for one in reading.channels]
+        """The recording, or those of its channels that were read: a derived lead has none."""
+        channels = (
+            []
+            if reading is None
+            else [(reading.group, channel) for channel in reading.channels if channel > 0]
+        )
         return content.waveform(
             codes.SOURCE_OF_MEASUREMENT,
             self.ref.sop_class_uid,
@@ -235,7 +240,7 @@ def _group(source: EcgSource, part: Part, place: _Place, tested_on: TestedOn) ->
                 pack,
                 findings,
             ),
-            *(measurement(finding, _stretches(source, finding)) for finding in findings),
+            *(measurement(finding, _moving(source, finding)) for finding in findings),
             *evaluations(findings),
             *intervals(findings),
             *_picture(source, place),
@@ -270,31 +275,42 @@ def _picture(source: EcgSource, place: _Place) -> Iterator[Item]:
 
 
 def _read(source: EcgSource, reading: EcgReading | None) -> Iterator[Item]:
-    """The recording, and the stretch of it that was read, where that stands in the object."""
-    if reading is None:
-        yield source.waveform(None)
-        return
-    yield content.stretch(
-        codes.SOURCE_OF_MEASUREMENT,
-        max(0.0, reading.begin_ms) / 1000.0,
-        reading.end_ms / 1000.0,
-        source.waveform(reading, SELECTED_FROM),
-    )
+    """The stretch that was read, or the recording where that stretch stands in no object."""
+    item = None
+    if reading is not None:
+        item = _stretch(
+            codes.SOURCE_OF_MEASUREMENT, (reading.begin_ms, reading.end_ms), source, reading
+        )
+    yield item if item is not None else source.waveform(None)
 
 
-def _stretches(source: EcgSource, finding: Finding) -> Iterator[Item]:
+def _moving(source: EcgSource, finding: Finding) -> Iterator[Item]:
     """TID 321: the stretches that moved a value most, the most telling first."""
     reading = source.reading_of(finding.pack)
     if reading is None:
         return
-    for begin_ms, end_ms in finding.spans_ms:
-        yield content.stretch(
-            codes.MOVED_THE_VALUE,
-            max(0.0, begin_ms) / 1000.0,
-            end_ms / 1000.0,
-            source.waveform(reading, SELECTED_FROM),
-            INFERRED_FROM,
-        )
+    for span in finding.spans_ms:
+        item = _stretch(codes.MOVED_THE_VALUE, span, source, reading, INFERRED_FROM)
+        if item is not None:
+            yield item
+
+
+def _stretch(
+    name: Concept,
+    span_ms: tuple[float, float],
+    source: EcgSource,
+    reading: EcgReading,
+    relationship: object = content.CONTAINS,
+) -> Item | None:
+    """A stretch of what was read; None where less than a millisecond of it lies in the recording.
+
+    A network may see zeros before and behind a recording that is short.
+    """
+    begin, end = (max(0, round(each)) for each in span_ms)
+    if end <= begin:
+        return None
+    waveform = source.waveform(reading, SELECTED_FROM)
+    return content.stretch(name, begin / 1000.0, end / 1000.0, waveform, relationship)
 
 
 # Words.

@@ -176,6 +176,32 @@ def test_a_strip_that_stands_in_no_object_has_no_stretch_in_one() -> None:
     assert "ecg-intervals 0.1.0 (a median beat)" in render_report(made.data)
 
 
+def test_what_lies_outside_of_the_recording_or_in_no_channel_is_not_pointed_at() -> None:
+    rhythm, beat = ecg_readings()
+    header = ecg_header(1)
+    spans = ((-40.0, 120.0), (-90.0, -10.0), (500.2, 500.4))
+    made = ecg_report(
+        [
+            ecg_of(
+                header,
+                ecg_capture_of(header).ref,
+                findings=(
+                    ecg_score("rbbb", 0.9, spans_ms=spans),
+                    ecg_number("qt_interval", 400.0, "ms"),
+                ),
+                readings=(
+                    replace(rhythm, begin_ms=-1119.0, channels=(1, 2, 0, 0, 5)),
+                    replace(beat, end_ms=0.0, channels=(0,)),
+                ),
+            )
+        ]
+    )
+    assert check_object(made) == ()
+    found = [item for item in _below(read(made)) if item.ValueType == "TCOORD"]
+    assert [_offsets(item) for item in found] == [(0.0, 0.12), (0.0, 10.0)]
+    assert _channels(found[0]) == [1, 1, 1, 2, 1, 5]
+
+
 def test_each_group_has_a_point_on_the_page_that_explains_it_for_ohif(report: Dataset) -> None:
     pages: dict[str, int] = {}
     points = []
