@@ -66,7 +66,7 @@ _ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3
 _RHYTHM = "II"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class EcgShown:
     """What a page shows beside the traces.
 
