@@ -8,7 +8,12 @@ from datetime import timedelta
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ComprehensiveSRStorage, TwelveLeadECGWaveformStorage
+from pydicom.uid import (
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    TwelveLeadECGWaveformStorage,
+)
 
 from models.finding import Evidence
 from models.packs.manifest import Signal
@@ -21,6 +26,7 @@ from node.results import (
     check_object,
     render_report,
 )
+from node.results.alternatives import form_for
 from node.results.header import PATIENT_ATTRIBUTES, STUDY_ATTRIBUTES
 from tests.ecg_results_examples import (
     INTERVALS,
@@ -378,6 +384,24 @@ def test_a_later_revision_takes_the_place_of_the_first_in_its_series() -> None:
 
 def test_the_older_class_passes_too() -> None:
     older = ecg_report(settings=replace(SETTINGS, sop_class_uid=ComprehensiveSRStorage))
+    assert older.ref.sop_class_uid == ComprehensiveSRStorage
+    assert check_object(older) == ()
+
+
+@pytest.mark.parametrize("pictured", [True, False], ids=["with a picture", "without one"])
+def test_an_archive_without_the_class_gets_the_same_in_an_older_one(pictured: bool) -> None:
+    report = ecg_report(study_ecgs(pictured=pictured))
+    (older,) = form_for(report.data, {Comprehensive3DSRStorage}) or ()
+    assert older.ref.sop_class_uid == ComprehensiveSRStorage
+    assert check_object(older) == ()
+    assert render_report(older.data) == render_report(report.data)
+
+
+def test_an_archive_without_text_reports_gets_the_text_in_an_older_class() -> None:
+    text = build_ecg_text_report(
+        study_ecgs(), revision=1, predecessor=None, settings=SETTINGS, created_at=CREATED_AT
+    )
+    (older,) = form_for(text.data, {BasicTextSRStorage}) or ()
     assert older.ref.sop_class_uid == ComprehensiveSRStorage
     assert check_object(older) == ()
 
