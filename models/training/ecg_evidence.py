@@ -40,13 +40,14 @@ MOST_TESTED = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EcgPacking:
-    """What a pack is called, and the text of its card."""
+    """What a pack is called, the text of its card, and whether its weights are float16."""
 
     name: str
     version: str
     title: str
     citations: tuple[str, ...]
     card: str
+    half: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,17 +83,17 @@ def pack_ecg(
         "training_command": trial.command,
     }
     outputs = ecg_training.outputs_of(protocol, trained.targets)
-    pack = write_pack(out, {**manifest, "outputs": outputs}, trained.network)
-    agreed = _agreed(pack, trained.network, datasets)
+    pack = write_pack(out, {**manifest, "outputs": outputs}, trained.network, half=packing.half)
+    agreed = _agreed(pack, trained.network, datasets, half=packing.half)
     held = _held_answers(pack, datasets)
     for output in outputs:
         output.update(_choices(output, held))
-    pack = write_pack(out, {**manifest, "outputs": outputs}, trained.network)
+    pack = write_pack(out, {**manifest, "outputs": outputs}, trained.network, half=packing.half)
     tested = [_tested(pack, one) for one in datasets]
     rates = _heart_rates(tested)
     for spec, output in zip(pack.manifest.outputs, outputs, strict=True):
         output.update(_told(spec, tested, rates))
-    pack = write_pack(out, {**manifest, "outputs": outputs}, trained.network)
+    pack = write_pack(out, {**manifest, "outputs": outputs}, trained.network, half=packing.half)
     _write_report(out, pack, tested, rates)
     add_section(
         out, stored.NAME, title=stored.TITLE, lines=agreed.lines(), data=agreed.as_figures()
@@ -114,9 +115,12 @@ def _trained_on(recordings: int, datasets: Sequence[Source]) -> str:
     return f"{recordings} {what}: " + "; ".join(one.title for one in taught)
 
 
-def _agreed(pack: Pack, network: keras.Model, datasets: Sequence[Source]) -> stored.Stored:
+def _agreed(
+    pack: Pack, network: keras.Model, datasets: Sequence[Source], *, half: bool
+) -> stored.Stored:
     cases = [case for one in datasets for case in one.cases("held")]
-    return stored.compare_stored(pack, network, cases, split="held", as_type="float16")
+    as_type = "float16" if half else "float32"
+    return stored.compare_stored(pack, network, cases, split="held", as_type=as_type)
 
 
 def _held_answers(pack: Pack, datasets: Sequence[Source]) -> tuple[Answer, ...]:

@@ -125,7 +125,12 @@ def train(protocol: EcgProtocol, datasets: Sequence[Any], trial: Trial) -> Train
         score=lambda model: judge(_copied(model, plain), held, protocol, targets),
         every=max(1, epochs // 4),
     )
-    return TrainedEcg(network=network, targets=targets, score=fitted.score, recordings=len(taught))
+    return TrainedEcg(
+        network=_copied(network, plain),
+        targets=targets,
+        score=fitted.score,
+        recordings=len(taught),
+    )
 
 
 def _learning(protocol: EcgProtocol) -> keras.Model:

@@ -105,10 +105,13 @@ def _tell(found: Inspection, *, as_json: bool) -> None:
                 f"  output       {output.name}, {output.unit}, evidence {output.evidence.value}"
             )
     if trial is not None:
-        print_text(f"  takes        {_shape(trial.input_shape)}, grey frames")
+        of_ecgs = manifest is not None and manifest.kind.value == "waveform"
+        seen = "samples of leads, mV" if of_ecgs else "grey frames"
+        print_text(f"  takes        {_shape(trial.input_shape)}, {seen}")
         print_text(f"  gives        {_shape(trial.output_shape)}")
         print_text(f"  holds        {trial.weights:,} numbers")
-        print_text(f"  on speckle   in {trial.seconds:.1f} s, the first time:")
+        shown = "an ECG " if of_ecgs else "speckle"
+        print_text(f"  on {shown}   in {trial.seconds:.1f} s, the first time:")
         for line in trial.said:
             print_text(f"               {line}")
     for line in found.problems:

@@ -48,7 +48,6 @@ _TINY = EcgProtocol(
     epochs=2,
     epoch_batches=3,
     batch=8,
-    precision="float32",
 )
 
 
@@ -176,6 +175,7 @@ def test_a_training_goes_on_where_it_was_broken_off(
         np.asarray(again.network(inputs)), np.asarray(whole.network(inputs))
     )
     assert whole.recordings == 40
+    assert {layer.compute_dtype for layer in whole.network.layers} == {"float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
