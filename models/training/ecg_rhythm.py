@@ -44,7 +44,7 @@ PROTOCOL = EcgProtocol(
     spec=WaveformInput(samples=4096, rate_hz=400.0, highpass_hz=0.5),
     outputs=OUTPUTS,
     varied=RHYTHM,
-    epochs=20,
+    epochs=15,
 )
 """What ships."""
 

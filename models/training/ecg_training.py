@@ -95,7 +95,7 @@ def train(protocol: EcgProtocol, datasets: Sequence[Any], trial: Trial) -> Train
     taught = _signals(protocol, datasets, "train", trial)
     held = _signals(protocol, datasets, "held", trial)
     targets = _targets(taught, protocol, trial)
-    network = _learning(protocol)
+    network = learning(protocol)
     plain = build_network(protocol.network, protocol.spec, protocol.settings)
     epochs = trial.epochs or protocol.epochs
     batches = SignalBatches(
@@ -133,14 +133,25 @@ def train(protocol: EcgProtocol, datasets: Sequence[Any], trial: Trial) -> Train
     )
 
 
-def _learning(protocol: EcgProtocol) -> keras.Model:
-    """The network in the precision in which it learns."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(protocol.precision)
-    try:
-        return build_network(protocol.network, protocol.spec, protocol.settings)
-    finally:
-        keras.config.set_dtype_policy(before)
+def learning(protocol: EcgProtocol) -> keras.Model:
+    """The network in the precision in which it learns.
+
+    The first convolution and the last layer stay float32: with bfloat16, eight or twelve channels
+    and kernels of eight or sixteen samples oneDNN 3 adds up something else on processors with AMX.
+    """
+    plain = build_network(protocol.network, protocol.spec, protocol.settings)
+    if protocol.precision == "float32":
+        return plain
+    first = next(layer for layer in plain.layers if isinstance(layer, keras.layers.Conv1D))
+    kept = (first, plain.layers[-1])
+
+    def cloned(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer not in kept:
+            config["dtype"] = protocol.precision
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(plain, clone_function=cloned)
 
 
 def _copied(network: keras.Model, plain: keras.Model) -> keras.Model:

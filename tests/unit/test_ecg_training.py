@@ -18,6 +18,7 @@ from models.ecg.inputs import to_input  # noqa: E402
 from models.ecg.reader import strip_for  # noqa: E402
 from models.ecg.recording import INDEPENDENT, LEADS  # noqa: E402
 from models.finding import Evidence  # noqa: E402
+from models.networks import build_network  # noqa: E402
 from models.packs import Pack, WaveformInput  # noqa: E402
 from models.training import ecg_training, loop  # noqa: E402
 from models.training.ecg_evidence import EcgPacking, pack_ecg  # noqa: E402
@@ -53,7 +54,7 @@ _TINY = EcgProtocol(
 
 @pytest.fixture(scope="module")
 def simulated() -> SimulatedEcgs:
-    given = open_ecgs("simulated-ecg:records=40,seed=5,rate_hz=250,duration_s=10")
+    given = open_ecgs("simulated-ecg:records=24,seed=5,rate_hz=250,duration_s=10")
     assert isinstance(given, SimulatedEcgs)
     return given
 
@@ -174,8 +175,24 @@ def test_a_training_goes_on_where_it_was_broken_off(
     np.testing.assert_array_equal(
         np.asarray(again.network(inputs)), np.asarray(whole.network(inputs))
     )
-    assert whole.recordings == 40
+    assert whole.recordings == 24
     assert {layer.compute_dtype for layer in whole.network.layers} == {"float32"}
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL, *PROTOCOLS.values()], ids=lambda one: one.network)
+def test_what_learns_says_what_is_run(protocol: EcgProtocol) -> None:
+    """Eight and twelve channels, and the kernels of the papers: bfloat16 must only round."""
+    spec = protocol.spec.model_copy(update={"samples": 256})
+    small = replace(protocol, spec=spec, settings={**protocol.settings, "width": 0.5})
+    plain = build_network(small.network, spec, small.settings)
+    learns = ecg_training.learning(small)
+    learns.set_weights(plain.get_weights())
+    inputs = np.random.default_rng(1).normal(size=(4, 256, len(spec.leads))).cumsum(axis=1)
+    inputs = (inputs / inputs.std()).astype(np.float32)
+    wanted = np.asarray(plain(inputs, training=False))
+    given = np.asarray(learns(inputs, training=False))
+    assert learns.layers[2].compute_dtype == "bfloat16"
+    np.testing.assert_allclose(given, wanted, atol=0.05 * np.abs(wanted).max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +244,7 @@ def packed(simulated: SimulatedEcgs, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_a_pack_says_on_what_it_was_trained_and_how_to_repeat_it(packed: Pack) -> None:
     manifest = packed.manifest
-    assert manifest.trained_on.startswith("40 simulated recordings and no patient")
+    assert manifest.trained_on.startswith("24 simulated recordings and no patient")
     assert manifest.training_command == "echonode train tiny"
     assert manifest.citations == ("paper", "somebody")
     assert manifest.licence == "free: no patient's recording is in it"
