@@ -99,7 +99,7 @@ def _long_recording(path: Path) -> Dataset:
         with quietly():
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(wanted))
             settle(dataset)
-    except UNREADABLE as error:
+    except (*UNREADABLE, MemoryError) as error:  # a length that lies asks for any memory
         raise EcgError(
             f"Waveform Sequence (5400,0100) of {path.name} cannot be read: the file is broken; "
             "send it again from the cart"

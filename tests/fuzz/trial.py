@@ -28,11 +28,17 @@ from pydicom import Dataset
 from sqlalchemy import text
 
 from models.clip import Clip, ClipError, read_clip, read_header
-from models.packs import InputSpec
+from models.ecg.explain.spans import spans_ms
+from models.ecg.inputs import from_input, to_input
+from models.ecg.reader import strip_for
+from models.ecg.reading import is_ecg_file, read_ecg
+from models.ecg.recording import EcgError
+from models.packs import InputSpec, Signal, WaveformInput
 from models.preprocess import fit_frames
 from node import analysis
 from node.analysis import worker
 from node.intake import Arrival, Intake, Receipt, Status
+from node.kept import without_samples
 from node.sections import LogSettings
 from node.watch import set_up_logging
 from storage.database import Database, migrate
@@ -48,6 +54,8 @@ _END_AFTER_CPU_S = 40.0
 """Then the process ends by SIGPROF: the object has hung."""
 _ADDRESS_SPACE = 3 * 1024**3  # over what the process has when it is prepared
 _SPEC = InputSpec(rows=96, columns=96, frames=20, interval_ms=100.0)
+_RHYTHM = WaveformInput(samples=4096, rate_hz=400.0, highpass_hz=0.5)
+_BEAT = WaveformInput(samples=600, rate_hz=500.0, signal=Signal.MEDIAN)
 _CHECK_EVERY = 250
 _NOT_PLAIN = re.compile(r"Error\b|Exception|Traceback|0x[0-9a-f]{6,}|<[a-z]")
 
@@ -227,9 +235,29 @@ def _read(source: Path | bytes) -> str:
         refusal = str(error)
         with contextlib.suppress(ClipError):
             _walk(read_header(source))
+        if isinstance(source, Path) and is_ecg_file(source):
+            return _read_ecg(source)
         return refusal
     if isinstance(source, Path) and clip.frame_count > 3:  # it reads twice more
         pickle.dumps((analysis.name_view(str(source)), analysis.analyse(str(source))))
+    return "read"
+
+
+def _read_ecg(source: Path) -> str:
+    """All that a worker does with an ECG before and after a network sees it."""
+    try:
+        ecg = read_ecg(source)
+        if ecg.unusable is not None:
+            return ecg.unusable
+        for spec in (_RHYTHM, _BEAT):
+            strip = strip_for(ecg, spec)
+            inputs = to_input(strip, spec)
+            if not np.isfinite(inputs).all():
+                raise AssertionError("what a network gets is not finite")
+            spans_ms(from_input(inputs, strip, spec), strip.rate_hz)
+        without_samples(read_header(source))
+    except EcgError as error:
+        return str(error)
     return "read"
 
 
