@@ -41,7 +41,7 @@ from models.packs import Link, OutputSpec, Pack
 RECORDS, BLOCKED, FEW = 12, 60, 4
 """Recordings whose maps are asked, whose waves are blocked, and that are asked what is costly."""
 
-METHODS = (EcgMethod.LRP, EcgMethod.GRAD_CAM)
+METHODS = (EcgMethod.INTEGRATED_GRADIENTS, EcgMethod.LRP, EcgMethod.GRAD_CAM)
 STAGES = (0.25, 0.5, 0.75, 1.0)
 
 MOVES = 0.5
@@ -324,7 +324,11 @@ class _Checks:
     def _maps_of(self, method: EcgMethod, signals: NDArray[np.float32]) -> _Maps:
         """Of every output, by its place on the network's last axis."""
         network = self._reader.pack.network
-        return {head: relevance(network, signals, head, method) for _, head in self._outputs}
+        heads = tuple(head for _, head in self._outputs)
+        if method is EcgMethod.INTEGRATED_GRADIENTS:
+            # All outputs share the way's forward passes.
+            return dict(zip(heads, integrated(network, signals, heads).maps, strict=True))
+        return {head: relevance(network, signals, head, method) for head in heads}
 
     def _areas(
         self, signals: NDArray[np.float32], found: Mapping[EcgMethod, _Maps]
