@@ -89,7 +89,7 @@ class Way:
             reading = self.readers[name].read(clip)
             values |= {f"{name}, {one.output}": one.value for one in reading.findings}
             inputs, usual = self._explained_frames(pack, clip, reading)
-            sector = sector_in_network(clip, pack.manifest.input)
+            sector = sector_in_network(clip, pack.manifest.frames)
             outputs = outputs_of(self.numbers[name], pack)
             maps[name] = self.smooth(
                 pack, self.numbers[name], inputs, outputs, sector, samples or usual
@@ -102,7 +102,7 @@ class Way:
         """The frames that are explained, and the noisy copies of each."""
         if pack.manifest.kind is PackKind.TRACING:
             frames = sorted({one.frames[0] for one in reading.findings if one.frames}) or [0]
-            inputs, _ = fit_frames(clip.frames(frames), pack.manifest.input)
+            inputs, _ = fit_frames(clip.frames(frames), pack.manifest.frames)
             return inputs, clips.TRACING_SAMPLES
         inputs, _, _ = self.readers[pack.manifest.name].inputs(clip)
         return inputs, smoothgrad.SAMPLES
@@ -234,12 +234,17 @@ def cine(folder: Path, frames: int) -> Path:
 _way: Way | None = None
 
 
+def _of_clips() -> list[Pack]:
+    packs = [load_pack(folder) for folder in shipped_packs()]
+    return [pack for pack in packs if pack.manifest.kind is not PackKind.WAVEFORM]
+
+
 def _start(make: Callable[[Sequence[Pack]], Way], as_a_worker: bool, warm: Path) -> None:
     global _way
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if as_a_worker:
         share_cores(1)
-    _way = make([load_pack(folder) for folder in shipped_packs()])
+    _way = make(_of_clips())
     _way.read(warm, samples=1)
 
 
@@ -287,7 +292,7 @@ def rows(
             lambda: seconds(own, own_said), lambda: seconds(other, other_said), number
         )
     differ = [apart(one, two) for one, two in zip(own_said, other_said, strict=True)]
-    packs = [load_pack(folder) for folder in shipped_packs()]
+    packs = _of_clips()
     outputs = sum(len(pack.manifest.outputs) for pack in packs)
     row = Row(
         what=f"A4C clip of {read_clip(path).frame_count} frames: view, {len(packs) - 1} packs, "

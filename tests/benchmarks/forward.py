@@ -53,7 +53,7 @@ def arithmetic(network: Any) -> int:
 
 def forward(pack: Pack) -> tuple[Callable[[], object], int]:
     """A call of the network as its reader makes it, and for how many frames."""
-    spec = pack.manifest.input
+    spec = pack.manifest.frames
     if pack.manifest.kind is PackKind.VIEW:
         view, count = ViewReader(pack), FRAMES
         frames = np.random.default_rng(1).normal(size=(count, spec.rows, spec.columns, 1))
@@ -110,6 +110,11 @@ def rows(packs: Sequence[Pack], *, number: int, side: int = SIDE) -> list[Row]:
     return made
 
 
+def _of_clips() -> list[Pack]:
+    packs = [load_pack(folder) for folder in shipped_packs()]
+    return [pack for pack in packs if pack.manifest.kind is not PackKind.WAVEFORM]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Take the figures and keep them."""
     options = rounds.parser(__doc__).parse_args(arguments)
@@ -117,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rounds.keep(
         "forward",
         "Forward passes",
-        rows([load_pack(folder) for folder in shipped_packs()], number=options.rounds),
+        rows(_of_clips(), number=options.rounds),
         conditions={
             "threads": f"{len(os.sched_getaffinity(0))}, for both",
             "batch": "as readers call it: 10 frames; noise for pictures",
