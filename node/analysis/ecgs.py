@@ -21,6 +21,7 @@ from models.ecg.recording import LEADS, Ecg, EcgError, Strip, Trouble
 from models.finding import Finding, Kind
 from models.packs import Link, OutputSpec, Pack, PackKind
 from models.readers.base import Reading
+from models.threads import side_by_side
 from node.analysis.model import EcgAnalysis, EcgRead, Wanted
 from node.analysis.shared import MOST_MAPS, speaking, timed
 from node.evidence import cautions, reportable
@@ -84,7 +85,10 @@ def analysis_of(path: Path, packs: EcgPacks, wanted: Wanted) -> EcgAnalysis:
     said = [_said(reader, ecg, took_s) for reader in packs.readers]
     maps: list[_Map] = []
     if wanted.explain:
-        said = [_explained(one, maps, wanted.allow_simulated) for one in said]
+        allow = wanted.allow_simulated
+        explained = [*side_by_side(lambda one: _explained(one, allow), said)]
+        said = [one for one, _ in explained]
+        maps = [map_ for _, found in explained for map_ in found]
     shown = _pages(ecg, said, maps, wanted.allow_simulated)
     return EcgAnalysis(
         findings=tuple(finding for one in said for finding in one.reading.findings),
@@ -107,13 +111,13 @@ def _said(reader: WaveformReader, ecg: Ecg, took_s: dict[str, float]) -> _Said:
     return _Said(reader=reader, reading=reading, strip=strip)
 
 
-def _explained(said: _Said, maps: list[_Map], allow_simulated: bool) -> _Said:
-    """What a pack said, with the stretches that moved each finding; its maps go into ``maps``."""
+def _explained(said: _Said, allow_simulated: bool) -> tuple[_Said, list[_Map]]:
+    """What a pack said, with the stretches that moved each finding, and the maps of these."""
     reader, strip = said.reader, said.strip
     spoken = speaking(reader.pack, allow_simulated)[:MOST_MAPS]
     given = {finding.output: finding for finding in said.reading.findings}
     if strip is None or not any(output.name in given for output in spoken):
-        return said
+        return said, []
     heads = dict(zip(reader.output_names, reader.heads, strict=True))
     # Of every output, whatever was given: each other choice would be a graph of its own.
     found = integrated(
@@ -121,6 +125,7 @@ def _explained(said: _Said, maps: list[_Map], allow_simulated: bool) -> _Said:
         to_input(strip, reader.spec)[np.newaxis],
         tuple(heads[output.name] for output in spoken),
     ).maps[:, 0]
+    maps = []
     for output, map_ in zip(spoken, found, strict=True):
         if output.name not in given:
             continue
@@ -128,7 +133,8 @@ def _explained(said: _Said, maps: list[_Map], allow_simulated: bool) -> _Said:
         finding = replace(given[output.name], spans_ms=spans_ms(relevance, strip.rate_hz))
         given[output.name] = finding
         maps.append(_Map(finding=finding, relevance=relevance, unit=_unit(output), strip=strip))
-    return replace(said, reading=replace(said.reading, findings=tuple(given.values())))
+    findings = tuple(given.values())
+    return replace(said, reading=replace(said.reading, findings=findings)), maps
 
 
 def _pages(
