@@ -39,6 +39,8 @@ from node.rules import (
 from node.sections import Rule, ViewLabel
 from node.settings import Settings, load_settings
 from node.settings_file import SettingsError
+from storage.states import RecordingKind
+from tests.ecg_packs import REAL_ECG
 from tests.running_node import REAL_CINE
 
 _PATTERNS = st.lists(st.sampled_from(["A*", "*1", "A1", "B?", "*", "a1"]), min_size=1, max_size=2)
@@ -423,6 +425,25 @@ def test_a_file_is_tried_with_the_rules_and_nothing_is_kept(
     assert "=> rule 'stress lab': not analysed" in echonode.out
     assert echonode("rules", "test", clip) == ExitCode.OK
     assert "=> hangs on its view" in echonode.out
+
+
+def test_an_ecg_is_tried_as_what_has_no_view(echonode: Shell) -> None:
+    assert echonode("rules", "test", str(REAL_ECG)) == ExitCode.OK
+    lines = [line.strip() for line in echonode.out.splitlines()]
+    assert "kind               ecg" in lines
+    assert "rule 2 'sure' does not fit: it is no clip, and has no view" in lines
+    assert "=> read by all packs that read ECGs" in lines
+
+    assert echonode("rules", "test", str(REAL_ECG), "--calling-ae", "STRESS1") == ExitCode.OK
+    assert "=> rule 'stress lab': not analysed" in echonode.out
+
+
+@pytest.mark.parametrize("condition", [{"view": ["a4c"]}, {"score_at_least": 0.5}])
+def test_a_rule_for_views_lets_the_next_decide_about_an_ecg(condition: dict[str, Any]) -> None:
+    ecg = Facts(kind=RecordingKind.ECG)
+    rules = [rule("views", analyse=True, **condition), rule("rest", analyse=False)]
+    assert said(decide(rules, ecg, Action.ANALYSE)) == ("rest", None)
+    assert said(decide(rules, Facts(), Action.ANALYSE)) == (None, "views")
 
 
 def test_what_cannot_be_tried_is_told(echonode: Shell, tmp_path: Path) -> None:
