@@ -290,6 +290,11 @@ def cautions(
             few = f"{real.positives} real recordings of men and {without} of women"
         if enough_real(real):
             yield f"learned from simulated ECGs alone; tested on only {few}"
+        elif min(real.positives, without) >= FEWEST:
+            yield (
+                "learned from simulated ECGs alone, and not shown to be better than chance on "
+                f"{few}: AUC {estimate(real.auc)}"
+            )
         else:
             yield f"learned from and tested on simulated ECGs alone; of {few} nothing follows"
     else:

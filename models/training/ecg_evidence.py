@@ -34,7 +34,7 @@ from models.training.recipe import Trial, strictest_licence
 
 log = logging.getLogger(__name__)
 
-MOST_TESTED = 1000
+MOST_TESTED = 500
 """Simulated recordings of the test."""
 
 
