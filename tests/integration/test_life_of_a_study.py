@@ -24,7 +24,7 @@ from models.clip import Mode
 from models.explain.panels import EncodedPicture
 from models.finding import Evidence, Finding, Kind, Method, PackRef
 from models.views import View, ViewCall
-from node.analysis import ClipAnalysis, ClipView
+from node.analysis import ClipAnalysis, ClipView, RecordingAnalysis
 from node.dispatch import Dispatcher, DispatchSettings, Work
 from node.executor import WorkerDied, WorkerStartFailed
 from node.intake import Arrival, Intake
@@ -144,7 +144,7 @@ class House:
         study_uid: str,
         *,
         view: Callable[[str], ClipView],
-        analyse: Callable[..., ClipAnalysis],
+        analyse: Callable[..., RecordingAnalysis],
         until: Callable[[], bool] | None = None,
         ahead: bool = False,
     ) -> None:

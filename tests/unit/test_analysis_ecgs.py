@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from models.ecg.explain import paper
+from models.ecg.recording import Ecg
+from models.explain.panels import EncodedPicture, PictureSettings
 from models.packs import Signal
 from node.analysis import EcgAnalysis, analyse, ecgs, load_packs, worker
 from storage.states import RecordingKind
@@ -139,9 +141,12 @@ def test_what_was_found_is_explained_first_and_no_more_than_six_pages(
 def test_pages_say_what_explains_them_and_in_which_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[paper.EcgShown] = []
     encode = paper.encode_pages
-    monkeypatch.setattr(
-        ecgs, "encode_pages", lambda ecg, pages, how: shown.extend(pages) or encode(ecg, pages, how)
-    )
+
+    def kept(ecg: Ecg, pages: Sequence[paper.EcgShown], how: PictureSettings) -> EncodedPicture:
+        shown.extend(pages)
+        return encode(ecg, pages, how)
+
+    monkeypatch.setattr(ecgs, "encode_pages", kept)
     read()
     assert [page.unit for page in shown] == ["", "", "/min", "ms"]
     assert all("Integrated gradients" in page.method for page in shown)
