@@ -18,6 +18,8 @@ from models.ecg.recording import Ecg
 from models.explain.panels import EncodedPicture, PictureSettings
 from models.packs import Signal
 from node.analysis import EcgAnalysis, analyse, ecgs, load_packs, worker
+from node.compute.job import pack_call, read_here
+from node.executor import unpacked
 from storage.states import RecordingKind
 from tests.ecg_packs import INTERVALS, REAL_ECG, SCORES, beat_pack, flat_ecg, rhythm_pack
 
@@ -98,6 +100,13 @@ def test_the_same_ecg_gives_the_same_answer_and_crosses_the_process_edge() -> No
     first, again = read(), read()
     assert first == again
     assert pickle.loads(pickle.dumps(first)) == first  # noqa: S301
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_cluster_reads_the_same_from_the_bytes_that_travel_with_the_job() -> None:
+    call = pack_call(analyse, (), {"kind": RecordingKind.ECG, "explain": False})
+    told = unpacked(read_here(call, REAL_ECG.read_bytes(), None))
+    assert told == (True, read(explain=False))
 
 
 @pytest.mark.usefixtures("loaded")
