@@ -78,7 +78,9 @@ def test_the_words_are_those_of_the_evaluation_in_the_pack() -> None:
         }
         for output in manifest.outputs:
             if output.name in measured:
-                assert _first(output)["mae"] == pytest.approx(measured[output.name], rel=1e-3)
+                # A manifest's figures have three decimals, which a J point's millivolts feel.
+                near = pytest.approx(measured[output.name], rel=1e-3, abs=6e-4)
+                assert _first(output)["mae"] == near
 
 
 def _first(output: OutputSpec) -> dict[str, Any]:
