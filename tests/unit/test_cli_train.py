@@ -150,7 +150,7 @@ def test_a_grid_of_short_trials_trains_its_best_for_long(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("nothing", "--dataset", DATA), 3, "there are echonet"),
+        (("nothing", "--dataset", DATA), 3, "there are ecg-intervals"),
         (("plain", "--dataset", "/nowhere"), 2, "no data set"),
         (("plain", "--dataset", DATA, "--dataset", DATA), 2, "one data set is wanted"),
         (("plain", "--dataset", DATA, "--set", "height=2"), 2, "no setting 'height'"),

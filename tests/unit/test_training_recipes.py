@@ -34,7 +34,7 @@ def test_a_recipe_has_the_name_of_its_pack_and_settings_that_can_be_written_down
 
 
 def test_a_recipe_that_is_not_there_is_named() -> None:
-    with pytest.raises(RecipeError, match="'ecg'; there are echonet"):
+    with pytest.raises(RecipeError, match="'ecg'; there are ecg-intervals"):
         load_recipe("ecg")
 
 
