@@ -149,11 +149,7 @@ class WaveformReader:
                 said.append(self._refuse(output, unsaid[output.name]))
             else:
                 value = _value(float(numbers[head]), output)
-                # The caution says on how few it was tested; what was not shown to be better than
-                # chance has no threshold to begin with.
-                said.append(
-                    speak_of(self.pack, output, value, Method.REGRESSION, heeds_caution=False)
-                )
+                said.append(speak_of(self.pack, output, value, Method.REGRESSION))
         findings, refusals = by_kind(said)
         return Reading(findings=findings, refusals=refusals)
 

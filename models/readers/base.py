@@ -128,12 +128,11 @@ def speak_of(
     *,
     frames: tuple[int, ...] = (),
     per_beat: tuple[float, ...] = (),
-    heeds_caution: bool = True,
 ) -> Finding | Refusal:
     """A finding, or a refusal where the value is not believable.
 
-    A score whose output bears a caution has no threshold, if that is to be heeded: what was not
-    shown to be better than chance gives no verdict.
+    A score whose output bears a caution has no threshold: what was not shown to be better than
+    chance, or was tested on a few patients alone, gives no verdict.
     """
     task = TASKS[output.name]
     lowest, highest = output.range or (task.low, task.high)
@@ -153,7 +152,7 @@ def speak_of(
         low=_bound(value, output.low_error, lowest, highest),
         high=_bound(value, output.high_error, lowest, highest),
         score=value if score else None,
-        threshold=output.threshold if score and not (heeds_caution and output.caution) else None,
+        threshold=output.threshold if score and not output.caution else None,
         pack=pack.ref,
         evidence=output.evidence,
         method=Method.CLASSIFICATION if score else method,

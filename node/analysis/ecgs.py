@@ -140,7 +140,7 @@ def _explained(said: _Said, allow_simulated: bool) -> tuple[_Said, list[_Map]]:
 def _pages(
     ecg: Ecg, said: Sequence[_Said], maps: Sequence[_Map], allow_simulated: bool
 ) -> list[EcgShown]:
-    """A page for each explained finding, those first of which something was found."""
+    """A page for each explained finding, the highest scores first."""
     findings = [finding for one in said for finding in one.reading.findings]
     spoken = reportable(findings, allow_simulated=allow_simulated)[0]
     packs = [one.reader.pack for one in said]
@@ -161,16 +161,8 @@ def _pages(
             unit=map_.unit,
             beat=None if map_.strip is ecg.rhythm else map_.strip,
         )
-        for map_ in sorted(maps, key=lambda each: not _is_present(each.finding))[:MOST_MAPS]
+        for map_ in sorted(maps, key=lambda each: -(each.finding.score or 0.0))[:MOST_MAPS]
     ]
-
-
-def _is_present(finding: Finding) -> bool:
-    return (
-        finding.score is not None
-        and finding.threshold is not None
-        and finding.score >= finding.threshold
-    )
 
 
 def _unit(output: OutputSpec) -> str:
