@@ -91,7 +91,7 @@ Research use only, not for diagnosis.
   these among them, so they are not wholly unseen. None has a left bundle branch block.
 - **Thresholds**: greatest F1 on simulated recordings that no weight saw. Sinus bradycardia and
   tachycardia are 60 and 100 a minute there; who labelled the real ones may have counted otherwise.
-  They stand in the evaluation alone: on so few real recordings a score gives no verdict in a report.
+  They stand in the evaluation alone: tested on so few, a score gives no verdict in a report.
 - **Licence**: free; no patient's recording is in the weights (`LICENSE`).
 """
 
