@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -77,10 +78,21 @@ def _missing(reason: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """A loopback port that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nothing uses now, nor is likely to before it is listened on.
+
+    It lies below those that Linux gives to who calls (32768 on), and among those of this worker of
+    pytest: no other one's test takes it meanwhile.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    first = 15_000 + 2_000 * (int(worker.removeprefix("gw") or 0) % 8)
+    while True:
+        port = first + secrets.randbelow(2_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_until(

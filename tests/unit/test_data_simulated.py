@@ -11,7 +11,7 @@ from models import measure
 from models.data.dataset import SPLITS, WALL, DatasetError, open_dataset
 from models.data.simulated import case_seed
 from models.finding import Evidence
-from models.tasks import TASKS
+from models.tasks import CLIP_TASKS
 from models.views import View
 
 
@@ -34,10 +34,10 @@ def test_a_clip_comes_the_way_of_a_hospital_with_its_truths_and_tracings() -> No
     assert clip.sector.source == "region"
     assert clip.spacing.trusted
     assert clip.time_axis.times_ms.tolist() == [0, 40, 80]
-    assert set(case.truths) == {*TASKS, WALL}  # this view shows every one
+    assert set(case.truths) == {*CLIP_TASKS, WALL}  # this view shows every one
     for name, value in case.truths.items():
         if name != WALL:
-            assert TASKS[name].low <= value <= TASKS[name].high
+            assert CLIP_TASKS[name].low <= value <= CLIP_TASKS[name].high
     assert case.tracings is not None
     tracings = case.tracings()
     assert set(tracings) == {0, 1, 2}
