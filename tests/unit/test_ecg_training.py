@@ -17,6 +17,7 @@ from models.data.ecgs import EcgCase, SimulatedEcgs, open_ecgs  # noqa: E402
 from models.ecg.inputs import to_input  # noqa: E402
 from models.ecg.reader import strip_for  # noqa: E402
 from models.ecg.recording import INDEPENDENT, LEADS  # noqa: E402
+from models.evaluation import ecg as words  # noqa: E402
 from models.finding import Evidence  # noqa: E402
 from models.networks import build_network  # noqa: E402
 from models.packs import Pack, WaveformInput  # noqa: E402
@@ -260,8 +261,20 @@ def test_a_network_that_knows_nothing_is_not_called_tested_on_patients(packed: P
     assert rate.low_error is not None
     assert rate.high_error is not None
     assert rate.low_error < rate.high_error
-    assert "beside a detector's R peaks on" in rate.caution
+    assert rate.caution.startswith("learned from and tested on simulated ECGs alone")
     assert pr.caution.endswith("means nothing in atrial fibrillation")
+
+
+def test_a_heart_rate_says_how_far_it_was_from_r_peaks_of_real_recordings(packed: Pack) -> None:
+    rate = packed.manifest.outputs[1]
+    found = {"mae": [3.2, 2.1, 4.4], "recordings": 47}
+    peaks = words.Section(name="heart_rate", title="", lines=(), data=found)
+    assert list(words.cautions(rate, None, peaks)) == [
+        "learned from and tested on simulated ECGs alone",
+        "3 a minute beside a detector's R peaks on 47 real ones",
+    ]
+    unknown = replace(peaks, data={"mae": None, "recordings": 0})
+    assert len(list(words.cautions(rate, None, unknown))) == 1
 
 
 def test_the_report_names_every_real_recording(packed: Pack) -> None:
