@@ -34,6 +34,8 @@ from models.training.recipe import Trial, strictest_licence
 
 log = logging.getLogger(__name__)
 
+_LEARNED = "LEARNED FROM SIMULATED ECGs ALONE, and so few real ones prove little"
+
 MOST_TESTED = 500
 """Simulated recordings of the test."""
 
@@ -196,11 +198,10 @@ def _told(
     if told is None:
         return {"evidence": Evidence.SIMULATED, "tested_on": "not tested", "caution": caution}
     one, figures = told
+    told_on = told_of(Both(test=figures, held=None, simulated=not on_patients), _whom(one, figures))
     return {
         "evidence": wanted,
-        "tested_on": told_of(
-            Both(test=figures, held=None, simulated=not on_patients), _whom(one, figures)
-        ),
+        "tested_on": f"{told_on}; {_LEARNED}" if on_patients else told_on,
         "caution": caution,
         "figures": {slug: compact(each) for slug, each in found.items()},
     }
