@@ -77,23 +77,44 @@ class Known(Protocol):
 
 
 class Source(Protocol):
-    """What is said of a data set, of clips or of ECGs; each attribute is :class:`Dataset`'s."""
+    """Cases by split, of clips or of ECGs; no patient is in two splits."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Short, for file names."""
+
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """For a reader: which recordings, of where."""
+
     @property
-    def evidence(self) -> Evidence: ...
+    def evidence(self) -> Evidence:
+        """Whether these are patients."""
+
     @property
-    def licence(self) -> str: ...
+    def licence(self) -> str:
+        """What may be done with it and with weights that saw it."""
+
     @property
-    def citation(self) -> str: ...
+    def citation(self) -> str:
+        """How to cite it; empty where there is nothing to cite."""
+
     @property
-    def caveats(self) -> tuple[str, ...]: ...
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader of figures on this data must know."""
+
     @property
-    def fingerprint(self) -> str: ...
-    def cases(self, split: str) -> Sequence[Known]: ...
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal of what the cases are made from."""
+
+    def cases(self, split: str) -> Sequence[Known]:
+        """The cases of a split of :data:`SPLITS`, in a fixed order.
+
+        Raises
+        ------
+        DatasetError
+            If there is no such split.
+        """
 
 
 class LazyTruths(Mapping[str, float]):
@@ -119,45 +140,10 @@ class LazyTruths(Mapping[str, float]):
         return repr(dict(self._known))
 
 
-class Dataset(Protocol):
-    """Cases by split; no patient is in two splits."""
+class Dataset(Source, Protocol):
+    """A data set of clips."""
 
-    @property
-    def name(self) -> str:
-        """Short, for file names."""
-
-    @property
-    def title(self) -> str:
-        """For a reader: which patients, of where."""
-
-    @property
-    def evidence(self) -> Evidence:
-        """Whether these are patients."""
-
-    @property
-    def licence(self) -> str:
-        """What may be done with it and with weights that saw it."""
-
-    @property
-    def citation(self) -> str:
-        """How to cite it; empty where there is nothing to cite."""
-
-    @property
-    def caveats(self) -> tuple[str, ...]:
-        """What a reader of figures on this data must know."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal of what the cases are made from."""
-
-    def cases(self, split: str) -> Sequence[Case]:
-        """The cases of a split of :data:`SPLITS`, in a fixed order.
-
-        Raises
-        ------
-        DatasetError
-            If there is no such split.
-        """
+    def cases(self, split: str) -> Sequence[Case]: ...  # narrower than :class:`Source`'s
 
 
 def open_dataset(where: str) -> Dataset:

@@ -33,7 +33,7 @@ from typing import Protocol, overload
 import numpy as np
 
 import models.ecg.simulator
-from models.data.dataset import SPLITS, DatasetError, LazyTruths
+from models.data.dataset import SPLITS, DatasetError, LazyTruths, Source
 from models.data.options import Readers, number, read_options, whole
 from models.ecg.beats import Waves
 from models.ecg.reading import read_ecg
@@ -67,45 +67,10 @@ class EcgCase:
     waves: Sequence[Waves] | None = field(default=None, repr=False)
 
 
-class EcgDataset(Protocol):
-    """Cases by split; no patient is in two splits."""
+class EcgDataset(Source, Protocol):
+    """A data set of ECGs."""
 
-    @property
-    def name(self) -> str:
-        """Short, for file names."""
-
-    @property
-    def title(self) -> str:
-        """For a reader: which recordings, of where."""
-
-    @property
-    def evidence(self) -> Evidence:
-        """Whether these are patients."""
-
-    @property
-    def licence(self) -> str:
-        """What may be done with it and with weights that saw it."""
-
-    @property
-    def citation(self) -> str:
-        """How to cite it; empty where there is nothing to cite."""
-
-    @property
-    def caveats(self) -> tuple[str, ...]:
-        """What a reader of figures on this data must know."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal of what the cases are made from."""
-
-    def cases(self, split: str) -> Sequence[EcgCase]:
-        """The cases of a split of :data:`models.data.dataset.SPLITS`, in a fixed order.
-
-        Raises
-        ------
-        models.data.dataset.DatasetError
-            If there is no such split.
-        """
+    def cases(self, split: str) -> Sequence[EcgCase]: ...  # narrower than a source's
 
 
 def open_ecgs(words: str) -> EcgDataset:
